@@ -1,0 +1,218 @@
+"""EventSerializer: the first step of the flow, from events to one text per user."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from numbers import Integral
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from sklearn.base import BaseEstimator, _fit_context
+from sklearn.utils._param_validation import Interval
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from skllm4es._events import FlatEvents, flatten_events
+from skllm4es._texts import TEXT, TextTransformerMixin
+from skllm4es.formats._serialised import FIELD_SEPARATOR, format_header
+from skllm4es.formats._values import format_values, join_strings, label_values, quote_fields
+
+
+class EventSerializer(TextTransformerMixin, BaseEstimator):
+    """Write each user's events as a text, one line an event.
+
+    The text begins with a header line of feature names joined by ``|``; each event is one line of fields joined by
+    ``, ``; a field that holds a comma, a quote or a line break is quoted as in CSV.
+    :func:`~skllm4es.formats.parse_events` reads it back.
+
+    Parameters
+    ----------
+    columns : sequence of str, default=None
+        The fields of the events to write, in this order; all of them, in their own order, by default.
+    labels : mapping of str to (mapping or pandas.Series), default=None
+        For each named field, the descriptions that replace its codes, for example
+        ``{"mcc": {5411: "Grocery Stores, Supermarkets"}}``. A code without a description is written as it is.
+    headers : mapping of str to str, default=None
+        Other names for fields in the header line, for example ``{"amount": "amount(rubles)"}``.
+    max_events : int, default=None
+        Write only the latest `max_events` events of each user; all of them by default.
+    missing : str, default=""
+        What is written for a missing value (null, NaN, NaT).
+    events : str, default="events"
+        The column of `X` that holds the events.
+
+    Attributes
+    ----------
+    columns_ : list of str
+        The fields that are written.
+    n_features_in_ : int
+        Number of columns of `X` seen during :term:`fit`.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns of `X` seen during :term:`fit`.
+
+    See Also
+    --------
+    nest_events : Builds `X` from a long table of events.
+    TextEnricher : The next step, which rewrites the texts for training.
+
+    Notes
+    -----
+    This is the serialisation of LLM4ES (arXiv 2508.05688, section 3.1).
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from skllm4es import EventSerializer, nest_events
+    >>> cards = pd.DataFrame({
+    ...     "client": [3, 7, 7],
+    ...     "date": pd.to_datetime(["2024-03-01", "2024-03-01", "2024-03-02"]).date,
+    ...     "mcc": [5411, 4111, 5411],
+    ...     "amount": [8.0, 2.5, 99.9],
+    ... })
+    >>> X = nest_events(cards, user="client", time="date")
+    >>> serializer = EventSerializer(labels={"mcc": {5411: "Grocery Stores, Supermarkets"}})
+    >>> print(serializer.fit_transform(X)["text"].loc[7])
+    date|mcc|amount
+    2024-03-01, 4111, 2.5
+    2024-03-02, "Grocery Stores, Supermarkets", 99.9
+    """
+
+    _parameter_constraints: dict[str, list[Any]] = {
+        "columns": ["array-like", None],
+        "labels": [Mapping, None],
+        "headers": [Mapping, None],
+        "max_events": [Interval(Integral, 1, None, closed="left"), None],
+        "missing": [str],
+        "events": [str],
+    }
+
+    def __init__(
+        self,
+        columns: Sequence[str] | None = None,
+        *,
+        labels: Mapping[str, Mapping[Any, str] | pd.Series] | None = None,
+        headers: Mapping[str, str] | None = None,
+        max_events: int | None = None,
+        missing: str = "",
+        events: str = "events",
+    ) -> None:
+        self.columns = columns
+        self.labels = labels
+        self.headers = headers
+        self.max_events = max_events
+        self.missing = missing
+        self.events = events
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Learn which fields the events have.
+
+        Parameters
+        ----------
+        X : pandas.DataFrame or polars.DataFrame of shape (n_users, n_columns)
+            One row per user, as `nest_events` gives it.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        self : EventSerializer
+            The fitted serializer.
+        """
+        flat = self._read(X, reset=True)
+        columns = list(flat.columns) if self.columns is None else list(self.columns)
+        problems = _missing_fields(columns, flat, "columns")
+        problems += _missing_fields(self.labels or {}, flat, "labels")
+        problems += _missing_fields(self.headers or {}, flat, "headers")
+        if problems:
+            raise ValueError(f"{'; '.join(problems)}. The events have the fields {list(flat.columns)}.")
+        if not columns:
+            raise ValueError("The events of X have no fields: there is nothing to write.")
+        self.columns_ = columns
+        return self
+
+    def transform(self, X: Any) -> Any:
+        """Write the texts.
+
+        Parameters
+        ----------
+        X : pandas.DataFrame or polars.DataFrame of shape (n_users, n_columns)
+            One row per user, with the fields seen during :term:`fit`. It is not changed.
+
+        Returns
+        -------
+        texts : dataframe of shape (n_users, 1)
+            The column ``text``, in a dataframe of the kind of `X` with its index. A user without events has the
+            header line alone.
+        """
+        check_is_fitted(self)
+        flat = self._read(X, reset=False)
+        problems = _missing_fields(self.columns_, flat, "fit")
+        if problems:
+            raise ValueError(f"{'; '.join(problems)}. The events have the fields {list(flat.columns)}.")
+        flat = FlatEvents({name: flat.columns[name] for name in self.columns_}, flat.offsets)
+        if self.max_events is not None:
+            flat = flat.latest(self.max_events)
+        return self._frame({TEXT: _join_events(self._header(), self._lines(flat), flat.offsets)}, like=X)
+
+    def get_feature_names_out(self, input_features: Any = None) -> npt.NDArray[Any]:
+        """Names of the columns of the output.
+
+        Parameters
+        ----------
+        input_features : None
+            Ignored.
+
+        Returns
+        -------
+        names : ndarray of shape (1,), dtype object
+            ``["text"]``.
+        """
+        check_is_fitted(self)
+        return np.array([TEXT], dtype=object)
+
+    def _read(self, X: Any, *, reset: bool) -> FlatEvents:
+        flat = flatten_events(X, self.events)
+        validate_data(self, X, reset=reset, skip_check_array=True)
+        return flat
+
+    def _header(self) -> str:
+        return format_header([(self.headers or {}).get(name, name) for name in self.columns_])
+
+    def _lines(self, flat: FlatEvents) -> pa.ChunkedArray:
+        fields = [self._fields(name, column) for name, column in flat.columns.items()]
+        if len(fields) == 1:
+            return pc.if_else(pc.equal(fields[0], ""), '""', fields[0])
+        return join_strings(*fields, separator=FIELD_SEPARATOR)
+
+    def _fields(self, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+        labels = (self.labels or {}).get(name)
+        try:
+            values = format_values(column) if labels is None else label_values(column, labels)
+        except TypeError as error:
+            raise TypeError(f"The field {name!r} of the events: {error}.") from error
+        return quote_fields(pc.fill_null(values, self.missing))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.allow_nan = True
+        tags.transformer_tags.preserves_dtype = []
+        return tags
+
+
+def _missing_fields(names: Any, flat: FlatEvents, source: str) -> list[str]:
+    missing = [name for name in names if name not in flat.columns]
+    verb = "saw" if source == "fit" else "names"
+    return [f"{source} {verb} {missing}, which the events do not have"] if missing else []
+
+
+def _join_events(header: str, lines: pa.ChunkedArray, offsets: npt.NDArray[np.int64]) -> pa.Array:
+    """Join each user's lines under the header."""
+    users = pa.LargeListArray.from_arrays(pa.array(offsets), lines.combine_chunks())
+    bodies = pc.binary_join(users, pa.scalar("\n", pa.large_string()))
+    line_break = pc.if_else(pa.array(np.diff(offsets) > 0), "\n", "").cast(pa.large_string())
+    return join_strings(header, line_break, bodies)

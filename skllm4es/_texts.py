@@ -1,0 +1,128 @@
+"""Texts between the steps: how the transformers write frames of texts and read whatever holds texts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from sklearn.base import TransformerMixin
+from sklearn.utils._set_output import _get_output_config
+
+#: The column of raw texts, which are embedded; every other column holds texts to train on.
+TEXT = "text"
+
+
+class TextTransformerMixin(TransformerMixin, auto_wrap_output_keys=None):  # type: ignore[call-arg]
+    """Transformer whose output is a dataframe of texts.
+
+    scikit-learn's own wrapping of the output takes the names of the columns from `get_feature_names_out`, whether
+    `fit_transform` or `transform` was called; `TextEnricher` gives more columns in the first. So the output is built
+    here, by the same configuration.
+    """
+
+    def set_output(self, *, transform: str | None = None) -> Self:
+        """Choose the library of the output's dataframe.
+
+        Parameters
+        ----------
+        transform : {"default", "pandas", "polars"}, default=None
+            "default" gives the library of the input; None leaves the choice as it is.
+
+        Returns
+        -------
+        self : estimator
+            This transformer.
+        """
+        if transform is not None:
+            self._sklearn_output_config = {"transform": transform}
+        return self
+
+    def _frame(self, columns: Mapping[str, Any], *, like: Any) -> Any:
+        """Build the output from columns of texts, with the index of the input `like`."""
+        arrays = {name: pa.array(texts, pa.large_string()) for name, texts in columns.items()}
+        library = _get_output_config("transform", self)["dense"]
+        if library == "default":
+            library = "polars" if type(like).__module__.partition(".")[0] == "polars" else "pandas"
+        if library == "polars":
+            import polars as pl
+
+            return pl.DataFrame({name: pl.from_arrow(array) for name, array in arrays.items()})
+        index = like.index if isinstance(like, pd.DataFrame | pd.Series) else None
+        data = {name: pd.arrays.ArrowExtensionArray(pa.chunked_array([array])) for name, array in arrays.items()}
+        return pd.DataFrame(data, index=index)
+
+
+def read_texts(X: Any, *, caller: str) -> dict[str, list[str]]:
+    """Read the columns of texts out of anything that holds texts.
+
+    Parameters
+    ----------
+    X : dataframe, series, ndarray or list of str
+        Texts: a frame or array of shape (n, n_columns), or a one-dimensional series, array or list.
+    caller : str
+        Who reads, for error messages.
+
+    Returns
+    -------
+    dict of str to list of str
+        The texts of each column, in order. A single column is called ``text``, whatever its name; unnamed columns
+        are called ``text``, ``1``, ``2``, ...
+
+    Raises
+    ------
+    TypeError
+        If `X` is a bare string, or one of its entries is not a string.
+    ValueError
+        If `X` has more than two dimensions, or several named columns of which none is ``text``.
+    """
+    if isinstance(X, str | bytes):
+        raise TypeError(f"{caller}: iterable over texts expected, string object received. Wrap it in a list: [text].")
+    columns = _columns(X, caller)
+    if len(columns) == 1:
+        columns = {TEXT: next(iter(columns.values()))}
+    if TEXT not in columns:
+        raise ValueError(
+            f"{caller}: X has the columns {list(columns)}, of which one must be {TEXT!r}, the texts to embed; "
+            "the others are texts to train on. Pass a single column, or rename one."
+        )
+    for name, texts in columns.items():
+        _check_strings(texts, name, caller)
+    return columns
+
+
+def _check_strings(texts: list[Any], name: str, caller: str) -> None:
+    for position, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(
+                f"{caller}: texts must be strings, but row {position} of column {name!r} is "
+                f"{type(text).__name__} ({text!r:.60}). Events are turned into texts by EventSerializer; "
+                "fill in or drop missing texts first."
+            )
+
+
+def _columns(X: Any, caller: str) -> dict[str, list[Any]]:
+    if hasattr(X, "columns"):
+        return {str(name): X[name].to_list() for name in X.columns}
+    if hasattr(X, "to_list"):
+        return {TEXT: X.to_list()}
+    array = X if isinstance(X, np.ndarray) else _as_array(X, caller)
+    if array.ndim == 1:
+        return {TEXT: array.tolist()}
+    if array.ndim != 2 or not array.shape[1]:
+        raise ValueError(f"{caller}: texts must be of shape (n,) or (n, n_columns); got {array.shape}.")
+    return dict(zip([TEXT, *map(str, range(1, array.shape[1]))], array.T.tolist(), strict=True))
+
+
+def _as_array(X: Any, caller: str) -> np.ndarray[Any, Any]:
+    try:
+        cells = list(X)
+    except TypeError:
+        raise TypeError(f"{caller}: iterable over texts expected; got {type(X).__name__}.") from None
+    if any(isinstance(cell, list | tuple | np.ndarray) for cell in cells):
+        return np.array(cells, dtype=object)
+    array = np.empty(len(cells), dtype=object)
+    array[:] = cells
+    return array

@@ -1,0 +1,11 @@
+"""Data sets in the form that the estimators take: one row per user, with the list-typed column ``events``.
+
+``fetch_*`` functions download a public data set on request, verify it, keep it in the data home and read it
+from there; ``make_*`` functions simulate one. A leaf of the package: nothing here knows of the estimators.
+"""
+
+from skllm4es.datasets._base import get_data_home
+from skllm4es.datasets._movielens import fetch_movielens_100k
+from skllm4es.datasets._transactions import make_transactions
+
+__all__ = ["fetch_movielens_100k", "get_data_home", "make_transactions"]

@@ -1,0 +1,47 @@
+"""Text forms of one user's events: the serialised form that the steps pass on, and the formats of rewriting.
+
+`parse_events` and `format_events` read and write the serialised form. `FORMATS` holds the formats of the
+enrichment by name, one object each; the lossless ones can also be read back.
+"""
+
+from skllm4es.formats._base import Format, LosslessFormat
+from skllm4es.formats._breakdown import BreakdownFormat
+from skllm4es.formats._html import HTMLFormat
+from skllm4es.formats._json import JSONFormat
+from skllm4es.formats._markdown import MarkdownFormat
+from skllm4es.formats._narrative import NarrativeFormat
+from skllm4es.formats._restyling import canonical_value
+from skllm4es.formats._serialised import EventTable, format_events, parse_events
+from skllm4es.formats._sql import SQLFormat
+from skllm4es.formats._table import TableFormat
+from skllm4es.formats._variation import Variation, restore
+from skllm4es.formats._xml import XMLFormat
+from skllm4es.formats._yaml import YAMLFormat
+
+#: The formats by name, in a fixed order.
+FORMATS: dict[str, Format] = {
+    text_format.name: text_format
+    for text_format in (
+        JSONFormat(),
+        MarkdownFormat(),
+        HTMLFormat(),
+        XMLFormat(),
+        YAMLFormat(),
+        TableFormat(),
+        SQLFormat(),
+        NarrativeFormat(),
+        BreakdownFormat(),
+    )
+}
+
+__all__ = [
+    "FORMATS",
+    "EventTable",
+    "Format",
+    "LosslessFormat",
+    "Variation",
+    "canonical_value",
+    "format_events",
+    "parse_events",
+    "restore",
+]

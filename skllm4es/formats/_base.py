@@ -1,0 +1,107 @@
+"""What a format is: a way of writing a user's events as text, and for most a way of reading them back."""
+
+from __future__ import annotations
+
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+from skllm4es.formats._columns import Variation
+from skllm4es.formats._names import STYLES
+from skllm4es.formats._restyling import KINDS, Kind
+from skllm4es.formats._serialised import EventTable
+from skllm4es.formats._variation import Presentation, in_order, present
+
+_FULL_VARIATION = Variation()
+
+
+class Format(ABC):
+    r"""A way of writing a user's events as text.
+
+    A subclass says in `_write` how a presentation looks in its markup; which events, names and values are
+    shown, and how, is common to all formats.
+
+    Attributes
+    ----------
+    name : str
+        The key of the format in ``FORMATS``.
+    lossless : bool
+        Whether the events can be read back from a text.
+
+    Examples
+    --------
+    >>> import random
+    >>> from skllm4es.formats import FORMATS, Variation, parse_events
+    >>> table = parse_events("title|rating\nHeat, 5\nAlien, 4")
+    >>> print(FORMATS["sql"].render(table, random.Random(4), Variation(names=False, analysis=False)))
+    -- Records of one user
+    INSERT INTO records (rating, title) VALUES (5, 'Heat');
+    INSERT INTO records (rating, title) VALUES (4, 'Alien');
+    """
+
+    name: ClassVar[str]
+    lossless: ClassVar[bool] = False
+    _styles: ClassVar[Sequence[str]] = STYLES
+    _restyled: ClassVar[Sequence[Kind]] = KINDS
+    _grouped: ClassVar[bool] = True
+
+    def render(self, table: EventTable, rng: random.Random, variation: Variation = _FULL_VARIATION) -> str:
+        """Write the events.
+
+        Parameters
+        ----------
+        table : EventTable
+            The events, earliest first.
+        rng : random.Random
+            Makes all choices: an equal generator gives an equal text.
+        variation : Variation, default=Variation()
+            What may differ from the original besides markup and order of fields.
+
+        Returns
+        -------
+        str
+            The text, never empty.
+        """
+        presentation = present(
+            table, rng, variation, styles=self._styles, restyled=self._restyled, grouped=self._grouped
+        )
+        return self._write(presentation, rng)
+
+    @abstractmethod
+    def _write(self, presentation: Presentation, rng: random.Random) -> str: ...
+
+
+class LosslessFormat(Format):
+    r"""A format from which the events can be read back, whichever layout was chosen.
+
+    Examples
+    --------
+    >>> import random
+    >>> from skllm4es.formats import FORMATS, parse_events, restore
+    >>> table = parse_events("title|rating\nHeat, 5\nAlien, 4")
+    >>> text = FORMATS["html"].render(table, random.Random(0))
+    >>> restore(FORMATS["html"].parse(text), table.header) == table
+    True
+    """
+
+    lossless = True
+
+    def parse(self, text: str) -> EventTable:
+        """Read the events back.
+
+        Parameters
+        ----------
+        text : str
+            A text that `render` wrote.
+
+        Returns
+        -------
+        EventTable
+            The events in their order, under the names and with the values that the text shows;
+            :func:`~skllm4es.formats.restore` leads from these to the original's.
+        """
+        return in_order(*self._read(text))
+
+    @abstractmethod
+    def _read(self, text: str) -> tuple[list[str], Sequence[Sequence[str]]]: ...

@@ -1,0 +1,96 @@
+"""SQL: a table of events filled by inserts, with comments."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+from functools import cache
+
+from skllm4es.formats._base import LosslessFormat
+from skllm4es.formats._names import IDENTIFIERS
+from skllm4es.formats._quoting import quote, unquote
+from skllm4es.formats._variation import Presentation
+
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?")
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_TYPES = {"date": "TIMESTAMP", "amount": "NUMERIC", "score": "NUMERIC"}
+# Words that databases reserve and that could name a field.
+_RESERVED = re.compile(
+    "all|and|as|by|case|check|column|current_date|date|default|desc|end|from|group|in|index|insert|interval"
+    "|into|is|key|like|limit|not|null|offset|on|or|order|range|rank|rows?|select|set|table|time|timestamp|to"
+    "|type|union|user|values?|when|where",
+    re.IGNORECASE,
+)
+
+_TOKEN = r"""(?:'(?:[^']|'')*+'|"(?:[^"]|"")*+"|[^\s,()'"]+)"""
+# No value holds a line break, so what stands at the beginning of a line is never part of one.
+_TUPLE = rf"\(({_TOKEN}(?:, {_TOKEN})*+)\)"
+_INSERT = re.compile(rf"^INSERT INTO \w+ {_TUPLE} VALUES", re.MULTILINE)
+_COLUMN = re.compile(rf"^  ({_TOKEN}) [A-Z]+,?$", re.MULTILINE)
+_COMMENT = re.compile(r"^--.*\n?", re.MULTILINE)
+_each_token = re.compile(_TOKEN).findall
+_each_tuple = re.compile(_TUPLE).findall
+
+
+class SQLFormat(LosslessFormat):
+    """SQL scripts; a quote inside a value is doubled, as in every SQL database."""
+
+    name = "sql"
+    # Databases read dates and numbers in these forms only.
+    _restyled = ()
+    _styles = IDENTIFIERS
+    _grouped = False
+
+    def _write(self, presentation: Presentation, rng: random.Random) -> str:
+        literal = cache(_literal)
+        names = [_identifier(name) for name in presentation.names]
+        rows = [f"({', '.join([literal(value) for value in row])})" for row in presentation.rows]
+        table = rng.choice([presentation.noun.many, f"user_{presentation.noun.many}"])
+        lines = [f"-- {presentation.title}"] if rng.random() < 0.5 else []
+        if not rows or rng.random() < 0.3:
+            lines += _create(table, names, presentation)
+        if rows:
+            lines += _insert(f"INSERT INTO {table} ({', '.join(names)}) VALUES", rows, rng)
+        lines += [f"-- {sentence}" for sentence in presentation.analysis]
+        return "\n".join(lines)
+
+    def _read(self, text: str) -> tuple[list[str], Sequence[Sequence[str]]]:
+        script = _COMMENT.sub("", text)
+        insert = _INSERT.search(script)
+        if insert is None:
+            return [_value(token) for token in _COLUMN.findall(script)], []
+        names = [_value(token) for token in _each_token(insert[1])]
+        rows = _each_tuple(_INSERT.sub("", script[insert.start() :]))
+        return names, [[_value(token) for token in _each_token(row)] for row in rows]
+
+
+def _identifier(name: str) -> str:
+    if _IDENTIFIER.fullmatch(name) and not _RESERVED.fullmatch(name):
+        return name
+    return '"' + quote(name).replace('"', '""') + '"'
+
+
+def _literal(value: str) -> str:
+    if not value:
+        return "NULL"
+    return value if _NUMBER.fullmatch(value) else "'" + quote(value).replace("'", "''") + "'"
+
+
+def _value(token: str) -> str:
+    mark = token[0]
+    if mark in "'\"":
+        return unquote(token[1:-1].replace(mark * 2, mark))
+    return "" if token == "NULL" else token
+
+
+def _create(table: str, names: Sequence[str], presentation: Presentation) -> list[str]:
+    types = [_TYPES.get(column.kind, "TEXT") for column in presentation.columns]
+    columns = [f"  {name} {kind}" for name, kind in zip(names, types, strict=True)]
+    return [f"CREATE TABLE {table} (", *[f"{column}," for column in columns[:-1]], columns[-1], ");"]
+
+
+def _insert(head: str, rows: Sequence[str], rng: random.Random) -> list[str]:
+    if rng.random() < 0.3:
+        return [f"{head} {row};" for row in rows]
+    return [head, *[f"  {row}," for row in rows[:-1]], f"  {rows[-1]};"]

@@ -1,0 +1,101 @@
+"""How the values of a column of events become the fields of a text.
+
+Works on whole Arrow columns: this is what makes `EventSerializer` fast. A column with few distinct values is
+formatted once for each of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from skllm4es.formats._serialised import SPECIAL_IN_FIELD
+
+
+def format_values(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Write each value of a column as a string; nulls and NaN stay null.
+
+    Parameters
+    ----------
+    column : pyarrow.ChunkedArray of length n_events
+        Values of any scalar type.
+
+    Returns
+    -------
+    pyarrow.ChunkedArray of length n_events, type large_string
+        Numbers in their shortest form that reads back to the same number, times in ISO 8601 without a zero
+        fraction of a second, booleans as ``true`` and ``false``.
+    """
+    if pa.types.is_dictionary(column.type):
+        return _per_distinct_value(column, format_values)
+    if pa.types.is_floating(column.type):
+        return _format_floats(column)
+    if pa.types.is_timestamp(column.type):
+        return _per_distinct_value(column.dictionary_encode(), _format_timestamps)
+    if pa.types.is_nested(column.type) or pa.types.is_binary(column.type):
+        raise TypeError(f"values of type {column.type} cannot be written as text; convert the column to strings first")
+    return column.cast(pa.large_string())
+
+
+def label_values(column: pa.ChunkedArray, labels: Mapping[Any, str] | pd.Series) -> pa.ChunkedArray:
+    """Replace codes by their descriptions; a code that has none is written as `format_values` writes it.
+
+    Parameters
+    ----------
+    column : pyarrow.ChunkedArray of length n_events
+        The codes.
+    labels : mapping or pandas.Series from code to str
+        The descriptions.
+
+    Returns
+    -------
+    pyarrow.ChunkedArray of length n_events, type large_string
+        The descriptions.
+    """
+
+    def describe(codes: pa.ChunkedArray) -> pa.ChunkedArray:
+        known = pa.chunked_array([[labels.get(code) for code in codes.to_pylist()]], pa.large_string())
+        return pc.coalesce(known, format_values(codes))
+
+    encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    return _per_distinct_value(encoded, describe)
+
+
+def quote_fields(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Quote, as CSV does, the strings that hold a separator's mark, a quote or a line break."""
+    special = pc.match_substring_regex(column, SPECIAL_IN_FIELD)
+    if not pc.any(special).as_py():
+        return column
+    escaped = pc.replace_substring(column, '"', '""')
+    return pc.if_else(special, join_strings('"', escaped, '"'), column)
+
+
+def join_strings(*parts: pa.ChunkedArray | pa.Array | str, separator: str = "") -> pa.ChunkedArray:
+    """Join large_string columns and single strings, row by row."""
+    typed = [pa.scalar(part, pa.large_string()) if isinstance(part, str) else part for part in (*parts, separator)]
+    return pc.binary_join_element_wise(*typed)
+
+
+def _per_distinct_value(encoded: pa.ChunkedArray, write: Any) -> pa.ChunkedArray:
+    chunks = [
+        write(pa.chunked_array([chunk.dictionary])).combine_chunks().take(chunk.indices)
+        for chunk in encoded.unify_dictionaries().chunks
+    ]
+    return pa.chunked_array(chunks, pa.large_string())
+
+
+def _format_floats(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    present = pc.if_else(pc.is_nan(column), None, column)
+    return present.cast(pa.large_string())
+
+
+def _format_timestamps(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    seconds = column.cast(pa.timestamp("s", column.type.tz), safe=False)
+    whole = pc.all(pc.equal(seconds.cast(column.type), column)).as_py()
+    if whole is not False:
+        return pc.strftime(seconds, "%Y-%m-%d %H:%M:%S").cast(pa.large_string())
+    return pc.utf8_rtrim(pc.utf8_rtrim(pc.strftime(column, "%Y-%m-%d %H:%M:%S"), "0"), ".").cast(pa.large_string())

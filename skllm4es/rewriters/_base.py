@@ -1,0 +1,45 @@
+"""What a rewriter is: the part of the enrichment that turns texts into other texts.
+
+`TextEnricher` decides which texts become which formats, keeps the results and checks them; a rewriter only
+rewrites. Templates, language models and the prior methods all keep to this protocol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+
+@runtime_checkable
+class Rewriter(Protocol):
+    """Rewrites the serialised texts of users.
+
+    A rewriter follows scikit-learn's conventions for parameters: the constructor only assigns them, and
+    ``get_params`` and ``set_params`` reach them, so that a search over ``enrich__rewriter__...`` works.
+
+    Examples
+    --------
+    >>> from skllm4es.rewriters import Rewriter, TemplateRewriter
+    >>> isinstance(TemplateRewriter(), Rewriter)
+    True
+    """
+
+    def rewrite(self, texts: Sequence[str], formats: Sequence[str], seeds: Sequence[int]) -> list[str]:
+        """Rewrite each text into the format beside it.
+
+        Parameters
+        ----------
+        texts : sequence of str of length n_texts
+            Serialised events, as `EventSerializer` writes them.
+        formats : sequence of str of length n_texts
+            The format to write each text in.
+        seeds : sequence of int of length n_texts
+            The seed of each rewriting. The same text, format and seed give the same result, whatever else is
+            in the call.
+
+        Returns
+        -------
+        list of str of length n_texts
+            The rewritten texts.
+        """
+        ...

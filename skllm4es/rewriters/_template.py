@@ -1,0 +1,134 @@
+"""Rewriting by templates: the default of the enrichment, which needs no model.
+
+The texts are parsed and written again by the formats of `skllm4es.formats`, with a random layout each time.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+from sklearn.base import BaseEstimator
+
+from skllm4es.formats import FORMATS, EventTable, Variation, parse_events
+
+
+class TemplateRewriter(BaseEstimator):
+    r"""Rewrite serialised texts by templates of random structure.
+
+    In every format the order and the spelling of the fields, the layout, the grouping, the writing of dates
+    and amounts, the title and a closing analysis vary with the seed. No event and no value is lost, except in
+    the format "breakdown", which is a summary.
+
+    Parameters
+    ----------
+    paraphrase_names : bool, default=True
+        Spell the names of the fields in other styles and with synonyms.
+    vary_values : bool, default=True
+        Write dates and amounts in other ways, for example ``2020-03-05`` as ``5 March 2020``.
+    analysis : bool, default=True
+        End some of the texts with a few sentences on all events, such as totals.
+
+    See Also
+    --------
+    skllm4es.formats.FORMATS : The formats.
+    TextEnricher : The step of the flow that calls a rewriter.
+
+    Examples
+    --------
+    >>> from skllm4es.rewriters import TemplateRewriter
+    >>> text = "date|mcc|amount\n2020-03-05, Groceries, 1250.00\n2020-03-06, Fuel, 300.50"
+    >>> rewriter = TemplateRewriter()
+    >>> print(rewriter.rewrite([text], ["markdown"], [2])[0])
+    # Transaction history
+    <BLANKLINE>
+    - **date**: 05.03.2020; **MCC**: Groceries; **value**: 1250.00
+    - **date**: 06.03.2020; **MCC**: Fuel; **value**: 300.50
+    <BLANKLINE>
+    > - Lowest value: 300.50
+    >>> print(rewriter.rewrite([text], ["narrative"], [1])[0])
+    List of events.
+    <BLANKLINE>
+    On 2020-03-05, an event was recorded: amount 1,250.00 and merchant type Groceries.
+    On 2020-03-06, an event was noted in which the amount was 300.50 and the merchant type was Fuel.
+    """
+
+    def __init__(self, paraphrase_names: bool = True, vary_values: bool = True, analysis: bool = True) -> None:
+        self.paraphrase_names = paraphrase_names
+        self.vary_values = vary_values
+        self.analysis = analysis
+
+    def rewrite(self, texts: Sequence[str], formats: Sequence[str], seeds: Sequence[int]) -> list[str]:
+        """Rewrite each text into the format beside it.
+
+        Parameters
+        ----------
+        texts : sequence of str of length n_texts
+            Serialised events, as `EventSerializer` writes them.
+        formats : sequence of str of length n_texts
+            The format to write each text in, of `available_formats`.
+        seeds : sequence of int of length n_texts
+            The seed of each rewriting. The same text, format and seed give the same result, whatever else is
+            in the call.
+
+        Returns
+        -------
+        list of str of length n_texts
+            The rewritten texts.
+        """
+        _check_lengths(texts, formats, seeds)
+        _check_formats(formats)
+        variation = Variation(self.paraphrase_names, self.vary_values, self.analysis)
+        return [
+            FORMATS[name].render(_parse(text, position), _generator(text, name, seed), variation)
+            for position, (text, name, seed) in enumerate(zip(texts, formats, seeds, strict=True))
+        ]
+
+
+def available_formats() -> list[str]:
+    """Give the names of the formats that templates write.
+
+    Returns
+    -------
+    list of str
+        The names, in a fixed order.
+
+    Examples
+    --------
+    >>> from skllm4es.rewriters import available_formats
+    >>> available_formats()
+    ['json', 'markdown', 'html', 'xml', 'yaml', 'table', 'sql', 'narrative', 'breakdown']
+    """
+    return list(FORMATS)
+
+
+def _check_lengths(texts: Sequence[str], formats: Sequence[str], seeds: Sequence[int]) -> None:
+    for name, value in (("texts", texts), ("formats", formats)):
+        if isinstance(value, str):
+            raise TypeError(f"{name} is a sequence of strings, one a text; got the one string {value[:60]!r}.")
+    if not len(texts) == len(formats) == len(seeds):
+        raise ValueError(
+            "texts, formats and seeds run in parallel and must have one length; "
+            f"got {len(texts)} texts, {len(formats)} formats and {len(seeds)} seeds."
+        )
+
+
+def _check_formats(formats: Sequence[str]) -> None:
+    unknown = sorted({str(name) for name in formats if name not in FORMATS})
+    if unknown:
+        near = [match for name in unknown for match in get_close_matches(name, FORMATS, n=1)]
+        hint = f" Did you mean {', '.join(map(repr, near))}?" if near else ""
+        raise ValueError(f"Unknown formats: {unknown}.{hint} The formats are {available_formats()}.")
+
+
+def _parse(text: str, position: int) -> EventTable:
+    try:
+        return parse_events(text)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"Text {position}: {error}") from error
+
+
+def _generator(text: str, name: str, seed: int) -> random.Random:
+    """Make a generator that depends on the text too, so that texts with one seed do not all look alike."""
+    return random.Random(f"{seed} {name} {text}")
