@@ -16,7 +16,6 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
-	$(BIN)/python -m numpydoc.hooks.validate_docstrings $$(git ls-files 'skllm4es/*.py')
 
 types: $(INSTALLED)
 	$(BIN)/mypy

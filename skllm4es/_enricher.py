@@ -212,7 +212,9 @@ class TextEnricher(TextTransformerMixin, BaseEstimator):
     def _rewrite(self, texts: list[str], n_variants: int) -> list[list[str]]:
         """Rewrite each text `n_variants` times: one list of texts a variant."""
         variants: list[list[str]] = []
-        with tqdm(total=len(texts) * n_variants, desc="enriching", unit="text", disable=not self.verbose) as bar:
+        with tqdm(
+            total=len(texts) * n_variants, desc="enriching", unit="text", leave=None, disable=not self.verbose
+        ) as bar:
             for number in range(n_variants):
                 variant = []
                 for start in range(0, len(texts), _CHUNK):

@@ -6,6 +6,7 @@ This is where users' data enters: `nest_events` turns a long table into ``X``, `
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -38,7 +39,8 @@ def nest_events(
     user : str
         The column that says whose event it is.
     time : str
-        The column that orders a user's events. Events at equal times keep the order of the table.
+        The column that orders a user's events: numbers, times, texts or anything else that has an order (an ordered
+        categorical has its own). Events at equal times keep the order of the table.
     columns : sequence of str, default=None
         The columns to keep with each event, in this order; all but `user` by default.
 
@@ -47,14 +49,16 @@ def nest_events(
     X : pandas.DataFrame or polars.DataFrame of shape (n_users, 1)
         One row per user, ordered by user, with the list-typed column ``events``. A polars table gives a polars
         frame, whose first column holds the users; other tables give a pandas frame with the users as its index
-        and ``events`` of type ``ArrowDtype(list<struct>)``. Strings are dictionary-encoded.
+        and ``events`` of type ``ArrowDtype(list<struct>)``. Strings are dictionary-encoded. NaN in a pandas table is
+        a null, as in pandas itself.
 
     Raises
     ------
     TypeError
-        If `events` is not a table, or a column mixes types that Arrow cannot hold together.
+        If `events` is not a table, a column mixes types that Arrow cannot hold together, or the values of `user` or
+        `time` have no order.
     ValueError
-        If a named column is missing, or an event has no user or no time.
+        If a named column is missing or repeated, or an event has no user or no time.
 
     See Also
     --------
@@ -73,10 +77,13 @@ def nest_events(
     >>> [event["amount"] for event in X["events"].loc[7]]
     [99.9, 12.5]
     """
-    table = _to_arrow(events)
-    columns = _check_columns(table, user=user, time=time, columns=columns)
-    users, user_codes = _factorize(table[user])
-    order = _order_of_events(user_codes, _sortable(table[time]))
+    names = _column_names(events)
+    columns = _check_columns(names, user=user, time=time, columns=columns)
+    table = _to_arrow(_select(events, [names.index(name) for name in dict.fromkeys([user, time, *columns])]))
+    keys = {name: _regular_dictionary(table[name]) for name in (user, time)}
+    _check_no_nulls({"user": user, "time": time}, keys)
+    users, user_codes = _factorize(keys[user], user)
+    order = _order_of_events(user_codes, _sortable(keys[time], time))
     fields = [_encode_strings(table[name]) for name in columns]
     if order is not None:
         user_codes = user_codes[order]
@@ -86,20 +93,21 @@ def nest_events(
     if _is_polars(events):
         import polars as pl
 
-        return pl.DataFrame({user: pl.from_arrow(users), "events": pl.from_arrow(lists)})
+        return pl.DataFrame([pl.Series(user, pl.from_arrow(users)), pl.Series("events", pl.from_arrow(lists))])
     index = pd.Index(users.to_pandas(), name=user)
     return pd.DataFrame({"events": pd.arrays.ArrowExtensionArray(lists)}, index=index)
 
 
-def unnest_events(X: DataFrame, *, events: str = "events", user: str | None = None) -> DataFrame:
+def unnest_events(X: DataFrame, *, events: str | Sequence[str] = "events", user: str | None = None) -> DataFrame:
     """Spread a dataframe with one row per user into a long table with one row an event.
 
     Parameters
     ----------
     X : pandas.DataFrame or polars.DataFrame of shape (n_users, n_columns)
-        One row per user, as `nest_events` gives it. It is not changed.
-    events : str, default="events"
-        The column that holds the events.
+        One row per user, as `nest_events` gives it, or with its events in any other form that `EventSerializer` reads.
+        It is not changed.
+    events : str or sequence of str, default="events"
+        The column that holds the events, or the columns that hold one list per feature.
     user : str, default=None
         The name of the user column: for pandas, the name to give the index in the table (its own name by default,
         ``"user"`` if it has none); for polars, the column that holds the users, the first one that is not `events`
@@ -109,14 +117,17 @@ def unnest_events(X: DataFrame, *, events: str = "events", user: str | None = No
     -------
     table : pandas.DataFrame or polars.DataFrame of shape (n_events, 1 + n_features)
         The user column, then the fields of the events; users in the order of `X`, events in theirs. A user without
-        events has no row here. Other columns of `X` are left out.
+        events has no row here. Other columns of `X` are left out. A pandas table has numpy types (nullable ones for
+        integers and booleans with nulls): time zones, units of time, widths of numbers, dates and decimals are those of
+        the table that was nested; categoricals come back as their values, and Arrow and nullable types without nulls as
+        numpy's.
 
     Raises
     ------
     TypeError
         If `X` is not a dataframe or the column `events` does not hold events.
     ValueError
-        If a named column is missing.
+        If a named column is missing, or list columns differ in length.
 
     See Also
     --------
@@ -136,7 +147,8 @@ def unnest_events(X: DataFrame, *, events: str = "events", user: str | None = No
     flat = flatten_events(X, events)
     users: pa.Array
     if not isinstance(X, pd.DataFrame):
-        user = user or next((name for name in X.columns if name != events), None)
+        taken = [events] if isinstance(events, str) else events
+        user = user or next((name for name in X.columns if name not in taken), None)
         if user is None or user not in X.columns:
             raise ValueError(f"X has no user column {user!r}; its columns are {list(X.columns)}. Pass user=NAME.")
         users = X[user].to_arrow()
@@ -147,7 +159,7 @@ def unnest_events(X: DataFrame, *, events: str = "events", user: str | None = No
         raise ValueError(f"The events already have a field {user!r}: name the user column otherwise with user=NAME.")
     owners = np.repeat(np.arange(flat.n_users), flat.lengths)
     decoded = {name: _decode_strings(column) for name, column in flat.columns.items()}
-    table = pa.table({user: users.take(pa.array(owners)), **decoded})
+    table = pa.table({user: _widen_strings(users).take(pa.array(owners)), **decoded})
     if _is_polars(X):
         import polars as pl
 
@@ -190,71 +202,209 @@ class FlatEvents:
         rows = pa.array(np.arange(offsets[-1]) + np.repeat(first - offsets[:-1], lengths))
         return FlatEvents({name: column.take(rows) for name, column in self.columns.items()}, offsets)
 
+    def unsorted_users(self, name: str) -> npt.NDArray[np.int64]:
+        """Positions of the users whose values of the column `name` decrease somewhere; missing values are passed over.
 
-def flatten_events(X: Any, events: str = "events") -> FlatEvents:
+        Parameters
+        ----------
+        name : str
+            The column, for example the time of the events.
+
+        Returns
+        -------
+        users : ndarray of shape (n_unsorted,), dtype int64
+            Their positions, ascending.
+
+        Raises
+        ------
+        TypeError
+            If the values of the column have no order.
+        """
+        column = _regular_dictionary(self.columns[name])
+        known = pc.invert(pc.is_null(column, nan_is_null=True))
+        values = _sortable(column.filter(known), name)
+        owners = np.repeat(np.arange(self.n_users), self.lengths)[known.to_numpy()]
+        decreases = (owners[1:] == owners[:-1]) & (values[1:] < values[:-1])
+        return np.unique(owners[1:][decreases])
+
+
+def flatten_events(X: Any, events: str | Sequence[str] = "events") -> FlatEvents:
     """Read the events of a dataframe with one row per user as flat columns and offsets.
 
     Parameters
     ----------
     X : pandas.DataFrame or polars.DataFrame of shape (n_users, n_columns)
         One row per user. It is not changed.
-    events : str, default="events"
-        The column that holds the events: Arrow or polars lists of structs, or object cells that are lists of dicts.
-        A null and an empty list are both a user without events.
+    events : str or sequence of str, default="events"
+        Where the events are. A name is the column that holds them as Arrow, polars or nested-pandas lists of structs,
+        or as object cells: lists of dicts or dataframes (tens of times slower). Several names are columns with one
+        list per feature, as long in each of them. A null and an empty list are both a user without events; an event
+        that is null, or a dict without some key, has missing values there.
 
     Returns
     -------
     FlatEvents
-        The fields of the events and the offsets of the users.
+        The fields of the events, in the order in which they first appear, and the offsets of the users.
 
     Raises
     ------
     TypeError
-        If `X` is not a dataframe or the column does not hold lists of structs.
+        If `X` is not a dataframe or a column does not hold lists of events.
     ValueError
-        If `X` has no such column.
+        If `X` lacks a column, or a user's lists differ in length.
     """
+    names = [events] if isinstance(events, str) else list(events)
+    _check_frame(X, names)
+    lists = {name: _read_lists(X[name], name) for name in names}
+    lengths = {name: pc.fill_null(pc.list_value_length(column), 0).to_numpy() for name, column in lists.items()}
+    _check_equal_lengths(lengths, _row_labels(X))
+    if isinstance(events, str):
+        columns = _fields_of_structs(lists[events], events)
+    else:
+        columns = {name: pc.list_flatten(column) for name, column in lists.items()}
+    columns = {name: _unify_dictionaries(column) for name, column in columns.items()}
+    return FlatEvents(columns, _offsets_of(lengths[names[0]]))
+
+
+def _check_frame(X: Any, names: Sequence[str]) -> None:
     if not isinstance(X, pd.DataFrame) and not _is_polars(X):
         raise TypeError(
-            f"X must be a pandas or polars dataframe with one row per user and a column {events!r} of events; "
+            "X must be a pandas or polars dataframe with one row per user and a column of events; "
             f"got {type(X).__name__}. Build it from a long table with nest_events(table, user=..., time=...)."
         )
-    if events not in X.columns:
+    columns = list(X.columns)
+    problems = [f"X has no column {name!r}" for name in names if name not in columns]
+    problems += [f"X has {columns.count(name)} columns {name!r}" for name in names if columns.count(name) > 1]
+    problems += [f"events names {name!r} more than once" for name in _repeated(names)]
+    if not names:
+        problems = ["events names no column"]
+    if problems:
         raise ValueError(
-            f"X has no column {events!r}; its columns are {list(X.columns)}. Name the column that holds the events "
-            "with events=NAME, or build X from a long table with nest_events(table, user=..., time=...)."
+            f"{'; '.join(problems)}; its columns are {columns}. Name the column that holds the events with "
+            "events=NAME, or build X from a long table with nest_events(table, user=..., time=...)."
         )
-    lists = _lists_of_structs(X[events], events)
-    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy().astype(np.int64)
-    structs = pc.list_flatten(lists)
-    columns = {
-        field.name: pa.chunked_array([chunk.flatten()[i] for chunk in structs.chunks], field.type).unify_dictionaries()
-        for i, field in enumerate(structs.type)
-    }
-    return FlatEvents(columns, _offsets_of(lengths))
 
 
-def _lists_of_structs(column: Any, name: str) -> pa.ChunkedArray:
-    if isinstance(column, pd.Series):
-        try:
-            array = pa.array(column.array, from_pandas=True) if column.dtype == object else pa.array(column.array)
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            raise TypeError(f"The cells of the column {name!r} are not lists of events: {error}") from error
+def _check_equal_lengths(lengths: dict[str, npt.NDArray[Any]], labels: Any) -> None:
+    table = np.stack(list(lengths.values()))
+    unequal = np.flatnonzero((table != table[0]).any(axis=0))
+    if len(unequal):
+        first = unequal[0]
+        seen = ", ".join(f"{name!r} {length}" for name, length in zip(lengths, table[:, first], strict=True))
+        raise ValueError(
+            f"The columns of events must hold equally many values for a user; they do not for {len(unequal)} of "
+            f"{table.shape[1]} users, first in row {labels[first]!r}, where the numbers of values are: {seen}."
+        )
+
+
+def _row_labels(X: Any) -> Any:
+    return X.index if isinstance(X, pd.DataFrame | pd.Series) else range(len(X))
+
+
+def _read_lists(column: Any, name: str) -> pa.ChunkedArray:
+    """Read a column of a dataframe, of whatever kind, as Arrow lists."""
+    if str(column.dtype).lower() == "object":  # Of pandas or of polars.
+        array = _lists_of_objects(column.to_list(), name, _row_labels(column))
+    elif isinstance(column, pd.Series):
+        array = pa.array(column.array)  # Arrow and nested-pandas arrays both give what they hold.
     else:
         array = column.to_arrow()
     lists = array if isinstance(array, pa.ChunkedArray) else pa.chunked_array([array])
-    if pa.types.is_null(lists.type) or (_is_list(lists.type) and pa.types.is_null(lists.type.value_type)):
-        return lists.cast(pa.list_(pa.struct([])))
-    if not _is_list(lists.type) or not pa.types.is_struct(lists.type.value_type):
-        raise TypeError(
-            f"The column {name!r} must hold each user's events as a list of structs; it is of type {lists.type}. "
-            "Build X from a long table with nest_events(table, user=..., time=...)."
-        )
+    if pa.types.is_null(lists.type):
+        return lists.cast(pa.list_(pa.null()))
+    if not _is_list(lists.type):
+        raise _not_events(name, f"it is of type {lists.type}")
     return lists
 
 
 def _is_list(type_: pa.DataType) -> bool:
-    return pa.types.is_list(type_) or pa.types.is_large_list(type_)
+    # By name, so that list views are recognised by the versions of pyarrow that have them.
+    return str(type_).startswith(("list", "large_list", "fixed_size_list"))
+
+
+def _not_events(name: str, seen: str) -> TypeError:
+    return TypeError(
+        f"The column {name!r} must hold each user's events as a list; {seen}. Build X from a long table with "
+        "nest_events(table, user=..., time=...), or name one list column per feature with events=[NAME, ...]."
+    )
+
+
+def _fields_of_structs(lists: pa.ChunkedArray, name: str) -> dict[str, pa.ChunkedArray]:
+    type_ = lists.type.value_type
+    if pa.types.is_null(type_):
+        return {}
+    if not pa.types.is_struct(type_):
+        raise _not_events(name, f"its lists hold {type_}, not structs")
+    fields = list(type_)
+    if repeated := _repeated([field.name for field in fields]):
+        raise ValueError(f"The events in the column {name!r} have more than one field named {repeated[0]!r}.")
+    # `flatten` and not `field`: it passes the nulls of the structs on, and keeps to the rows of a slice.
+    chunks = [chunk.flatten() for chunk in pc.list_flatten(lists).chunks]
+    return {field.name: pa.chunked_array([chunk[i] for chunk in chunks], field.type) for i, field in enumerate(fields)}
+
+
+def _lists_of_objects(cells: list[Any], name: str, labels: Any) -> pa.Array:
+    cells = [None if _is_missing(cell) else cell for cell in cells]
+    strange = [i for i, cell in enumerate(cells) if not (cell is None or _is_frame(cell) or _is_sequence(cell))]
+    if strange:
+        first = cells[strange[0]]
+        raise _not_events(
+            name,
+            f"{len(strange)} of its cells are neither lists nor dataframes, first in row {labels[strange[0]]!r}, "
+            f"which holds {first!r:.60} ({type(first).__name__})",
+        )
+    error = _conversion_error(cells)
+    if error is None:
+        return _convert_objects(cells)
+    row = bisect.bisect_left(range(len(cells)), True, key=lambda i: _conversion_error(cells[: i + 1]) is not None)
+    raise TypeError(
+        f"The cells of the column {name!r} cannot be held together: up to row {labels[row]!r} they can, there: {error}"
+    ) from error
+
+
+def _conversion_error(cells: list[Any]) -> Exception | None:
+    try:
+        _convert_objects(cells)
+    except (TypeError, pa.ArrowException) as error:
+        return error
+    return None
+
+
+def _convert_objects(cells: list[Any]) -> pa.Array:
+    if any(_is_frame(cell) for cell in cells):
+        return _lists_of_frames(cells)
+    lists = pa.array(cells, from_pandas=True)
+    if not _is_list(lists.type) or not pa.types.is_struct(lists.type.value_type):
+        return lists
+    # Older versions of pyarrow sort the keys.
+    keys = dict.fromkeys(
+        key for cell in cells if cell is not None for event in cell if isinstance(event, dict) for key in event
+    )
+    fields = [lists.type.value_type.field(key) for key in keys]
+    ordered = pa.list_(pa.struct(fields))
+    return lists if lists.type == ordered else pa.array(cells, ordered, from_pandas=True)
+
+
+def _lists_of_frames(cells: list[Any]) -> pa.Array:
+    tables = [
+        _to_arrow(cell if _is_frame(cell) else pd.DataFrame([] if cell is None else list(cell))) for cell in cells
+    ]
+    events = pa.concat_tables(tables, promote_options="permissive")
+    fields = [_combine(column) for column in events.columns]
+    offsets = _offsets_of(np.array([len(table) for table in tables]))
+    return _list_array(pa.StructArray.from_arrays(fields, names=events.column_names), offsets)
+
+
+def _is_missing(cell: Any) -> bool:
+    return cell is None or cell is pd.NA or cell is pd.NaT or (isinstance(cell, float) and cell != cell)
+
+
+def _is_frame(cell: Any) -> bool:
+    return isinstance(cell, pd.DataFrame | pa.Table) or (_is_polars(cell) and hasattr(cell, "columns"))
+
+
+def _is_sequence(cell: Any) -> bool:
+    return isinstance(cell, list | tuple) or (isinstance(cell, np.ndarray) and cell.ndim == 1)
 
 
 def _is_polars(frame: Any) -> bool:
@@ -262,18 +412,30 @@ def _is_polars(frame: Any) -> bool:
     return type(frame).__module__.partition(".")[0] == "polars"
 
 
-def _to_arrow(events: Any) -> pa.Table:
+def _column_names(events: Any) -> list[str]:
     if isinstance(events, pa.Table):
-        return events
-    if _is_polars(events):
-        return events.to_arrow()
-    if not isinstance(events, pd.DataFrame):
+        return events.column_names
+    if not isinstance(events, pd.DataFrame) and not _is_polars(events):
         raise TypeError(
             "events must be a long table with one row an event, as a pandas or polars dataframe or a pyarrow table; "
             f"got {type(events).__name__}."
         )
+    return [str(name) for name in events.columns]
+
+
+def _select(events: Any, positions: list[int]) -> Any:
+    if isinstance(events, pa.Table):
+        return events.select(positions)
+    return events.iloc[:, positions] if isinstance(events, pd.DataFrame) else events[:, positions]
+
+
+def _to_arrow(frame: Any) -> pa.Table:
+    if isinstance(frame, pa.Table):
+        return frame
+    if not isinstance(frame, pd.DataFrame):
+        return frame.to_arrow()
     try:
-        return pa.Table.from_pandas(events, preserve_index=False)
+        return pa.Table.from_pandas(frame, preserve_index=False)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise TypeError(
             f"A column of events mixes types that cannot be held together: {'; '.join(map(str, error.args))}. "
@@ -281,10 +443,9 @@ def _to_arrow(events: Any) -> pa.Table:
         ) from error
 
 
-def _check_columns(table: pa.Table, *, user: str, time: str, columns: Sequence[str] | None) -> list[str]:
+def _check_columns(names: list[str], *, user: str, time: str, columns: Sequence[str] | None) -> list[str]:
     if isinstance(columns, str):
         raise TypeError(f"columns must be a list of column names; got the string {columns!r}. Write [{columns!r}].")
-    names = table.column_names
     kept = [name for name in names if name != user] if columns is None else list(columns)
     problems = [
         f"{role} {name!r} is not a column of the table"
@@ -293,72 +454,122 @@ def _check_columns(table: pa.Table, *, user: str, time: str, columns: Sequence[s
     ]
     problems += [f"the column {name!r} appears {names.count(name)} times" for name in _repeated(names)]
     problems += [f"columns names {name!r} more than once" for name in _repeated(kept) if columns is not None]
-    if not problems:
-        problems = [
-            f"{table[name].null_count} of {len(table)} events have no {role} (column {name!r} is null): "
-            "drop these rows or fill them in"
-            for role, name in [("user", user), ("time", time)]
-            if table[name].null_count
-        ]
+    if not kept:
+        problems.append("no column is left to keep with the events")
     if problems:
-        raise ValueError("nest_events cannot read this table: " + "; ".join(problems) + f". Its columns are {names}.")
+        raise ValueError(f"nest_events cannot read this table: {'; '.join(problems)}. Its columns are {names}.")
     return kept
+
+
+def _check_no_nulls(roles: dict[str, str], columns: dict[str, pa.ChunkedArray]) -> None:
+    # NaN too: pandas' own are nulls by now, those of polars and Arrow are not.
+    missing = {role: pc.sum(pc.is_null(columns[name], nan_is_null=True)).as_py() for role, name in roles.items()}
+    problems = [
+        f"{count} of {len(columns[roles[role]])} events have no {role} (column {roles[role]!r} is null or NaN)"
+        for role, count in missing.items()
+        if count
+    ]
+    if problems:
+        raise ValueError(
+            f"nest_events cannot read this table: {'; '.join(problems)}. Drop these rows or fill them in first."
+        )
 
 
 def _repeated(names: Sequence[str]) -> list[str]:
     return [name for name in dict.fromkeys(names) if names.count(name) > 1]
 
 
-def _factorize(column: pa.ChunkedArray) -> tuple[pa.Array, npt.NDArray[np.int64]]:
+def _regular_dictionary(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Decode a column whose dictionary repeats a value or holds a null, as Arrow allows: its codes are no keys."""
+    if not pa.types.is_dictionary(column.type):
+        return column
+    dictionaries = [chunk.dictionary for chunk in column.chunks]
+    regular = all(len(values.unique()) == len(values) and not values.null_count for values in dictionaries)
+    return column if regular else _decode_strings(column)
+
+
+def _factorize(column: pa.ChunkedArray, name: str) -> tuple[pa.Array, npt.NDArray[np.int64]]:
     """Sorted distinct values, and for each row the position of its value among them."""
-    encoded = _combine(column if pa.types.is_dictionary(column.type) else column.dictionary_encode())
-    used = np.unique(encoded.indices.to_numpy())
-    dictionary = encoded.dictionary.take(pa.array(used))
-    order = pc.array_sort_indices(dictionary).to_numpy()
+    try:
+        encoded = _combine(column if pa.types.is_dictionary(column.type) else column.dictionary_encode())
+        indices = encoded.indices.to_numpy()
+        used = np.flatnonzero(np.bincount(indices, minlength=len(encoded.dictionary)))
+        dictionary = encoded.dictionary.take(pa.array(used))
+        order = np.arange(len(used)) if encoded.type.ordered else pc.array_sort_indices(dictionary).to_numpy()
+    except pa.ArrowNotImplementedError as error:
+        raise TypeError(
+            f"The values of the column {name!r} cannot be put in order: they are of type {column.type}. "
+            "Convert them to numbers, times or strings."
+        ) from error
     rank = np.zeros(len(encoded.dictionary), dtype=np.int64)
     rank[used[order]] = np.arange(len(order))
-    return dictionary.take(pa.array(order)), rank[encoded.indices.to_numpy()]
+    return dictionary.take(pa.array(order)), rank[indices]
 
 
-def _sortable(column: pa.ChunkedArray) -> npt.NDArray[Any]:
-    """Numbers in the order of the column's values."""
-    if pa.types.is_temporal(column.type) and not pa.types.is_duration(column.type):
+def _sortable(column: pa.ChunkedArray, name: str) -> npt.NDArray[Any]:
+    """Numbers in the order of the column's values, none of which is missing."""
+    if pa.types.is_temporal(column.type):
         return column.cast(pa.int32() if column.type.bit_width == 32 else pa.int64()).to_numpy()
-    if pa.types.is_integer(column.type):
+    if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
         return column.to_numpy()
-    if pa.types.is_floating(column.type):
-        values = column.to_numpy()
-        if np.isnan(values).any():
-            raise ValueError(
-                f"{np.isnan(values).sum()} of {len(values)} events have no time (NaN): drop these rows or fill them in."
-            )
-        return values
-    return _factorize(column)[1]
+    return _factorize(column, name)[1]
 
 
 def _order_of_events(users: npt.NDArray[np.int64], times: npt.NDArray[Any]) -> npt.NDArray[np.int64] | None:
-    """Sort the rows by user and time, stably; None where they are sorted already (180 times faster)."""
+    """Sort the rows by user and time, stably; None where they are sorted already (30 times faster)."""
     same_user = users[1:] == users[:-1]
     if np.all((users[1:] > users[:-1]) | (same_user & (times[1:] >= times[:-1]))):
         return None
-    return np.lexsort((times, users))
+    key = _single_key(users, times)
+    return np.lexsort((times, users)) if key is None else np.argsort(key, kind="stable")
+
+
+def _single_key(users: npt.NDArray[np.int64], times: npt.NDArray[Any]) -> npt.NDArray[np.int64] | None:
+    """User and time in one integer, sorted in 1.9 s where the two take 4.7 s (10M events); None where it overflows."""
+    largest = np.iinfo(np.int64).max
+    first, last = times.min(), times.max()
+    if times.dtype.kind not in "iu" or int(last) > largest or int(last) - int(first) > largest:
+        return None
+    steps = times.astype(np.int64) - np.int64(first)
+    unit = max(int(np.gcd.reduce(steps)), 1)  # Seconds stored as nanoseconds need 30 bits less.
+    span = int(steps.max()) // unit + 1
+    return users * span + steps // unit if (int(users.max()) + 1) * span <= largest else None
 
 
 def _encode_strings(column: pa.ChunkedArray) -> pa.Array:
     # Plain Arrow strings overflow their 32-bit offsets at 2 GB; dictionaries also make labels one look-up a value.
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type) or pa.types.is_string_view(column.type):
-        column = column.dictionary_encode()
-    return _combine(column)
+    return _combine(column.dictionary_encode() if _is_string(column.type) else column)
 
 
 def _decode_strings(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+    if not pa.types.is_dictionary(column.type):
+        return column
+    type_ = column.type.value_type
+    return column.cast(pa.large_string() if _is_string(type_) else type_)
+
+
+def _widen_strings(array: pa.Array) -> pa.Array:
+    return array.cast(pa.large_string()) if _is_string(array.type) else array
+
+
+def _is_string(type_: pa.DataType) -> bool:
+    return pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_string_view(type_)
+
+
+def _unify_dictionaries(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if pa.types.is_dictionary(column.type) and column.type.index_type.bit_width < 32:
+        # The dictionaries of several chunks together may need more codes than the narrow index of one has.
+        type_ = pa.dictionary(pa.int32(), column.type.value_type, column.type.ordered)
+        chunks = [
+            pa.DictionaryArray.from_arrays(chunk.indices.cast(pa.int32()), chunk.dictionary, ordered=type_.ordered)
+            for chunk in column.chunks
+        ]
+        column = pa.chunked_array(chunks, type_)
+    return column.unify_dictionaries()
 
 
 def _combine(column: pa.ChunkedArray) -> pa.Array:
-    if pa.types.is_dictionary(column.type):
-        column = column.unify_dictionaries()
-    combined = column.combine_chunks()
+    combined = _unify_dictionaries(column).combine_chunks()
     return combined.combine_chunks() if isinstance(combined, pa.ChunkedArray) else combined
 
 

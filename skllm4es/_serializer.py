@@ -41,8 +41,9 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
         Write only the latest `max_events` events of each user; all of them by default.
     missing : str, default=""
         What is written for a missing value (null, NaN, NaT).
-    events : str, default="events"
-        The column of `X` that holds the events.
+    events : str or sequence of str, default="events"
+        The column of `X` that holds the events: Arrow, polars or nested-pandas lists of structs, or object cells that
+        are lists of dicts or dataframes (tens of times slower). Several names are columns with one list per feature.
 
     Attributes
     ----------
@@ -86,7 +87,7 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
         "headers": [Mapping, None],
         "max_events": [Interval(Integral, 1, None, closed="left"), None],
         "missing": [str],
-        "events": [str],
+        "events": [str, "array-like"],
     }
 
     def __init__(
@@ -97,7 +98,7 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
         headers: Mapping[str, str] | None = None,
         max_events: int | None = None,
         missing: str = "",
-        events: str = "events",
+        events: str | Sequence[str] = "events",
     ) -> None:
         self.columns = columns
         self.labels = labels

@@ -15,13 +15,16 @@ from sklearn.utils._set_output import _get_output_config
 TEXT = "text"
 
 
-class TextTransformerMixin(TransformerMixin, auto_wrap_output_keys=None):  # type: ignore[call-arg]
+class TextTransformerMixin(TransformerMixin):
     """Transformer whose output is a dataframe of texts.
 
     scikit-learn's own wrapping of the output takes the names of the columns from `get_feature_names_out`, whether
     `fit_transform` or `transform` was called; `TextEnricher` gives more columns in the first. So the output is built
     here, by the same configuration.
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(auto_wrap_output_keys=None, **kwargs)
 
     def set_output(self, *, transform: str | None = None) -> Self:
         """Choose the library of the output's dataframe.

@@ -26,6 +26,14 @@ class Variation:
         Write dates and amounts in other ways.
     analysis : bool, default=True
         End some texts with a short analysis of the events.
+
+    Examples
+    --------
+    >>> import random
+    >>> from skllm4es.formats import FORMATS, Variation, parse_events
+    >>> table = parse_events("title|rating\\nHeat, 5")
+    >>> "title" in FORMATS["json"].render(table, random.Random(0), Variation(names=False)).lower()
+    True
     """
 
     names: bool = True

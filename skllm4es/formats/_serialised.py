@@ -38,6 +38,12 @@ class EventTable:
     rows : list of list of str
         One list an event, earliest first, each as long as `header`. Values are the strings of the text; what was
         missing is the string that the serializer wrote for it, by default the empty one.
+
+    Examples
+    --------
+    >>> from skllm4es.formats import parse_events
+    >>> parse_events("title|rating\\nHeat, 5")
+    EventTable(header=['title', 'rating'], rows=[['Heat', '5']])
     """
 
     header: list[str]

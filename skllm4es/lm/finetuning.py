@@ -107,6 +107,8 @@ def finetune(
         if progress:
             trainer.add_callback(_ProgressBar(steps, float(np.mean([sum(map(len, texts)) for texts in packs]))))
         trainer.train()
+        # The Trainer leaves autocast wrapped around the model's forward.
+        trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
         losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     model.eval()
     if not np.isfinite(losses).all():
@@ -121,7 +123,7 @@ class _ProgressBar(TrainerCallback):
     """A bar with the loss and the tokens a second."""
 
     def __init__(self, steps: int, tokens_a_step: float) -> None:
-        self.bar = tqdm(total=steps, desc="fine-tuning", unit="step")
+        self.bar = tqdm(total=steps, desc="fine-tuning", unit="step", leave=None)
         self.tokens_a_step = tokens_a_step
         self.start = time.perf_counter()
 

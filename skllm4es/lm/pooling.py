@@ -48,7 +48,7 @@ def layer_means(
     model.eval()
     layers = decoder_layers(decoder)
     means = np.empty((len(sequences), len(layers) + 1, model.config.hidden_size), dtype=np.float32)
-    with tqdm(total=len(sequences), desc="embedding", unit="text", disable=not progress) as bar:
+    with tqdm(total=len(sequences), desc="embedding", unit="text", leave=None, disable=not progress) as bar:
         for batch in _batches([len(sequence) for sequence in sequences]):
             ids, weights = _pad([sequences[i] for i in batch], model.device)
             with _reduced_inputs(layers, weights) as reduced:

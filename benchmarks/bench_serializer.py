@@ -1,0 +1,223 @@
+"""How fast and how lean `EventSerializer` is, against the authors' way and each library's own.
+
+    python -m benchmarks.bench_serializer [--users 5000] [--repeats 5] [--authors-users 1000] [--large]
+
+prints Markdown tables. The first writes the same texts in every way: the contestants take turns within one run, each
+round times each once, and the times are CPU time of all threads, so other work on the machine weighs on all alike.
+The authors' way is slow: it writes the first users only, and its time is scaled to the events of all users.
+
+``--large`` measures instead how time and memory grow with the number of users, each size in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from time import process_time
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from benchmarks.serializing_references import (
+    AMOUNT,
+    CURRENCY,
+    MCC,
+    TIME,
+    TYPE,
+    USER,
+    Way,
+    as_list,
+    authors_way,
+    reference_ways,
+)
+from skllm4es import EventSerializer
+from skllm4es.vocabularies import load_mcc_names
+
+OURS = "**EventSerializer**"
+AUTHORS = "authors: pandas `apply` by row"
+TYPES = ["purchase", "cash withdrawal", "transfer", "refund"]
+CURRENCIES = ["RUB", "EUR", "USD"]
+START = np.datetime64("2016-01-01", "s").astype(np.int64)
+YEAR = 365 * 24 * 3600
+LARGE_SIZES = [3_750, 7_500, 15_000, 30_000]
+LARGE_EVENTS = 900
+
+
+def make_events(lengths: np.ndarray, seed: int = 0) -> pa.Table:
+    """Draw a long table of card events, sorted by user and time; user ``i`` has ``lengths[i]`` of them."""
+    rng = np.random.default_rng(seed)
+    n_events, n_users = int(lengths.sum()), len(lengths)
+    users = np.repeat(np.arange(n_users, dtype=np.int32), lengths)
+    # Users a year apart, so that one plain sort orders each user's events and keeps the users apart.
+    times = np.sort(rng.integers(0, YEAR, n_events) + users * np.int64(YEAR)) - users * np.int64(YEAR) + START
+    codes = load_mcc_names().index.to_numpy(np.int32)
+    return pa.table(
+        {
+            USER: users,
+            TIME: (times * 1_000_000).view("datetime64[us]"),
+            MCC: rng.permutation(codes)[np.minimum(rng.zipf(1.3, n_events) - 1, len(codes) - 1)],
+            AMOUNT: np.round(rng.lognormal(3, 1.5, n_events), 2),
+            TYPE: _draw(rng, TYPES, n_events),
+            CURRENCY: _draw(rng, CURRENCIES, n_events),
+        }
+    )
+
+
+def draw_lengths(n_users: int, seed: int = 0) -> np.ndarray:
+    """Draw log-normal lengths, 100 on average."""
+    drawn = np.random.default_rng(seed).lognormal(np.log(100) - 0.5, 1.0, n_users)
+    return np.maximum(drawn.astype(np.int64), 1)
+
+
+def nest(events: pa.Table, lengths: np.ndarray) -> pd.DataFrame:
+    """Build what `nest_events` gives for a sorted table, without its search for the order."""
+    fields = events.drop_columns(USER).combine_chunks()
+    structs = pa.StructArray.from_arrays([fields[name].chunk(0) for name in fields.column_names], fields.column_names)
+    offsets = pa.array(np.append(0, np.cumsum(lengths)), pa.int32())
+    return pd.DataFrame({"events": pd.arrays.ArrowExtensionArray(pa.ListArray.from_arrays(offsets, structs))})
+
+
+def our_way(X: pd.DataFrame) -> Way:
+    serializer = EventSerializer(labels={MCC: load_mcc_names()}).fit(X)
+    return lambda: serializer.transform(X)["text"]
+
+
+def compare(n_users: int, repeats: int, authors_users: int) -> None:
+    lengths = draw_lengths(n_users)
+    events = make_events(lengths)
+    n_first = int(lengths[:authors_users].sum())
+    ways = {AUTHORS: authors_way(events.slice(0, n_first))}
+    ways |= {name: prepare(events) for name, prepare in reference_ways().items()}
+    ways |= {OURS: our_way(nest(events, lengths))}
+    check_same_texts(ways)
+    seconds = {name: [] for name in ways}
+    for _ in range(repeats):
+        for name, write in ways.items():
+            seconds[name].append(cpu_seconds(write))
+    seconds[AUTHORS] = [second * len(events) / n_first for second in seconds[AUTHORS]]
+    print(
+        f"{n_users:,} users, {len(events):,} events, {repeats} rounds; the authors' way timed on {n_first:,} events.\n"
+    )
+    print_comparison(seconds)
+
+
+def check_same_texts(ways: dict[str, Way]) -> None:
+    """Raise unless all ways give the same texts, each for as many users as it writes."""
+    expected = as_list(ways[OURS]())
+    for name, write in ways.items():
+        texts = as_list(write())
+        for user, (theirs, ours) in enumerate(zip(texts, expected, strict=False)):
+            if theirs != ours:
+                raise AssertionError(f"{name} writes user {user} as\n{theirs[:300]}\nEventSerializer as\n{ours[:300]}")
+
+
+def cpu_seconds(write: Way) -> float:
+    gc.collect()
+    start = process_time()
+    result = write()
+    seconds = process_time() - start
+    del result
+    return seconds
+
+
+def print_comparison(seconds: dict[str, list[float]]) -> None:
+    medians = {name: statistics.median(times) for name, times in seconds.items()}
+    print("| way | CPU s, median (min-max) | times faster than the authors' |\n|---|---|---|")
+    for name, times in seconds.items():
+        ratio = medians[AUTHORS] / medians[name]
+        print(f"| {name} | {medians[name]:.3f} ({min(times):.3f}-{max(times):.3f}) | {ratio:.1f} |")
+    best = min((name for name in medians if name != OURS), key=medians.__getitem__)
+    # Within a round the machine is in one state, so the ratio is taken there.
+    ratios = [theirs / ours for theirs, ours in zip(seconds[best], seconds[OURS], strict=True)]
+    print(f"\nEventSerializer is {statistics.median(ratios):.2f} times as fast as the best reference ({best}).")
+
+
+def measure_growth() -> None:
+    print(
+        "| users | events | text MB | CPU s | CPU s per million events | peak memory / text |\n|---|---|---|---|---|---|"
+    )
+    for n_users in LARGE_SIZES:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "events.arrow"
+            write_large(n_users, path)
+            # A fresh process: what was freed while the events were drawn would hide what the serializer takes.
+            subprocess.run([sys.executable, "-m", "benchmarks.bench_serializer", "--measure", str(path)], check=True)
+
+
+def write_large(n_users: int, path: Path) -> None:
+    lengths = np.full(n_users, LARGE_EVENTS)
+    events = make_events(lengths)
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, events.schema) as writer:
+        writer.write_table(events)
+
+
+def measure_one(path: str) -> None:
+    """Print one line of the table of growth for the events in a file."""
+    with pa.OSFile(path) as file:
+        events = pa.ipc.open_file(file).read_all()
+    lengths = np.full(len(events) // LARGE_EVENTS, LARGE_EVENTS)
+    X = nest(events, lengths)
+    del events
+    serializer = EventSerializer(labels={MCC: load_mcc_names()}).fit(X)
+    serializer.transform(X.head(10))
+    pa.default_memory_pool().release_unused()
+    before = resident_bytes()
+    reset_peak()
+    start = process_time()
+    texts = serializer.transform(X)["text"]
+    seconds = process_time() - start
+    peak = peak_bytes() - before
+    size = sum(len(chunk.buffers()[2]) for chunk in texts.array.__arrow_array__().chunks)
+    millions = lengths.sum() / 1e6
+    print(
+        f"| {len(lengths):,} | {lengths.sum():,} | {size / 1e6:,.0f} | {seconds:.2f} | {seconds / millions:.3f} "
+        f"| {peak / size:.2f} |"
+    )
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def reset_peak() -> None:
+    """Let the kernel's high-water mark of resident memory, `ru_maxrss`, start anew from what is held now."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_bytes() -> int:
+    """Read the exact high-water mark, which a sampling thread could miss."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _draw(rng: np.random.Generator, values: list[str], n_events: int) -> pa.Array:
+    # Dictionary-encoded, as `nest_events` holds strings.
+    codes = rng.integers(0, len(values), n_events, dtype=np.int8).astype(np.int32)
+    return pa.DictionaryArray.from_arrays(codes, values)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--users", type=int, default=5_000)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--authors-users", type=int, default=1_000, help="how many users the authors' way writes")
+    parser.add_argument("--large", action="store_true", help="measure growth up to 30,000 users x 900 events")
+    parser.add_argument("--measure", metavar="FILE", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        measure_one(arguments.measure)
+    elif arguments.large:
+        measure_growth()
+    else:
+        compare(arguments.users, arguments.repeats, arguments.authors_users)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""TextEnricher: which texts are trained on and which are embedded."""
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from sklearn.base import clone
+
+from skllm4es import TextEnricher
+from skllm4es.formats import FORMATS, parse_events, restore
+from skllm4es.rewriters import TemplateRewriter, available_formats
+
+TEXTS = [
+    "date|title|rating\n2020-03-05, Heat, 5\n2020-03-06, Alien, 4",
+    "date|title|rating\n2020-03-07, Bambi, 1",
+    "date|title|rating",
+]
+
+
+def test_fit_transform_adds_the_variants_and_keeps_the_raw_text():
+    out = TextEnricher(n_variants=2, random_state=0).fit_transform(TEXTS)
+    assert out.columns.to_list() == ["text", "variant_0", "variant_1"]
+    assert out["text"].to_list() == TEXTS
+
+
+def test_transform_gives_the_raw_text_alone():
+    out = TextEnricher(n_variants=2, random_state=0).fit(TEXTS).transform(TEXTS)
+    assert out.columns.to_list() == ["text"]
+    assert out["text"].to_list() == TEXTS
+
+
+def test_include_raw_adds_the_raw_text_to_the_training_columns():
+    out = TextEnricher(include_raw=True, random_state=0).fit_transform(TEXTS)
+    assert out.columns.to_list() == ["text", "variant_0", "raw"]
+    assert out["raw"].to_list() == TEXTS
+
+
+def test_enrich_always_embeds_rewritten_texts_in_training_and_after():
+    enricher = TextEnricher(enrich="always", formats="json", random_state=0)
+    trained_on = enricher.fit_transform(TEXTS)
+    assert trained_on["text"].to_list() == enricher.transform(TEXTS)["text"].to_list()
+    table = parse_events(TEXTS[0])
+    assert restore(FORMATS["json"].parse(trained_on["text"][0]), table.header) == table
+
+
+def test_each_format_comes_once_before_any_comes_again():
+    seen = []
+
+    class Recorder(TemplateRewriter):
+        def rewrite(self, texts, formats, seeds):
+            seen.extend(formats)
+            return super().rewrite(texts, formats, seeds)
+
+    TextEnricher(Recorder(), n_variants=len(available_formats()), random_state=0).fit_transform(TEXTS[:1])
+    assert sorted(seen) == sorted(available_formats())
+
+
+def test_variants_of_a_text_differ():
+    out = TextEnricher(formats="table", n_variants=8, random_state=0).fit_transform(TEXTS[:1])
+    assert len(set(out.iloc[0])) == 9
+
+
+def test_the_same_seed_gives_the_same_texts_whatever_the_order():
+    forwards = TextEnricher(n_variants=3, random_state=0).fit_transform(pd.Series(TEXTS))
+    backwards = TextEnricher(n_variants=3, random_state=0).fit_transform(pd.Series(TEXTS)[::-1])
+    pd.testing.assert_frame_equal(forwards, backwards[::-1])
+
+
+def test_another_seed_gives_other_texts():
+    texts = [TextEnricher(random_state=seed).fit_transform(TEXTS)["variant_0"].to_list() for seed in (0, 1)]
+    assert texts[0] != texts[1]
+
+
+@pytest.mark.parametrize(
+    "X",
+    [
+        TEXTS,
+        np.array(TEXTS),
+        np.array(TEXTS, dtype=object)[:, None],
+        pd.Series(TEXTS),
+        pd.DataFrame({"other name": TEXTS}),
+        pl.DataFrame({"text": TEXTS}),
+    ],
+    ids=["list", "array", "column", "series", "pandas", "polars"],
+)
+def test_texts_come_in_many_containers(X):
+    assert TextEnricher(random_state=0).fit_transform(X)["text"].to_list() == TEXTS
+
+
+def test_output_keeps_library_and_index():
+    assert isinstance(TextEnricher().fit_transform(pl.DataFrame({"text": TEXTS})), pl.DataFrame)
+    assert TextEnricher().fit_transform(pd.Series(TEXTS, index=[7, 8, 9])).index.to_list() == [7, 8, 9]
+
+
+@pytest.mark.parametrize(("library", "kind"), [("pandas", pd.DataFrame), ("polars", pl.DataFrame)])
+def test_set_output_chooses_the_library(library, kind):
+    enricher = TextEnricher(n_variants=2).set_output(transform=library)
+    assert isinstance(enricher.fit_transform(TEXTS), kind)
+    assert isinstance(enricher.transform(TEXTS), kind)
+
+
+def test_rewriter_parameters_are_reached_by_name():
+    enricher = TextEnricher(TemplateRewriter()).set_params(rewriter__analysis=False)
+    assert clone(enricher).rewriter.analysis is False
+
+
+@pytest.mark.parametrize(
+    ("params", "X", "error", "message"),
+    [
+        ({}, "one text", TypeError, "string object received"),
+        ({}, [TEXTS[0], None], TypeError, "row 1 of column 'text' is NoneType"),
+        ({"formats": "jason"}, TEXTS, ValueError, r"Did you mean \['json'\]"),
+        ({"formats": []}, TEXTS, ValueError, "formats names nothing"),
+        ({"n_variants": 0}, TEXTS, ValueError, "n_variants"),
+        ({"enrich": "never"}, TEXTS, ValueError, "enrich"),
+        ({}, pd.DataFrame({"text": TEXTS, "more": TEXTS}), ValueError, "one column of texts"),
+        ({}, ["a|b\n1"], ValueError, "Text 0: Event 1 of the text has 1 fields"),
+    ],
+)
+def test_bad_input_is_refused(params, X, error, message):
+    with pytest.raises(error, match=message):
+        TextEnricher(**params).fit_transform(X)

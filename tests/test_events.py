@@ -1,0 +1,527 @@
+"""Tables of events and dataframes of users: nesting, its inverse, and reading every kind of dataframe."""
+
+import datetime as dt
+import re
+from decimal import Decimal
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pandas.testing import assert_frame_equal
+
+from skllm4es import nest_events, unnest_events
+from skllm4es._events import flatten_events
+
+
+def _table(**columns):
+    """Long table of three users' events, out of order."""
+    return pd.DataFrame({"user": [7, 3, 7, 5], "time": [20, 10, 10, 10], **columns})
+
+
+def _lists(X, events="events"):
+    """Read the events back as lists of dicts, through the flat columns."""
+    flat = flatten_events(X, events)
+    rows = [
+        dict(zip(flat.columns, row, strict=True))
+        for row in zip(*(column.to_pylist() for column in flat.columns.values()), strict=True)
+    ]
+    return [rows[start:end] for start, end in zip(flat.offsets[:-1], flat.offsets[1:], strict=True)]
+
+
+# nest_events
+
+
+def test_users_are_sorted_and_their_events_are_sorted_by_time():
+    X = nest_events(_table(amount=[1.0, 2.0, 3.0, 4.0]), user="user", time="time")
+    assert list(X.index) == [3, 5, 7]
+    assert X.index.name == "user"
+    assert _lists(X)[2] == [{"time": 10, "amount": 3.0}, {"time": 20, "amount": 1.0}]
+
+
+def test_events_at_equal_times_keep_the_order_of_the_table():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"user": rng.integers(0, 5, 1000), "time": rng.integers(0, 3, 1000), "row": range(1000)})
+    rows = unnest_events(nest_events(table, user="user", time="time"))
+    assert_frame_equal(rows, table.sort_values(["user", "time"], kind="stable", ignore_index=True))
+
+
+def test_columns_chooses_and_orders_the_fields():
+    X = nest_events(_table(a=1, b=2), user="user", time="time", columns=["b", "a"])
+    assert list(flatten_events(X).columns) == ["b", "a"]
+
+
+def test_a_column_that_is_not_kept_may_hold_anything():
+    X = nest_events(_table(junk=[1, "x", object(), None]), user="user", time="time", columns=["time"])
+    assert list(flatten_events(X).columns) == ["time"]
+
+
+def test_the_table_is_not_changed():
+    table = _table(city=pd.Categorical(["a", "b", "a", "b"]), amount=[1.0, np.nan, 2.0, 3.0])
+    before = table.copy(deep=True)
+    nest_events(table, user="user", time="time")
+    assert_frame_equal(table, before)
+
+
+VALUES = {
+    "bool": [True, False, True, False],
+    "int8": np.array([1, 2, 3, 4], dtype="int8"),
+    "uint64": np.array([1, 2, 3, 2**64 - 1], dtype="uint64"),
+    "float32": np.array([0.1, np.nan, 3, 4], dtype="float32"),
+    "strings": ["a", None, "ü", ""],
+    "dates": [dt.date(2024, 1, day) for day in range(1, 5)],
+    "times of day": [dt.time(hour) for hour in range(4)],
+    "decimals": [Decimal("1.50"), Decimal("-2.00"), None, Decimal("0.01")],
+    "seconds": pd.to_datetime([1, 2, 3, 4], unit="s").astype("datetime64[s]"),
+    "nanoseconds": pd.to_datetime([1, 2, 3, 4]).astype("datetime64[ns]"),
+    "time zone": pd.to_datetime([1, 2, 3, 4], unit="s", utc=True).tz_convert("Europe/Berlin"),
+    "timedelta": pd.to_timedelta([1, 2, 3, 4], unit="s"),
+    "nullable int": pd.array([1, None, 3, 4], dtype="Int64"),
+    "nullable bool": pd.array([True, None, False, True], dtype="boolean"),
+}
+
+
+@pytest.mark.parametrize("kind", VALUES)
+def test_unnest_gives_the_values_and_dtypes_back(kind):
+    table = _table(value=VALUES[kind])
+    expected = table.sort_values(["user", "time"], ignore_index=True)
+    result = unnest_events(nest_events(table, user="user", time="time"))
+    assert_frame_equal(result, expected)
+
+
+@pytest.mark.parametrize("values", [["b", "a", "b", None], [2, 1, 2, 1]])
+def test_categoricals_come_back_as_their_values(values):
+    result = unnest_events(nest_events(_table(value=pd.Categorical(values)), user="user", time="time"))
+    expected = _table(value=values).sort_values(["user", "time"], ignore_index=True)
+    assert_frame_equal(result, expected)
+
+
+@pytest.mark.parametrize("dtype", ["int64[pyarrow]", "string[pyarrow]"])
+def test_arrow_dtypes_are_read(dtype):
+    table = _table(value=pd.array(["1", "2", "3", "4"], dtype="string[pyarrow]").astype(dtype))
+    result = unnest_events(nest_events(table.convert_dtypes(dtype_backend="pyarrow"), user="user", time="time"))
+    assert result["value"].astype(str).tolist() == ["2", "4", "3", "1"]
+
+
+TIMES = {
+    "floats": [2.5, -0.5, -1.0, 1.0],
+    "negative integers": np.array([100, -128, -100, 0], dtype="int8"),
+    "whole range of int64": [2**63 - 1, -(2**63), -(2**63), 0],
+    "large uint64": np.array([2**64 - 1, 0, 2**63, 1], dtype="uint64"),
+    "strings": ["2024-02", "2024-01", "2024-01", "2023"],
+    "dates": [dt.date(2024, 2, 1), dt.date(1969, 1, 1), dt.date(1969, 1, 1), dt.date(2024, 1, 1)],
+    "times of day": [dt.time(20), dt.time(3), dt.time(4), dt.time(5)],
+    "nanoseconds": pd.to_datetime(["2262-01-01", "1700-01-01", "1700-01-01", "2024-01-01"]).astype("datetime64[ns]"),
+    # The first and the third are both 02:30 on the clock.
+    "time zone": pd.to_datetime([1729992600, 0, 1729989000, 0], unit="s", utc=True).tz_convert("Europe/Berlin"),
+    "timedelta": pd.to_timedelta([4, 3, 2, 1], unit="s"),
+    "decimals": [Decimal("10.5"), Decimal("2"), Decimal("9.5"), Decimal("1")],
+    "booleans": [True, False, False, True],
+    "ordered categories": pd.Categorical(["low", "low", "high", "low"], ["high", "low"], ordered=True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", TIMES)
+def test_any_ordered_type_is_a_time(kind):
+    table = pd.DataFrame({"user": [7, 3, 7, 5], "time": TIMES[kind], "row": range(4)})
+    X = nest_events(table, user="user", time="time")
+    assert flatten_events(X).columns["row"].to_pylist() == [1, 3, 2, 0]
+
+
+USERS = {
+    "floats": [2.5, -1.0, 2.5, 0.0],
+    "strings": ["c", "a", "c", "b"],
+    "categories": pd.Categorical(["c", "a", "c", "b"], ["c", "unused", "b", "a"]),
+    "dates": [dt.date(2024, 1, 3), dt.date(2024, 1, 1), dt.date(2024, 1, 3), dt.date(2024, 1, 2)],
+    "nullable integers": pd.array([7, 3, 7, 5], dtype="Int64"),
+}
+
+
+@pytest.mark.parametrize("kind", USERS)
+def test_any_ordered_type_is_a_user(kind):
+    table = pd.DataFrame({"user": USERS[kind], "time": [20, 10, 10, 10], "row": range(4)})
+    X = nest_events(table, user="user", time="time")
+    assert list(X.index) == sorted(set(USERS[kind]))
+    assert flatten_events(X).columns["row"].to_pylist() == [1, 3, 2, 0]
+
+
+def test_chunks_with_dictionaries_of_their_own_are_read():
+    chunks = [pa.array(values).dictionary_encode() for values in (["b", "a"], ["c", "a"])]
+    column = pa.chunked_array(chunks)
+    X = nest_events(pa.table({"user": column, "time": [1, 2, 3, 0], "code": column}), user="user", time="time")
+    assert list(X.index) == ["a", "b", "c"]
+    assert [[event["code"] for event in events] for events in _lists(X)] == [["a", "a"], ["b"], ["c"]]
+
+
+def test_a_dictionary_that_repeats_a_value_makes_no_second_user():
+    users = pa.DictionaryArray.from_arrays(pa.array([0, 1, 2]), pa.array(["a", "b", "a"]))
+    assert list(nest_events(pa.table({"user": users, "time": [1, 2, 3]}), user="user", time="time").index) == ["a", "b"]
+
+
+def test_a_table_without_events_gives_no_users():
+    X = nest_events(_table(amount=1.0)[:0], user="user", time="time")
+    assert len(X) == 0
+    assert list(flatten_events(X).columns) == ["time", "amount"]
+
+
+def test_a_table_with_one_event_gives_one_user():
+    X = nest_events(_table()[:1], user="user", time="time")
+    assert _lists(X) == [[{"time": 20}]]
+
+
+def test_polars_tables_give_polars_frames():
+    pl = pytest.importorskip("polars")
+    table = pl.DataFrame(_table(city=["a", None, "b", "a"]))
+    X = nest_events(table, user="user", time="time")
+    assert isinstance(X, pl.DataFrame)
+    assert X["user"].to_list() == [3, 5, 7]
+    assert unnest_events(X).equals(table.sort(["user", "time"]))
+
+
+# What nest_events rejects
+
+
+def test_all_problems_with_columns_are_told_at_once():
+    with pytest.raises(ValueError, match=r"user 'id' is not.*time 'when' is not.*columns: 'x' is not"):
+        nest_events(_table(), user="id", time="when", columns=["x"])
+
+
+@pytest.mark.parametrize("repeated", [pd.DataFrame([[1, 2, 3]], columns=["user", "time", "time"])])
+@pytest.mark.parametrize("convert", [lambda frame: frame, lambda frame: pa.table([[1], [2], [3]], list(frame.columns))])
+def test_a_repeated_column_is_an_error(repeated, convert):
+    with pytest.raises(ValueError, match="'time' appears 2 times"):
+        nest_events(convert(repeated), user="user", time="time")
+
+
+@pytest.mark.parametrize("role", ["user", "time"])
+@pytest.mark.parametrize(
+    "values",
+    [[1.0, np.nan, 2.0, np.nan], ["a", None, "b", None], pd.to_datetime(["2024", None, "2025", None]), [None] * 4],
+    ids=["NaN", "None", "NaT", "all None"],
+)
+def test_an_event_without_user_or_time_is_an_error(role, values):
+    table = _table().assign(**{role: values})
+    missing = pd.isna(pd.Series(values)).sum()
+    with pytest.raises(ValueError, match=rf"{missing} of 4 events have no {role} \(column '{role}'.*Drop these rows"):
+        nest_events(table, user="user", time="time")
+
+
+@pytest.mark.parametrize("role", ["user", "time"])
+def test_nan_in_an_arrow_table_is_no_user_and_no_time(role):
+    table = pa.table({"user": [1.0, 2.0], "time": [1.0, 2.0]} | {role: pa.array([1.0, np.nan])})
+    with pytest.raises(ValueError, match=f"1 of 2 events have no {role}"):
+        nest_events(table, user="user", time="time")
+
+
+def test_a_time_without_an_order_is_an_error():
+    with pytest.raises(TypeError, match="'time' cannot be put in order: they are of type struct"):
+        nest_events(pa.table({"user": [1, 1], "time": [{"a": 1}, {"a": 2}]}), user="user", time="time")
+
+
+def test_a_column_of_mixed_types_is_an_error():
+    with pytest.raises(TypeError, match=r"mixes types.*column mixed"):
+        nest_events(_table(mixed=[1, "x", 2, "y"]), user="user", time="time")
+
+
+def test_only_tables_are_nested():
+    with pytest.raises(TypeError, match="got list"):
+        nest_events([{"user": 1, "time": 2}], user="user", time="time")
+
+
+# Properties
+
+_FIELDS = st.fixed_dictionaries(
+    {
+        "user": st.integers(-3, 3),
+        "time": st.integers(-(2**63), 2**63 - 1) | st.integers(0, 2),
+        "text": st.none() | st.text(st.characters(codec="utf-8"), max_size=3),
+        "amount": st.none() | st.floats(allow_nan=False),
+    }
+)
+_SCHEMA = pa.schema({"user": pa.int64(), "time": pa.int64(), "text": pa.string(), "amount": pa.float64()})
+
+
+@settings(deadline=None)
+@given(rows=st.lists(_FIELDS, max_size=30))
+def test_unnesting_gives_the_stably_sorted_table(rows):
+    table = pa.Table.from_pylist(rows, _SCHEMA)
+    result = unnest_events(nest_events(table, user="user", time="time"))
+    expected = sorted(rows, key=lambda row: (row["user"], row["time"]))
+    assert pa.Table.from_pandas(result, schema=_SCHEMA, preserve_index=False).to_pylist() == expected
+
+
+@settings(deadline=None)
+@given(rows=st.lists(_FIELDS, max_size=30), start=st.integers(0, 7), stop=st.integers(0, 7))
+def test_flattening_a_slice_gives_the_slice_of_the_whole(rows, start, stop):
+    X = nest_events(pa.Table.from_pylist(rows, _SCHEMA), user="user", time="time")
+    assert _lists(X.iloc[start:stop]) == _lists(X)[start:stop]
+
+
+@settings(deadline=None)
+@given(rows=st.lists(_FIELDS, min_size=1, max_size=30), data=st.data())
+def test_flattening_chosen_users_gives_their_events(rows, data):
+    X = nest_events(pa.Table.from_pylist(rows, _SCHEMA), user="user", time="time")
+    X = pd.concat([X[:2], X[2:]])
+    chosen = data.draw(st.lists(st.integers(0, len(X) - 1), max_size=9))
+    whole = _lists(X)
+    assert _lists(X.iloc[chosen]) == [whole[i] for i in chosen]
+
+
+# Reading every kind of dataframe
+
+USERS_EVENTS = [
+    [{"code": 1, "text": "a"}, {"code": None, "text": "ü"}],
+    None,
+    [],
+    [{"code": 3, "text": None}],
+]
+
+
+def test_every_kind_gives_the_same_events(as_kind):
+    X, events = as_kind(USERS_EVENTS)
+    assert _lists(X, events) == [users or [] for users in USERS_EVENTS]
+
+
+def test_every_kind_keeps_the_order_of_the_fields(as_kind):
+    X, events = as_kind([[{"z": 1, "a": 2}]])
+    assert list(flatten_events(X, events).columns) == ["z", "a"]
+
+
+def test_every_kind_can_be_sliced(as_kind):
+    X, events = as_kind(USERS_EVENTS)
+    assert _lists(X[1:], events) == [[], [], USERS_EVENTS[3]]
+
+
+def test_every_kind_can_have_no_users(as_kind):
+    X, events = as_kind(USERS_EVENTS)
+    assert _lists(X[:0], events) == []
+
+
+def test_every_kind_can_have_users_without_any_event(as_kind):
+    X, events = as_kind(USERS_EVENTS)
+    assert _lists(X[1:3], events) == [[], []]
+
+
+TYPED = {
+    "float32": pa.array([0.1, None], pa.float32()),
+    "time zone": pa.array([0, None], pa.timestamp("us", "Europe/Berlin")),
+    "date": pa.array([0, None], pa.date32()),
+    "bool": pa.array([True, None]),
+    "categories": pa.array(["a", None]).dictionary_encode(),
+}
+
+
+@pytest.mark.parametrize("kind", TYPED)
+def test_every_kind_keeps_the_values_of_every_type(as_kind, kind):
+    values = TYPED[kind]
+    lists = pa.ListArray.from_arrays(pa.array([0, 1, 2], pa.int32()), pa.StructArray.from_arrays([values], ["value"]))
+    column = flatten_events(*as_kind(lists)).columns["value"]
+    rounded = [value if kind != "float32" else value and np.float32(value) for value in column.to_pylist()]
+    assert rounded == [np.float32(0.1) if kind == "float32" else values[0].as_py(), None]
+
+
+def test_every_kind_unnests_to_the_same_table(as_kind):
+    X, events = as_kind(USERS_EVENTS, index=pd.Index([5, 6, 7, 8]))
+    table = unnest_events(X, events=events)
+    assert list(table.columns)[1:] == ["code", "text"]
+    assert table[table.columns[0]].to_list() == [5, 5, 8]
+
+
+def test_reading_changes_nothing(as_kind):
+    X, events = as_kind(USERS_EVENTS)
+    before = X.clone() if as_kind.is_polars else X.copy(deep=True)
+    flatten_events(X, events)
+    if as_kind.is_polars:
+        assert X.equals(before)
+    else:  # As texts, for cells that are dataframes have no equality of their own.
+        assert X.map(str).equals(before.map(str))
+
+
+def _arrow_frame(array):
+    return pd.DataFrame({"events": pd.arrays.ArrowExtensionArray(array)})
+
+
+@pytest.mark.parametrize("type_", ["list", "large_list", "list_view", "large_list_view", "fixed"])
+def test_every_arrow_list_is_read(type_):
+    struct = pa.struct({"a": pa.int64()})
+    type_ = (
+        pa.list_(struct, 2)
+        if type_ == "fixed"
+        else getattr(pa, type_.replace("list", "list_", 1) if type_ == "list" else type_)(struct)
+    )
+    array = pa.array([None, [{"a": 1}, {"a": 2}]], type_)
+    assert _lists(_arrow_frame(array)) == [[], [{"a": 1}, {"a": 2}]]
+
+
+def test_a_null_event_has_every_field_missing():
+    X = _arrow_frame(pa.array([[{"a": 1, "b": "x"}, None]]))
+    assert _lists(X) == [[{"a": 1, "b": "x"}, {"a": None, "b": None}]]
+
+
+def test_hidden_events_of_a_null_user_are_not_read():
+    lists = pa.ListArray.from_arrays(pa.array([0, 1, 2]), pa.array([{"a": 1}, {"a": 2}]), mask=pa.array([True, False]))
+    assert _lists(_arrow_frame(lists)) == [[], [{"a": 2}]]
+
+
+def _categories(prefix):
+    table = pd.DataFrame({"user": range(100), "time": 0, "code": pd.Categorical([f"{prefix}{i}" for i in range(100)])})
+    return nest_events(table, user="user", time="time", columns=["code"])
+
+
+def test_concatenated_frames_share_one_dictionary():
+    X = pd.concat([_categories("a"), _categories("b")])
+    assert _lists(X)[99:101] == [[{"code": "a99"}], [{"code": "b0"}]]
+
+
+def test_narrow_dictionaries_of_several_chunks_are_widened():
+    chunks = [
+        pa.ListArray.from_arrays(
+            range(101), pa.array([f"{letter}{i}" for i in range(100)]).cast(pa.dictionary(pa.int8(), pa.string()))
+        )
+        for letter in "ab"
+    ]
+    X = pd.DataFrame({"code": pd.arrays.ArrowExtensionArray(pa.chunked_array(chunks))})
+    assert _lists(X, ["code"])[99:101] == [[{"code": "a99"}], [{"code": "b0"}]]
+
+
+# Object cells
+
+
+def _objects(*cells, index=None):
+    return pd.DataFrame({"events": pd.Series(list(cells), dtype=object, index=index)})
+
+
+@pytest.mark.parametrize("missing", [None, np.nan, pd.NA, pd.NaT, [], (), np.array([], dtype=object)])
+def test_an_object_cell_without_events_is_a_user_without_events(missing):
+    assert _lists(_objects([{"a": 1}], missing)) == [[{"a": 1}], []]
+
+
+@pytest.mark.parametrize("missing", [None, np.nan, [], pd.DataFrame()])
+def test_a_user_without_events_may_stand_beside_dataframes(missing):
+    assert _lists(_objects(missing, pd.DataFrame({"a": [1]}))) == [[], [{"a": 1}]]
+
+
+def test_keys_that_a_dict_lacks_are_missing():
+    X = _objects([{"a": 1}, {"b": "x"}], [{"c": True, "a": 2.5}])
+    assert _lists(X) == [
+        [{"a": 1, "b": None, "c": None}, {"a": None, "b": "x", "c": None}],
+        [{"a": 2.5, "b": None, "c": True}],
+    ]
+
+
+def test_columns_that_a_dataframe_lacks_are_missing():
+    X = _objects(pd.DataFrame({"a": [1]}), pd.DataFrame({"b": ["x"], "a": [2]}))
+    assert _lists(X) == [[{"a": 1, "b": None}], [{"a": 2, "b": "x"}]]
+    assert flatten_events(X).columns["a"].type == pa.int64()
+
+
+def test_missing_values_of_every_kind_are_null_in_object_cells():
+    X = _objects([{"a": np.nan, "b": pd.NA, "c": pd.NaT, "d": None}])
+    assert _lists(X) == [[{"a": None, "b": None, "c": None, "d": None}]]
+
+
+def test_dataframes_with_categories_of_their_own_are_read():
+    frames = [pd.DataFrame({"a": pd.Categorical([f"{letter}{i}" for i in range(100)])}) for letter in "ab"]
+    assert [user[0]["a"] for user in _lists(_objects(*frames))] == ["a0", "b0"]
+
+
+def test_arrays_of_dicts_as_parquet_files_give_them_are_read():
+    assert _lists(_objects(np.array([{"a": 1}, {"a": 2}], dtype=object))) == [[{"a": 1}, {"a": 2}]]
+
+
+def test_object_cells_of_plain_lists_are_list_columns():
+    X = pd.DataFrame({"a": [[1, 2], None], "b": [np.array(["x", "y"]), np.nan]})
+    assert _lists(X, ["a", "b"]) == [[{"a": 1, "b": "x"}, {"a": 2, "b": "y"}], []]
+
+
+def test_object_cells_of_polars_are_read():
+    pl = pytest.importorskip("polars")
+    X = pl.DataFrame({"events": pl.Series([pl.DataFrame({"a": [1]}), None], dtype=pl.Object)})
+    assert _lists(X) == [[{"a": 1}], []]
+
+
+@pytest.mark.parametrize("garbage", ["text", 5, {"a": 1}])
+def test_a_cell_that_holds_no_events_is_named(garbage):
+    X = _objects([{"a": 1}], garbage, index=["ann", "bob"])
+    with pytest.raises(
+        TypeError, match=rf"first in row 'bob', which holds {re.escape(repr(garbage))} \({type(garbage).__name__}"
+    ):
+        flatten_events(X)
+
+
+@pytest.mark.parametrize("garbage", [[5], [{"a": "text"}], [{"a": 1}, "text"], pd.DataFrame({"a": ["text"]})])
+def test_a_cell_that_does_not_fit_those_above_is_named(garbage):
+    X = _objects([{"a": 1}], [{"a": 2}], garbage, [{"a": 3}], index=["ann", "bob", "cat", "dan"])
+    with pytest.raises(TypeError, match="up to row 'cat' they can"):
+        flatten_events(X)
+
+
+# What flatten_events rejects
+
+
+def test_lists_of_one_user_must_be_equally_long():
+    X = pd.DataFrame({"a": [[1], [1, 2], []], "b": [[1], [1], [2]]}, index=["ann", "bob", "cat"])
+    with pytest.raises(ValueError, match=r"for 2 of 3 users, first in row 'bob', where .* are: 'a' 2, 'b' 1"):
+        flatten_events(X, ["a", "b"])
+
+
+@pytest.mark.parametrize("column", [pd.array([1, 2]), ["a", "b"], pd.to_datetime(["2024", "2025"])])
+def test_a_column_that_holds_no_lists_is_an_error(column):
+    with pytest.raises(TypeError, match=r"must hold each user's events as a list"):
+        flatten_events(pd.DataFrame({"events": column}))
+
+
+def test_plain_lists_in_the_column_of_events_point_to_list_columns():
+    with pytest.raises(TypeError, match=r"its lists hold int64, not structs.*events=\[NAME, ...\]"):
+        flatten_events(_arrow_frame(pa.array([[1, 2]])))
+
+
+@pytest.mark.parametrize(
+    ("events", "problem"),
+    [("other", "no column 'other'"), (["a", "a"], "'a' more than once"), ([], "no column"), ("twice", "2 columns")],
+)
+def test_a_column_that_cannot_be_chosen_is_an_error(events, problem):
+    X = pd.DataFrame([[[], [], []]], columns=["a", "twice", "twice"])
+    with pytest.raises(ValueError, match=problem):
+        flatten_events(X, events)
+
+
+def test_only_dataframes_are_read():
+    with pytest.raises(TypeError, match="got list"):
+        flatten_events([[{"a": 1}]])
+
+
+def test_unnesting_keeps_the_users_apart_from_a_field_of_the_same_name():
+    X = pd.DataFrame({"events": [[{"user": 1}]]})
+    with pytest.raises(ValueError, match="already have a field 'user'"):
+        unnest_events(X)
+    assert list(unnest_events(X, user="owner").columns) == ["owner", "user"]
+
+
+# FlatEvents
+
+
+@pytest.mark.parametrize("max_events", [1, 2, 5])
+def test_latest_keeps_the_last_events_of_each_user(as_kind, max_events):
+    users = [[{"a": i} for i in range(n)] for n in (3, 0, 1, 5)]
+    flat = flatten_events(*as_kind(users)).latest(max_events)
+    assert flat.lengths.tolist() == [min(len(user), max_events) for user in users]
+    assert flat.columns["a"].to_pylist() == [event["a"] for user in users for event in user[-max_events:]]
+
+
+@pytest.mark.parametrize("convert", [int, float, str, dt.date.fromordinal, Decimal])
+def test_unsorted_users_are_those_whose_values_decrease(convert):
+    times = [[1, 2, 2], [2, 1], [], None, [3, None, 2], [None, 1, None], [1]]
+    users = [user and [{"t": time and convert(time)} for time in user] for user in times]
+    assert flatten_events(_objects(*users)).unsorted_users("t").tolist() == [1, 4]
+
+
+def test_nan_does_not_make_a_user_unsorted():
+    lists = pa.array([[{"t": 1.0}, {"t": float("nan")}, {"t": 2.0}], [{"t": 2.0}, {"t": float("nan")}, {"t": 1.0}]])
+    assert flatten_events(_arrow_frame(lists)).unsorted_users("t").tolist() == [1]
+
+
+def test_users_nested_by_time_are_sorted():
+    assert flatten_events(nest_events(_table(), user="user", time="time")).unsorted_users("time").tolist() == []

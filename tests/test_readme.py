@@ -1,0 +1,18 @@
+"""What the README shows runs as it stands there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parents[1] / "README.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+@pytest.mark.slow
+def test_code_runs_copied_and_pasted():
+    assert len(BLOCKS) == 2
+    names = {}
+    exec("\n".join(BLOCKS), names)
+    assert names["search"].best_params_["embed__pooling_depth"] in (1, 4)
+    assert names["X"].index.to_list() == [3, 7]
