@@ -16,7 +16,7 @@ from skllm4es.formats._serialised import EventTable
 
 @dataclass(frozen=True)
 class Variation:
-    """What may differ from the original text, besides its markup and the order of its fields.
+    r"""What may differ from the original text, besides its markup and the order of its fields.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ class Variation:
     --------
     >>> import random
     >>> from skllm4es.formats import FORMATS, Variation, parse_events
-    >>> table = parse_events("title|rating\\nHeat, 5")
+    >>> table = parse_events("title|rating\nHeat, 5")
     >>> "title" in FORMATS["json"].render(table, random.Random(0), Variation(names=False)).lower()
     True
     """

@@ -29,7 +29,7 @@ _NEEDS_QUOTES = {
 
 @dataclass(frozen=True)
 class EventTable:
-    """The events of one user, read back from a text.
+    r"""The events of one user, read back from a text.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class EventTable:
     Examples
     --------
     >>> from skllm4es.formats import parse_events
-    >>> parse_events("title|rating\\nHeat, 5")
+    >>> parse_events("title|rating\nHeat, 5")
     EventTable(header=['title', 'rating'], rows=[['Heat', '5']])
     """
 
