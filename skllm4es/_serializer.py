@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import Any, Self
@@ -34,7 +35,10 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
         The fields of the events to write, in this order; all of them, in their own order, by default.
     labels : mapping of str to (mapping or pandas.Series), default=None
         For each named field, the descriptions that replace its codes, for example
-        ``{"mcc": {5411: "Grocery Stores, Supermarkets"}}``. A code without a description is written as it is.
+        ``{"mcc": {5411: "Grocery Stores, Supermarkets"}}``.
+    unlabelled : {"keep", "error"} or str, default="keep"
+        What is written for a code without a description: the code itself, or the given text. Each `transform` tells
+        in one warning how many there were, and which; with "error" it is an error.
     headers : mapping of str to str, default=None
         Other names for fields in the header line, for example ``{"amount": "amount(rubles)"}``.
     max_events : int, default=None
@@ -74,16 +78,18 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
     ...     "amount": [8.0, 2.5, 99.9],
     ... })
     >>> X = nest_events(cards, user="client", time="date")
-    >>> serializer = EventSerializer(labels={"mcc": {5411: "Grocery Stores, Supermarkets"}})
+    >>> names = {5411: "Grocery Stores, Supermarkets", 4111: "Local Commuter Transport"}
+    >>> serializer = EventSerializer(labels={"mcc": names})
     >>> print(serializer.fit_transform(X)["text"].loc[7])
     date|mcc|amount
-    2024-03-01, 4111, 2.5
+    2024-03-01, Local Commuter Transport, 2.5
     2024-03-02, "Grocery Stores, Supermarkets", 99.9
     """
 
     _parameter_constraints: dict[str, list[Any]] = {
         "columns": ["array-like", None],
         "labels": [Mapping, None],
+        "unlabelled": [str],
         "headers": [Mapping, None],
         "max_events": [Interval(Integral, 1, None, closed="left"), None],
         "missing": [str],
@@ -95,6 +101,7 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
         columns: Sequence[str] | None = None,
         *,
         labels: Mapping[str, Mapping[Any, str] | pd.Series] | None = None,
+        unlabelled: str = "keep",
         headers: Mapping[str, str] | None = None,
         max_events: int | None = None,
         missing: str = "",
@@ -102,6 +109,7 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
     ) -> None:
         self.columns = columns
         self.labels = labels
+        self.unlabelled = unlabelled
         self.headers = headers
         self.max_events = max_events
         self.missing = missing
@@ -151,12 +159,16 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
         """
         check_is_fitted(self)
         flat = self._read(X, reset=False)
+        if not flat.lengths.any():
+            # Users without events may come without fields as well.
+            return self._frame({TEXT: [self._header()] * flat.n_users}, like=X)
         problems = _missing_fields(self.columns_, flat, "fit")
         if problems:
             raise ValueError(f"{'; '.join(problems)}. The events have the fields {list(flat.columns)}.")
         flat = FlatEvents({name: flat.columns[name] for name in self.columns_}, flat.offsets)
         if self.max_events is not None:
             flat = flat.latest(self.max_events)
+        self._report_unlabelled(flat)
         return self._frame({TEXT: _join_events(self._header(), self._lines(flat), flat.offsets)}, like=X)
 
     def get_feature_names_out(self, input_features: Any = None) -> npt.NDArray[Any]:
@@ -190,12 +202,36 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
         return join_strings(*fields, separator=FIELD_SEPARATOR)
 
     def _fields(self, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
-        labels = (self.labels or {}).get(name)
         try:
-            values = format_values(column) if labels is None else label_values(column, labels)
+            values = self._label(name, column) if name in (self.labels or {}) else format_values(column)
         except TypeError as error:
             raise TypeError(f"The field {name!r} of the events: {error}.") from error
         return quote_fields(pc.fill_null(values, self.missing))
+
+    def _label(self, name: str, codes: pa.ChunkedArray) -> pa.ChunkedArray:
+        descriptions = label_values(codes, self.labels[name])  # type: ignore[index]
+        written = format_values(codes)
+        if self.unlabelled != "keep":
+            written = pc.if_else(pc.is_null(written), written, pa.scalar(self.unlabelled, pa.large_string()))
+        return pc.coalesce(descriptions, written)
+
+    def _report_unlabelled(self, flat: FlatEvents) -> None:
+        """Tell of all codes that have no description, in one message."""
+        found = {name: _unlabelled(flat.columns[name], labels) for name, labels in (self.labels or {}).items()}
+        problems = [
+            f"{count} values of {name!r} ({len(codes)} different codes, such as {', '.join(map(repr, codes[:5]))})"
+            for name, (codes, count) in found.items()
+            if codes
+        ]
+        if not problems:
+            return
+        message = f"labels has no description for {' and '.join(problems)}"
+        if self.unlabelled == "error":
+            raise ValueError(f"{message}. Add them, or set unlabelled='keep' or to a text that stands for them.")
+        done = "the codes themselves were written" if self.unlabelled == "keep" else f"{self.unlabelled!r} was written"
+        warnings.warn(
+            f"{message}; {done}. Check that the keys of labels have the type of the codes.", UserWarning, stacklevel=3
+        )
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -203,6 +239,20 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
         tags.input_tags.allow_nan = True
         tags.transformer_tags.preserves_dtype = []
         return tags
+
+
+def _unlabelled(column: pa.ChunkedArray, labels: Mapping[Any, str] | pd.Series) -> tuple[list[Any], int]:
+    """Give the codes that have no description, and the number of events that have one of them."""
+    counts = column.value_counts()
+    known = set(labels.keys())
+    codes = [
+        (entry["values"], entry["counts"]) for entry in counts.to_pylist() if not _is_known(entry["values"], known)
+    ]
+    return [code for code, _ in codes], sum(count for _, count in codes)
+
+
+def _is_known(code: Any, known: set[Any]) -> bool:
+    return code is None or code != code or code in known
 
 
 def _missing_fields(names: Any, flat: FlatEvents, source: str) -> list[str]:

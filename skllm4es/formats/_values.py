@@ -42,7 +42,7 @@ def format_values(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def label_values(column: pa.ChunkedArray, labels: Mapping[Any, str] | pd.Series) -> pa.ChunkedArray:
-    """Replace codes by their descriptions; a code that has none is written as `format_values` writes it.
+    """Replace codes by their descriptions; a code that has none becomes null, as a missing one does.
 
     Parameters
     ----------
@@ -58,8 +58,7 @@ def label_values(column: pa.ChunkedArray, labels: Mapping[Any, str] | pd.Series)
     """
 
     def describe(codes: pa.ChunkedArray) -> pa.ChunkedArray:
-        known = pa.chunked_array([[labels.get(code) for code in codes.to_pylist()]], pa.large_string())
-        return pc.coalesce(known, format_values(codes))
+        return pa.chunked_array([[labels.get(code) for code in codes.to_pylist()]], pa.large_string())
 
     encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
     return _per_distinct_value(encoded, describe)

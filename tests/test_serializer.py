@@ -1,0 +1,204 @@
+"""EventSerializer: which text a user's events become."""
+
+import datetime as dt
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+
+from skllm4es import EventSerializer, nest_events
+from skllm4es.formats import parse_events
+
+USERS = [
+    [
+        {"day": dt.date(2024, 3, 1), "mcc": 5411, "amount": 8.0, "note": "a, b"},
+        {"day": dt.date(2024, 3, 2), "mcc": 4111, "amount": 2.5, "note": None},
+    ],
+    [],
+    None,
+    [{"day": dt.date(2024, 3, 5), "mcc": 5411, "amount": -0.25, "note": 'say "hi"\n'}],
+]
+TEXTS = [
+    'day|mcc|amount|note\n2024-03-01, 5411, 8, "a, b"\n2024-03-02, 4111, 2.5, ',
+    "day|mcc|amount|note",
+    "day|mcc|amount|note",
+    'day|mcc|amount|note\n2024-03-05, 5411, -0.25, "say ""hi""\n"',
+]
+
+
+@pytest.fixture
+def X()  # noqa: N802:
+    return pd.DataFrame({"events": pd.arrays.ArrowExtensionArray(pa.array(USERS))}, index=[4, 3, 2, 1])
+
+
+def texts_of(X, **params):
+    return EventSerializer(**params).fit_transform(X)["text"].to_list()
+
+
+def test_every_kind_of_input_gives_the_same_texts(as_kind):
+    X, events = as_kind(USERS)
+    assert texts_of(X, events=events) == TEXTS
+
+
+def test_columns_choose_fields_and_their_order(X):
+    assert texts_of(X, columns=["amount", "mcc"])[0] == "amount|mcc\n8, 5411\n2.5, 4111"
+
+
+def test_one_column_with_a_missing_value_is_not_an_empty_line(X):
+    assert texts_of(X, columns=["note"])[0] == 'note\n"a, b"\n""'
+
+
+def test_headers_rename_fields_in_the_header_line(X):
+    assert texts_of(X, headers={"amount": "amount(rubles)"})[1] == "day|mcc|amount(rubles)|note"
+
+
+@pytest.mark.parametrize("container", [dict, pd.Series])
+def test_labels_replace_codes_and_leave_unknown_ones(X, container):
+    with pytest.warns(UserWarning, match=r"no description for 1 values of 'mcc' \(1 different codes, such as 4111\)"):
+        texts = texts_of(X, columns=["mcc"], labels={"mcc": container({5411: "Groceries, etc."})})
+    assert texts[0] == 'mcc\n"Groceries, etc."\n4111'
+
+
+def test_a_given_text_stands_for_codes_without_description(X):
+    with pytest.warns(UserWarning, match="'other' was written"):
+        texts = texts_of(X, columns=["mcc"], labels={"mcc": {5411: "Groceries"}}, unlabelled="other")
+    assert texts[0] == "mcc\nGroceries\nother"
+
+
+def test_missing_codes_stay_missing():
+    X = pd.DataFrame({"events": [[{"mcc": 5411}, {"mcc": None}]]})
+    assert (
+        texts_of(X, labels={"mcc": {5411: "Groceries"}}, unlabelled="other", missing="none")[0]
+        == "mcc\nGroceries\nnone"
+    )
+
+
+def test_codes_without_description_can_be_an_error(X):
+    with pytest.raises(ValueError, match="labels has no description for 1 values of 'mcc'"):
+        texts_of(X, labels={"mcc": {5411: "Groceries"}}, unlabelled="error")
+
+
+def test_max_events_keeps_the_latest(X):
+    assert texts_of(X, max_events=1)[0] == "day|mcc|amount|note\n2024-03-02, 4111, 2.5, "
+
+
+def test_missing_values_are_written_as_asked(X):
+    assert texts_of(X, columns=["note"], missing="unknown")[0] == 'note\n"a, b"\nunknown'
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([1.0, 0.1, 1e-7, 1e20], ["1", "0.1", "1e-7", "1e+20"]),
+        ([2**62, -1, 0, 5], ["4611686018427387904", "-1", "0", "5"]),
+        ([float("nan"), 1.5, float("inf"), -0.5], ["", "1.5", "inf", "-0.5"]),
+        ([True, False, True, True], ["true", "false", "true", "true"]),
+        (pd.to_datetime(["2024-03-01 10:15:00"] * 4), ["2024-03-01 10:15:00"] * 4),
+        (pd.to_datetime(["2024-03-01 10:15:00.25"] * 4), ["2024-03-01 10:15:00.25"] * 4),
+        (pd.to_datetime([None, "2024-03-01"] * 2), ["", "2024-03-01 00:00:00"] * 2),
+        (pd.Categorical(["x", "y", None, "x"]), ["x", "y", "", "x"]),
+    ],
+    ids=["floats", "integers", "not finite", "booleans", "times", "fractions", "no time", "categories"],
+)
+def test_values_are_written_in_their_shortest_exact_form(values, expected):
+    table = pd.DataFrame({"user": [1, 2, 3, 4], "n": range(4), "value": values})
+    X = nest_events(table, user="user", time="n")
+    assert [parse_events(text).rows[0][1] for text in texts_of(X)] == expected
+
+
+def test_output_keeps_index_and_library(X):
+    assert EventSerializer().fit_transform(X).index.to_list() == [4, 3, 2, 1]
+    assert isinstance(EventSerializer().fit_transform(pl.from_pandas(X)), pl.DataFrame)
+
+
+def test_set_output_chooses_the_library(X):
+    assert isinstance(EventSerializer().set_output(transform="polars").fit_transform(X), pl.DataFrame)
+
+
+def test_feature_names(X):
+    serializer = EventSerializer().fit(X)
+    assert serializer.get_feature_names_out().tolist() == ["text"]
+    assert serializer.feature_names_in_.tolist() == ["events"]
+
+
+def test_clone_takes_every_parameter():
+    params = {"columns": ["a"], "labels": {"a": {1: "x"}}, "headers": {"a": "b"}, "max_events": 3, "missing": "-"}
+    assert clone(EventSerializer(**params)).get_params() == EventSerializer(**params).get_params()
+
+
+def test_users_without_events_may_come_without_fields(X):
+    texts = EventSerializer().fit(X).transform(pd.DataFrame({"events": [None, []]}))["text"].to_list()
+    assert texts == ["day|mcc|amount|note"] * 2
+
+
+def test_no_users_give_no_texts(X):
+    assert EventSerializer().fit(X).transform(X.iloc[:0]).shape == (0, 1)
+
+
+TEXT_VALUES = st.text(st.sampled_from(list(', |"\n\r\t;a0é\u2028😀'))) | st.text(
+    st.characters(exclude_categories=["Cs"])
+)
+
+
+@given(st.lists(st.lists(st.tuples(TEXT_VALUES, st.integers(-(2**63), 2**63 - 1)), max_size=4), min_size=1, max_size=4))
+def test_parse_events_inverts_the_serializer(users):
+    type_ = pa.list_(pa.struct({"s": pa.string(), "i": pa.int64()}))
+    lists = pa.array([[{"s": s, "i": i} for s, i in events] for events in users], type_)
+    X = pd.DataFrame({"events": pd.arrays.ArrowExtensionArray(lists)})
+    parsed = [parse_events(text) for text in texts_of(X)]
+    assert [table.rows for table in parsed] == [[[s, str(i)] for s, i in events] for events in users]
+    assert all(table.header == ["s", "i"] for table in parsed)
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "message"),
+    [
+        ({"events": "history"}, ValueError, r"X has no column 'history'; its columns are \['events'\]"),
+        ({"columns": ["mcc", "amout"]}, ValueError, r"columns names \['amout'\], which the events do not have"),
+        (
+            {"labels": {"code": {}}, "headers": {"x": "y"}},
+            ValueError,
+            r"labels names \['code'\].*headers names \['x'\]",
+        ),
+        ({"max_events": 0}, ValueError, "max_events"),
+        ({"columns": []}, ValueError, "nothing to write"),
+    ],
+)
+def test_bad_parameters_are_refused(X, params, error, message):
+    with pytest.raises(error, match=message):
+        EventSerializer(**params).fit(X)
+
+
+@pytest.mark.parametrize("bad", [np.zeros((3, 2)), [[1, 2]], "text"])
+def test_something_else_than_a_dataframe_is_refused(bad):
+    with pytest.raises(TypeError, match="must be a pandas or polars dataframe"):
+        EventSerializer().fit(bad)
+
+
+def test_a_column_of_something_else_is_refused():
+    with pytest.raises(TypeError, match="must hold each user's events as a list"):
+        EventSerializer().fit(pd.DataFrame({"events": [1, 2]}))
+
+
+def test_values_without_a_text_form_are_refused_by_name():
+    X = pd.DataFrame({"events": [[{"a": {"b": 1}}]]})
+    with pytest.raises(TypeError, match="The field 'a' of the events: values of type struct"):
+        EventSerializer().fit_transform(X)
+
+
+def test_transform_before_fit_is_refused(X):
+    with pytest.raises(NotFittedError):
+        EventSerializer().transform(X)
+
+
+def test_fields_missing_at_transform_are_named(X):
+    serializer = EventSerializer().fit(X)
+    other = pd.DataFrame({"events": [[{"mcc": 1}]]})
+    with pytest.raises(ValueError, match=r"fit saw \['day', 'amount', 'note'\], which the events do not have"):
+        serializer.transform(other)
