@@ -33,7 +33,7 @@ TEXTS = [
 
 
 @pytest.fixture
-def X()  # noqa: N802:
+def X():
     return pd.DataFrame({"events": pd.arrays.ArrowExtensionArray(pa.array(USERS))}, index=[4, 3, 2, 1])
 
 
