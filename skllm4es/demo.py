@@ -131,7 +131,7 @@ def _data(n_users: int | None) -> tuple[pd.DataFrame, pd.Series, EventSerializer
         X, y = make_transactions(n_users or 1000, mean_events=50, random_state=0)
         serializer = EventSerializer(["mcc", "amount", "type"], labels={"mcc": load_mcc_names()}, max_events=50)
         return X, y, serializer, "Simulated card transactions, who leaves"
-    serializer = EventSerializer(["title", "genres", "rating"], max_events=50)
+    serializer = EventSerializer(["title", "genres", "rating"], max_events=40)
     return X[:n_users], y[:n_users], serializer, "MovieLens 100k, gender"
 
 
@@ -140,7 +140,7 @@ def _aggregates() -> Pipeline:
 
 
 def _llm(serializer: EventSerializer) -> Pipeline:
-    # A fifth of an epoch and the latest 50 events: what five folds leave time for.
+    # A fifth of an epoch and the latest 40 events: what five folds leave time for.
     return Pipeline(
         [
             ("serialize", serializer),

@@ -99,8 +99,8 @@ def as_kind(request):
     The fixture is a function ``as_kind(users, index=None) -> (X, events)``.
 
     - ``users`` is what every kind is made from: a list with one entry per user, each of them a list of dicts or None
-      for a user without events (NaN is a missing value); a pyarrow array of lists of structs, where the types matter; or the dataframe of
-      `nest_events`.
+      for a user without events (NaN is a missing value); a pyarrow array of lists of structs, where the types matter;
+      or the dataframe of `nest_events`.
     - ``index`` holds the users' labels, 0, 1, ... by default (those of the dataframe, if it is one). The polars kinds
       have them as a column before the events.
     - ``X`` is the dataframe and ``events`` the argument that says where its events are: ``"events"``, or the list of

@@ -230,6 +230,12 @@ def test_only_tables_are_nested():
         nest_events([{"user": 1, "time": 2}], user="user", time="time")
 
 
+def test_a_lazy_table_is_not_collected_unasked():
+    pl = pytest.importorskip("polars")
+    with pytest.raises(TypeError, match="got LazyFrame"):
+        nest_events(pl.LazyFrame({"user": [1], "time": [2]}), user="user", time="time")
+
+
 # Properties
 
 _FIELDS = st.fixed_dictionaries(
@@ -454,7 +460,7 @@ def test_a_cell_that_holds_no_events_is_named(garbage):
 @pytest.mark.parametrize("garbage", [[5], [{"a": "text"}], [{"a": 1}, "text"], pd.DataFrame({"a": ["text"]})])
 def test_a_cell_that_does_not_fit_those_above_is_named(garbage):
     X = _objects([{"a": 1}], [{"a": 2}], garbage, [{"a": 3}], index=["ann", "bob", "cat", "dan"])
-    with pytest.raises(TypeError, match="up to row 'cat' they can"):
+    with pytest.raises(TypeError, match="before row 'cat' they can"):
         flatten_events(X)
 
 

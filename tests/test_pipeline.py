@@ -15,10 +15,10 @@ from skllm4es.vocabularies import load_mcc_names
 TINY = {"vocab_size": 400, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2}
 
 
-def make_pipeline(model=TINY, max_events=10, **embedder):
+def make_pipeline(model=TINY, max_events=10, columns=None, **embedder):
     return Pipeline(
         [
-            ("serialize", EventSerializer(max_events=max_events)),
+            ("serialize", EventSerializer(columns, max_events=max_events)),
             ("enrich", TextEnricher(random_state=0)),
             ("embed", LLMEmbedder(model, random_state=0, **embedder)),
             ("classify", LGBMClassifier(n_estimators=20, n_jobs=1, verbose=-1)),
@@ -100,7 +100,7 @@ def test_labels_reach_the_texts(transactions):
 class TestMovieLens:
     """On the real data; little training over few events keeps it short."""
 
-    SHORT = {"max_events": 10, "epochs": 0.01}
+    SHORT = {"columns": ["genres", "rating"], "max_events": 30, "epochs": 0.02}
 
     def test_cross_val_score(self, movielens):
         X, y = movielens
