@@ -6,7 +6,7 @@ plain one-liners do not quote: so all of them give the text of `EventSerializer`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
@@ -99,8 +99,8 @@ def polars_way(events: pa.Table) -> Way:
         pl.col(TYPE),
         pl.col(CURRENCY),
     ]
-    bodies = pl.concat_str(fields, separator=", ").str.join("\n").alias("text")
-    query = frame.lazy().group_by(USER, maintain_order=True).agg(bodies).select(pl.lit(HEADER + "\n") + pl.col("text"))
+    texts = pl.concat_str([pl.lit(HEADER), pl.concat_str(fields, separator=", ").str.join("\n")], separator="\n")
+    query = frame.lazy().group_by(USER, maintain_order=True).agg(texts.alias("text"))
     return lambda: query.collect()["text"]
 
 

@@ -101,7 +101,7 @@ def test_clone_is_unfitted(fitted):
 
 def test_set_output_names_the_features_and_keeps_the_index(fitted):
     fitted = pickle.loads(pickle.dumps(fitted)).set_output(transform="pandas")
-    out = fitted.transform(pd.Series(TEXTS, index=range(20, 32)))
+    out = fitted.transform(pd.DataFrame({"text": TEXTS}, index=range(20, 32)))
     assert out.columns.to_list() == [f"llmembedder{i}" for i in range(8)]
     assert out.index.to_list() == list(range(20, 32))
 

@@ -34,7 +34,9 @@ TEXTS = [
 
 @pytest.fixture
 def X():
-    return pd.DataFrame({"events": pd.arrays.ArrowExtensionArray(pa.array(USERS))}, index=[4, 3, 2, 1])
+    # The types are given, because older pyarrow sorts the keys of dicts.
+    event = pa.struct([("day", pa.date32()), ("mcc", pa.int64()), ("amount", pa.float64()), ("note", pa.string())])
+    return pd.DataFrame({"events": pd.arrays.ArrowExtensionArray(pa.array(USERS, pa.list_(event)))}, index=[4, 3, 2, 1])
 
 
 def texts_of(X, **params):
