@@ -163,15 +163,17 @@ class LLMEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         if not training:
             raise ValueError("LLMEmbedder: found 0 texts in X; a minimum of 1 is required.")
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        self.device_ = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
         with isolated_seed(seed):
             model, tokenizer = self._new_or_loaded(training)
-        self.pooling_depth_ = self._resolve_depth(model.config.num_hidden_layers)
-        self.max_length_ = self._resolve_length(getattr(model.config, "max_position_embeddings", None))
-        model.to(self.device_)
-        self.loss_curve_ = [] if self.finetune is None else self._finetune(model, tokenizer, training, seed)
-        self.model_, self.tokenizer_ = model, tokenizer
-        self.n_truncated_ = 0
+        config = model.config.get_text_config()
+        depth = self._resolve_depth(config.num_hidden_layers)
+        max_length = self._resolve_length(getattr(config, "max_position_embeddings", None))
+        model.to(device)
+        losses = [] if self.finetune is None else self._finetune(model, tokenizer, training, max_length, seed)
+        # All at the end, so that a fit that fails leaves the embedder as it was.
+        self.model_, self.tokenizer_, self.device_ = model.to(device), tokenizer, device
+        self.pooling_depth_, self.max_length_, self.loss_curve_, self.n_truncated_ = depth, max_length, losses, 0
         return self
 
     def transform(self, X: Any) -> npt.NDArray[np.float32]:
@@ -187,14 +189,12 @@ class LLMEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         embeddings : ndarray of shape (n_users, hidden_size), dtype float32
             One vector a user, in the order of `X`.
         """
-        check_is_fitted(self)
-        texts = read_texts(X, caller="LLMEmbedder")[TEXT]
-        means = self._layer_means(texts)
-        return means[:, -self.pooling_depth_ :].mean(axis=1)
+        check_is_fitted(self, "model_")
+        return self._embed(read_texts(X, caller="LLMEmbedder")[TEXT])
 
     @property
     def _n_features_out(self) -> int:
-        return int(self.model_.config.hidden_size)
+        return int(self.model_.config.get_text_config().hidden_size)
 
     def _new_or_loaded(self, texts: list[str]) -> tuple[Any, Any]:
         from skllm4es.lm.loading import load_model, new_model
@@ -233,12 +233,12 @@ class LLMEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             )
         return self.max_length  # type: ignore[return-value]
 
-    def _finetune(self, model: Any, tokenizer: Any, texts: list[str], seed: int) -> list[float]:
+    def _finetune(self, model: Any, tokenizer: Any, texts: list[str], max_length: int, seed: int) -> list[float]:
         from skllm4es.lm.finetuning import finetune
         from skllm4es.lm.packing import split, tokenize
 
         end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-        room = self.max_length_ - len(end)
+        room = max_length - len(end)
         sequences = [
             window + (end if window is windows[-1] else [])
             for tokens in tokenize(tokenizer, texts, room)
@@ -248,12 +248,9 @@ class LLMEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         schedule = dict(_SCHEDULES[self._is_pretrained])
         given = {"epochs": self.epochs, "learning_rate": self.learning_rate}
         schedule |= {name: value for name, value in given.items() if value is not None}
-        return finetune(
-            model, sequences, max_length=self.max_length_, seed=seed, progress=bool(self.verbose), **schedule
-        )
+        return finetune(model, sequences, max_length=max_length, seed=seed, progress=bool(self.verbose), **schedule)
 
-    def _layer_means(self, texts: list[str]) -> npt.NDArray[np.float32]:
-        """Token means of every layer, of shape (n_texts, n_layers + 1, hidden_size)."""
+    def _embed(self, texts: list[str]) -> npt.NDArray[np.float32]:
         from skllm4es.lm.packing import split, tokenize, truncate
         from skllm4es.lm.pooling import layer_means
 
@@ -273,7 +270,8 @@ class LLMEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
                 stacklevel=3,
             )
         means = layer_means(self.model_, [window for each in windows for window in each], progress=bool(self.verbose))
-        return _average_windows(means, windows)
+        # Pooled before the windows are averaged: the means commute, and fewer numbers are held.
+        return _average_windows(means[:, -self.pooling_depth_ :].mean(axis=1), windows)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -284,13 +282,13 @@ class LLMEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         return tags
 
 
-def _average_windows(means: npt.NDArray[np.float32], windows: list[list[list[int]]]) -> npt.NDArray[np.float32]:
+def _average_windows(vectors: npt.NDArray[np.float32], windows: list[list[list[int]]]) -> npt.NDArray[np.float32]:
     """Average the windows of each text by their number of tokens."""
     if all(len(each) == 1 for each in windows):
-        return means
+        return vectors
     owners = np.repeat(np.arange(len(windows)), [len(each) for each in windows])
     n_tokens = np.array([len(window) for each in windows for window in each], dtype=np.float64)
     shares = n_tokens / np.bincount(owners, n_tokens)[owners]
-    averages = np.zeros((len(windows), *means.shape[1:]))
-    np.add.at(averages, owners, means * shares[:, None, None])
+    averages = np.zeros((len(windows), vectors.shape[1]))
+    np.add.at(averages, owners, vectors * shares[:, None])
     return averages.astype(np.float32)

@@ -205,8 +205,9 @@ class TextEnricher(TextTransformerMixin, BaseEstimator):
     def _setup(self) -> None:
         formats = [self.formats] if isinstance(self.formats, str) else self.formats
         self.formats_ = available_formats() if formats is None else list(formats)
-        _check_formats(self.formats_)
         self.rewriter_ = TemplateRewriter() if self.rewriter is None else self.rewriter
+        # Another rewriter may know other formats; it is asked for them, and says so if not.
+        _check_formats(self.formats_, available_formats() if self.rewriter is None else self.formats_)
         self.seed_ = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
 
     def _rewrite(self, texts: list[str], n_variants: int) -> list[list[str]]:
@@ -228,19 +229,27 @@ class TextEnricher(TextTransformerMixin, BaseEstimator):
         """Write one variant of each text, drawn anew where it equals an earlier one."""
         formats = [self._format(text, number) for text in texts]
         seed = self.seed_ + number
-        variant = self.rewriter_.rewrite(texts, formats, [seed] * len(texts))
+        variant = self._call_rewriter(texts, formats, seed)
         for redraw in range(1, _REDRAWS + 1):
             again = [i for i, text in enumerate(variant) if any(text == other[i] for other in earlier)]
             if not again:
                 break
-            redrawn = self.rewriter_.rewrite(
-                [texts[i] for i in again],
-                [formats[i] for i in again],
-                [seed + redraw * 1_000_003] * len(again),
+            redrawn = self._call_rewriter(
+                [texts[i] for i in again], [formats[i] for i in again], seed + redraw * 1_000_003
             )
             for i, text in zip(again, redrawn, strict=True):
                 variant[i] = text
         return variant
+
+    def _call_rewriter(self, texts: list[str], formats: list[str], seed: int) -> list[str]:
+        rewritten = list(self.rewriter_.rewrite(texts, formats, [seed] * len(texts)))
+        strange = [text for text in rewritten if not isinstance(text, str)]
+        if len(rewritten) != len(texts) or strange:
+            raise ValueError(
+                f"{type(self.rewriter_).__name__}.rewrite must give one str for each text; it gave {len(rewritten)} "
+                f"for {len(texts)} texts" + (f", among them {strange[0]!r}." if strange else ".")
+            )
+        return rewritten
 
     def _format(self, text: str, number: int) -> str:
         """Choose the format of a text's variant: each format once before any comes again."""
@@ -265,10 +274,9 @@ def _single_column(X: Any) -> list[str]:
     return columns[TEXT]
 
 
-def _check_formats(formats: list[str]) -> None:
-    known = available_formats()
+def _check_formats(formats: list[str], known: list[str]) -> None:
     unknown = [name for name in formats if name not in known]
     if unknown or not formats:
         near = [match for name in unknown for match in get_close_matches(str(name), known, n=1)]
         hint = f" Did you mean {near}?" if near else ""
-        raise ValueError(f"formats names {unknown or 'nothing'}.{hint} The formats are {known}.")
+        raise ValueError(f"formats names {unknown or 'nothing'}.{hint} The formats are {available_formats()}.")

@@ -140,6 +140,8 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
             raise ValueError(f"{'; '.join(problems)}. The events have the fields {list(flat.columns)}.")
         if not columns:
             raise ValueError("The events of X have no fields: there is nothing to write.")
+        _check_labels(self.labels or {})
+        _check_distinct([(self.headers or {}).get(name, name) for name in columns])
         self.columns_ = columns
         return self
 
@@ -217,7 +219,11 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
 
     def _report_unlabelled(self, flat: FlatEvents) -> None:
         """Tell of all codes that have no description, in one message."""
-        found = {name: _unlabelled(flat.columns[name], labels) for name, labels in (self.labels or {}).items()}
+        found = {
+            name: _unlabelled(flat.columns[name], labels)
+            for name, labels in (self.labels or {}).items()
+            if name in flat.columns
+        }
         problems = [
             f"{count} values of {name!r} ({len(codes)} different codes, such as {', '.join(map(repr, codes[:5]))})"
             for name, (codes, count) in found.items()
@@ -239,6 +245,24 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
         tags.input_tags.allow_nan = True
         tags.transformer_tags.preserves_dtype = []
         return tags
+
+
+def _check_labels(labels: Mapping[str, Any]) -> None:
+    for name, descriptions in labels.items():
+        if not isinstance(descriptions, Mapping | pd.Series):
+            raise TypeError(f"labels[{name!r}] must be a dict or a Series; got {type(descriptions).__name__}.")
+        if isinstance(descriptions, pd.Series) and not descriptions.index.is_unique:
+            repeated = descriptions.index[descriptions.index.duplicated()][0]
+            raise ValueError(f"labels[{name!r}] has more than one description for the code {repeated}.")
+        for code, text in descriptions.items():
+            if not isinstance(text, str):
+                raise TypeError(f"labels[{name!r}][{code!r}] must be a str; got {text!r} ({type(text).__name__}).")
+
+
+def _check_distinct(header: list[str]) -> None:
+    repeated = [name for name in dict.fromkeys(header) if header.count(name) > 1]
+    if repeated:
+        raise ValueError(f"The header line would name {repeated} more than once: check columns and headers.")
 
 
 def _unlabelled(column: pa.ChunkedArray, labels: Mapping[Any, str] | pd.Series) -> tuple[list[Any], int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any, Self
 
 import numpy as np
@@ -108,6 +108,9 @@ def _check_strings(texts: list[Any], name: str, caller: str) -> None:
 
 def _columns(X: Any, caller: str) -> dict[str, list[Any]]:
     if hasattr(X, "columns"):
+        names = [str(name) for name in X.columns]
+        if len(set(names)) < len(names):
+            raise ValueError(f"{caller}: X has columns of the same name: {names}.")
         return {str(name): X[name].to_list() for name in X.columns}
     if hasattr(X, "to_list"):
         return {TEXT: X.to_list()}
@@ -120,6 +123,8 @@ def _columns(X: Any, caller: str) -> dict[str, list[Any]]:
 
 
 def _as_array(X: Any, caller: str) -> np.ndarray[Any, Any]:
+    if isinstance(X, Mapping | Set):
+        raise TypeError(f"{caller}: iterable over texts expected; got {type(X).__name__}, which is not a sequence.")
     try:
         cells = list(X)
     except TypeError:

@@ -26,7 +26,8 @@ from skllm4es.vocabularies import load_mcc_names
 
 NEXT_STEPS = """
 What next
-  - Longer training helps first: LLMEmbedder(epochs=3), TextEnricher(n_variants=3), all events of a user.
+  - This is the shortest training that shows the whole path. For more, drop max_events, and raise
+    LLMEmbedder(epochs=...) and TextEnricher(n_variants=...).
   - With a GPU and a pretrained model: LLMEmbedder("meta-llama/Llama-3.2-3B", pooling_depth=8).
   - Your own events: X = nest_events(table, user="client", time="date"), then the same pipeline.
   - The README has the quickstart; help(skllm4es.LLMEmbedder) has every setting.
@@ -119,18 +120,20 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m skllm4es.demo", description=__doc__.partition("\n")[0])
     parser.add_argument("--users", type=int, default=None, help="use only the first users (default: all)")
     parser.add_argument("--folds", type=int, default=5, help="number of folds (default: 5)")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.users is not None and options.users < 2 * options.folds:
+        parser.error(f"--users {options.users} is too few for {options.folds} folds")
+    return options
 
 
 def _data(n_users: int | None) -> tuple[pd.DataFrame, pd.Series, EventSerializer, str]:
-    try:
-        X, y = fetch_movielens_100k(target="gender", return_X_y=True, download_if_missing=False)
-    except OSError:
+    if not (get_data_home() / "ml-100k").is_dir():
         print(f"MovieLens 100k is not in {get_data_home()}; using simulated transactions instead.")
         print("For the real data: python -c 'from skllm4es.datasets import *; fetch_movielens_100k()'\n")
         X, y = make_transactions(n_users or 1000, mean_events=50, random_state=0)
         serializer = EventSerializer(["mcc", "amount", "type"], labels={"mcc": load_mcc_names()}, max_events=50)
         return X, y, serializer, "Simulated card transactions, who leaves"
+    X, y = fetch_movielens_100k(target="gender", return_X_y=True)
     serializer = EventSerializer(["title", "genres", "rating"], max_events=40)
     return X[:n_users], y[:n_users], serializer, "MovieLens 100k, gender"
 

@@ -110,6 +110,21 @@ def test_auto_depth_is_all_layers_of_a_small_model(fitted):
     assert fitted.pooling_depth_ == 3
 
 
+def test_a_fit_that_fails_leaves_the_embedder_as_it_was(fitted):
+    embedder = pickle.loads(pickle.dumps(fitted)).set_params(pooling_depth=1, learning_rate=1e30, epochs=20)
+    with pytest.raises(ValueError, match="Lower learning_rate"):
+        embedder.fit(TEXTS)
+    np.testing.assert_array_equal(embedder.transform(TEXTS), fitted.transform(TEXTS))
+
+
+def test_a_first_fit_that_fails_leaves_the_embedder_unfitted():
+    embedder = LLMEmbedder(TINY, pooling_depth=9)
+    with pytest.raises(ValueError, match="pooling_depth=9"):
+        embedder.fit(TEXTS)
+    with pytest.raises(NotFittedError):
+        embedder.transform(TEXTS)
+
+
 class TestLongTexts:
     """Texts with more tokens than the model sees at once."""
 
@@ -170,6 +185,9 @@ def test_finetuning_changes_a_pretrained_model(data_home):
         ({}, "one text", TypeError, "string object received"),
         ({}, b"bytes", TypeError, "string object received"),
         ({}, [TEXTS[0], 3.5], TypeError, r"row 1 of column 'text' is float"),
+        ({}, {"text": TEXTS}, TypeError, "got dict, which is not a sequence"),
+        ({}, pd.DataFrame([["a", "b"]], columns=["text", "text"]), ValueError, "columns of the same name"),
+        ({"model": {"hidden_sizes": 8}}, TEXTS, ValueError, r"Did you mean \['hidden_size'\]"),
         ({}, 5, TypeError, "iterable over texts expected; got int"),
         ({}, [], ValueError, "found 0 texts"),
         ({}, np.array(TEXTS).reshape(2, 2, 3), ValueError, r"got \(2, 2, 3\)"),
@@ -184,7 +202,7 @@ def test_finetuning_changes_a_pretrained_model(data_home):
 )
 def test_bad_input_is_refused(params, X, error, message):
     with pytest.raises(error, match=message):
-        LLMEmbedder(TINY, **params).fit(X)
+        LLMEmbedder(**{"model": TINY, **params}).fit(X)
 
 
 @pytest.mark.parametrize("name", ["no/such-model", "./no_such_directory"])

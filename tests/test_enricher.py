@@ -104,6 +104,22 @@ def test_rewriter_parameters_are_reached_by_name():
     assert clone(enricher).rewriter.analysis is False
 
 
+class Constant(TemplateRewriter):
+    """A rewriter that does not keep to the protocol."""
+
+    def __init__(self, answer=()):
+        self.answer = answer
+
+    def rewrite(self, texts, formats, seeds):
+        return self.answer
+
+
+@pytest.mark.parametrize("answer", [["one"], [None, "two", "three"]])
+def test_a_rewriter_that_loses_texts_is_an_error(answer):
+    with pytest.raises(ValueError, match=r"Constant.rewrite must give one str for each text; it gave \d for 3"):
+        TextEnricher(Constant(answer)).fit_transform(TEXTS)
+
+
 @pytest.mark.parametrize(
     ("params", "X", "error", "message"),
     [

@@ -67,6 +67,10 @@ def test_labels_replace_codes_and_leave_unknown_ones(X, container):
     assert texts[0] == 'mcc\n"Groceries, etc."\n4111'
 
 
+def test_labels_of_a_field_that_is_not_written_are_left_alone(X):
+    assert texts_of(X, columns=["amount"], labels={"mcc": {}})[0] == "amount\n8\n2.5"
+
+
 def test_a_given_text_stands_for_codes_without_description(X):
     with pytest.warns(UserWarning, match="'other' was written"):
         texts = texts_of(X, columns=["mcc"], labels={"mcc": {5411: "Groceries"}}, unlabelled="other")
@@ -104,9 +108,10 @@ def test_missing_values_are_written_as_asked(X):
         (pd.to_datetime(["2024-03-01 10:15:00"] * 4), ["2024-03-01 10:15:00"] * 4),
         (pd.to_datetime(["2024-03-01 10:15:00.25"] * 4), ["2024-03-01 10:15:00.25"] * 4),
         (pd.to_datetime([None, "2024-03-01"] * 2), ["", "2024-03-01 00:00:00"] * 2),
+        (pd.to_timedelta([1, 60, 3600, None], unit="s"), ["1", "60", "3600", ""]),
         (pd.Categorical(["x", "y", None, "x"]), ["x", "y", "", "x"]),
     ],
-    ids=["floats", "integers", "not finite", "booleans", "times", "fractions", "no time", "categories"],
+    ids=["floats", "integers", "not finite", "booleans", "times", "fractions", "no time", "durations", "categories"],
 )
 def test_values_are_written_in_their_shortest_exact_form(values, expected):
     table = pd.DataFrame({"user": [1, 2, 3, 4], "n": range(4), "value": values})
@@ -162,7 +167,7 @@ def test_parse_events_inverts_the_serializer(users):
     ("params", "error", "message"),
     [
         ({"events": "history"}, ValueError, r"X has no column 'history'; its columns are \['events'\]"),
-        ({"columns": ["mcc", "amout"]}, ValueError, r"columns names \['amout'\], which the events do not have"),
+        ({"columns": ["mcc", "amounts"]}, ValueError, r"columns names \['amounts'\], which the events do not have"),
         (
             {"labels": {"code": {}}, "headers": {"x": "y"}},
             ValueError,
@@ -170,6 +175,10 @@ def test_parse_events_inverts_the_serializer(users):
         ),
         ({"max_events": 0}, ValueError, "max_events"),
         ({"columns": []}, ValueError, "nothing to write"),
+        ({"headers": {"mcc": "day"}}, ValueError, r"would name \['day'\] more than once"),
+        ({"labels": {"mcc": 5}}, TypeError, r"labels\['mcc'\] must be a dict or a Series; got int"),
+        ({"labels": {"mcc": {1: 2}}}, TypeError, r"labels\['mcc'\]\[1\] must be a str; got 2"),
+        ({"labels": {"mcc": pd.Series(["a", "b"], [1, 1])}}, ValueError, "more than one description for the code 1"),
     ],
 )
 def test_bad_parameters_are_refused(X, params, error, message):

@@ -28,7 +28,7 @@ def format_values(column: pa.ChunkedArray) -> pa.ChunkedArray:
     -------
     pyarrow.ChunkedArray of length n_events, type large_string
         Numbers in their shortest form that reads back to the same number, times in ISO 8601 without a zero
-        fraction of a second, booleans as ``true`` and ``false``.
+        fraction of a second, durations as seconds, booleans as ``true`` and ``false``.
     """
     if pa.types.is_dictionary(column.type):
         return _per_distinct_value(column, format_values)
@@ -36,6 +36,10 @@ def format_values(column: pa.ChunkedArray) -> pa.ChunkedArray:
         return _format_floats(column)
     if pa.types.is_timestamp(column.type):
         return _per_distinct_value(column.dictionary_encode(), _format_timestamps)
+    if pa.types.is_duration(column.type):
+        # In seconds: the unit of the type depends on the version of pandas.
+        nanoseconds = column.cast(pa.duration("ns")).cast(pa.int64())
+        return format_values(pc.divide(nanoseconds.cast(pa.float64()), 1e9))
     if pa.types.is_nested(column.type) or pa.types.is_binary(column.type):
         raise TypeError(f"values of type {column.type} cannot be written as text; convert the column to strings first")
     return column.cast(pa.large_string())

@@ -96,6 +96,8 @@ def finetune(
             dataloader_pin_memory=model.device.type == "cuda",
             bf16=_has_fast_bf16(model.device),
         )
+        # One pack a step on one device; several devices are for a launcher of processes, not for DataParallel.
+        arguments._n_gpu = min(1, arguments.n_gpu)
         trainer = Trainer(
             model,
             arguments,

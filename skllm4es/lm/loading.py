@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -54,7 +55,7 @@ def load_model(name: str | os.PathLike[str]) -> tuple[PreTrainedModel, PreTraine
     OSError
         If it cannot be loaded; the message says what to do.
     """
-    name = os.fspath(name)
+    name = os.path.expanduser(name)
     try:
         with _no_progress_bar():
             tokenizer = AutoTokenizer.from_pretrained(name)
@@ -95,6 +96,7 @@ def new_model(
     tokenizer : transformers.PreTrainedTokenizerFast
         A byte-level BPE tokenizer, which puts ``<s>`` before each text.
     """
+    _check_settings(config or {})
     settings = {**SMALL_LLAMA, **(config or {})}
     tokenizer = train_tokenizer(texts, settings["vocab_size"])
     settings |= {
@@ -136,6 +138,17 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int) -> PreTrainedTokenize
         single=f"{BOS} $A", special_tokens=[(BOS, tokenizer.token_to_id(BOS))]
     )
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS, pad_token=PAD)
+
+
+def _check_settings(config: Mapping[str, Any]) -> None:
+    known = LlamaConfig().to_dict()
+    unknown = [name for name in config if name not in known]
+    if unknown:
+        near = [match for name in unknown for match in get_close_matches(name, known, n=1)]
+        raise ValueError(
+            f"The settings {unknown} are not of transformers.LlamaConfig."
+            + (f" Did you mean {near}?" if near else " See its documentation for their names.")
+        )
 
 
 @contextmanager

@@ -178,12 +178,11 @@ def collate(pack_of_ids: Sequence[Sequence[int]]) -> dict[str, Any]:
 
 
 def can_pack(model: PreTrainedModel) -> bool:
-    """Whether the model's attention can be replaced by `attend_within_texts`: it must see all that came before."""
-    config = model.config
-    sliding = getattr(config, "sliding_window", None) or "sliding_attention" in (
-        getattr(config, "layer_types", None) or []
-    )
-    return bool(getattr(model, "_supports_attention_backend", False)) and not sliding
+    """Whether the model's attention can be replaced by `attend_within_texts`: full attention in every layer."""
+    config = model.config.get_text_config()
+    layers = set(getattr(config, "layer_types", None) or ["full_attention"])
+    only_full = layers == {"full_attention"} and not getattr(config, "sliding_window", None)
+    return bool(getattr(model, "_supports_attention_backend", False)) and only_full
 
 
 def attend_within_texts(
@@ -260,7 +259,8 @@ def _last_line_start(lines: Sequence[int], after: int, limit: int) -> int:
 def _line_starts(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Find the tokens with which the second, third, ... line of a text begin."""
     offsets = tokenizer(text, add_special_tokens=True, return_offsets_mapping=True, verbose=False)["offset_mapping"]
-    starts = np.array([start for start, _ in offsets])
+    # Special tokens at the end have the offset 0; the search below needs rising ones.
+    starts = np.maximum.accumulate([start for start, _ in offsets])
     breaks = np.array([position + 1 for position, character in enumerate(text) if character == "\n"], dtype=np.int64)
     found = np.unique(np.searchsorted(starts, breaks))
     return found[found < len(starts)].tolist()

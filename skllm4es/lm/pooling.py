@@ -47,7 +47,7 @@ def layer_means(
     decoder = model.base_model
     model.eval()
     layers = decoder_layers(decoder)
-    means = np.empty((len(sequences), len(layers) + 1, model.config.hidden_size), dtype=np.float32)
+    means = np.empty((len(sequences), len(layers) + 1, model.config.get_text_config().hidden_size), dtype=np.float32)
     with tqdm(total=len(sequences), desc="embedding", unit="text", leave=None, disable=not progress) as bar:
         for batch in _batches([len(sequence) for sequence in sequences]):
             ids, weights = _pad([sequences[i] for i in batch], model.device)
@@ -72,7 +72,7 @@ def decoder_layers(decoder: torch.nn.Module) -> torch.nn.ModuleList:
     torch.nn.ModuleList
         The layers, first to last.
     """
-    n_layers = decoder.config.num_hidden_layers  # type: ignore[union-attr]
+    n_layers = decoder.config.get_text_config().num_hidden_layers  # type: ignore[union-attr,operator]
     for module in decoder.modules():
         if isinstance(module, torch.nn.ModuleList) and len(module) == n_layers:
             return module
