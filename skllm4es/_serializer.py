@@ -18,8 +18,17 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skllm4es._events import FlatEvents, flatten_events
 from skllm4es._texts import TEXT, TextTransformerMixin
-from skllm4es.formats._serialised import FIELD_SEPARATOR, format_header
-from skllm4es.formats._values import format_values, join_strings, label_values, quote_fields
+from skllm4es.formats._fields import (
+    EncodedFields,
+    Fields,
+    PlainFields,
+    encode_values,
+    encoding_pays,
+    finish_fields,
+    write_lines,
+)
+from skllm4es.formats._serialised import format_header
+from skllm4es.formats._values import format_values, label_values, needs_no_quotes
 
 
 class EventSerializer(TextTransformerMixin, BaseEstimator):
@@ -170,8 +179,10 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
         flat = FlatEvents({name: flat.columns[name] for name in self.columns_}, flat.offsets)
         if self.max_events is not None:
             flat = flat.latest(self.max_events)
-        self._report_unlabelled(flat)
-        return self._frame({TEXT: _join_events(self._header(), self._lines(flat), flat.offsets)}, like=X)
+        unlabelled: dict[str, tuple[list[Any], int]] = {}
+        fields = [self._fields(name, column, unlabelled) for name, column in flat.columns.items()]
+        self._report_unlabelled(unlabelled)
+        return self._frame({TEXT: write_lines(fields, flat.offsets, self._header())}, like=X)
 
     def get_feature_names_out(self, input_features: Any = None) -> npt.NDArray[Any]:
         """Names of the columns of the output.
@@ -197,33 +208,30 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
     def _header(self) -> str:
         return format_header([(self.headers or {}).get(name, name) for name in self.columns_])
 
-    def _lines(self, flat: FlatEvents) -> pa.ChunkedArray:
-        fields = [self._fields(name, column) for name, column in flat.columns.items()]
-        if len(fields) == 1:
-            return pc.if_else(pc.equal(fields[0], ""), '""', fields[0])
-        return join_strings(*fields, separator=FIELD_SEPARATOR)
-
-    def _fields(self, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    def _fields(self, name: str, column: pa.ChunkedArray, unlabelled: dict[str, tuple[list[Any], int]]) -> Fields:
+        labels = (self.labels or {}).get(name)
+        alone = len(self.columns_) == 1
         try:
-            values = self._label(name, column) if name in (self.labels or {}) else format_values(column)
+            if labels is None and not encoding_pays(column):
+                format_values(column.slice(0, 0))  # Refuse what cannot be written before anything is.
+                return PlainFields(column, self.missing, alone)
+            values, numbers = encode_values(column)
+            texts = format_values(values)
         except TypeError as error:
             raise TypeError(f"The field {name!r} of the events: {error}.") from error
-        return quote_fields(pc.fill_null(values, self.missing))
+        if labels is not None:
+            unlabelled[name] = _unlabelled(values, numbers, labels)
+            texts = self._label(values, texts, labels)
+        clean = labels is None and needs_no_quotes(values.type)
+        return EncodedFields(finish_fields(texts, missing=self.missing, clean=clean, alone=alone), numbers)
 
-    def _label(self, name: str, codes: pa.ChunkedArray) -> pa.ChunkedArray:
-        descriptions = label_values(codes, self.labels[name])  # type: ignore[index]
-        written = format_values(codes)
+    def _label(self, codes: pa.Array, written: pa.Array, labels: Mapping[Any, str] | pd.Series) -> pa.Array:
         if self.unlabelled != "keep":
             written = pc.if_else(pc.is_null(written), written, pa.scalar(self.unlabelled, pa.large_string()))
-        return pc.coalesce(descriptions, written)
+        return pc.coalesce(label_values(codes, labels), written)
 
-    def _report_unlabelled(self, flat: FlatEvents) -> None:
+    def _report_unlabelled(self, found: Mapping[str, tuple[list[Any], int]]) -> None:
         """Tell of all codes that have no description, in one message."""
-        found = {
-            name: _unlabelled(flat.columns[name], labels)
-            for name, labels in (self.labels or {}).items()
-            if name in flat.columns
-        }
         problems = [
             f"{count} values of {name!r} ({len(codes)} different codes, such as {', '.join(map(repr, codes[:5]))})"
             for name, (codes, count) in found.items()
@@ -265,14 +273,17 @@ def _check_distinct(header: list[str]) -> None:
         raise ValueError(f"The header line would name {repeated} more than once: check columns and headers.")
 
 
-def _unlabelled(column: pa.ChunkedArray, labels: Mapping[Any, str] | pd.Series) -> tuple[list[Any], int]:
+def _unlabelled(
+    values: pa.Array, numbers: npt.NDArray[np.int32], labels: Mapping[Any, str] | pd.Series
+) -> tuple[list[Any], int]:
     """Give the codes that have no description, and the number of events that have one of them."""
-    counts = column.value_counts()
     known = set(labels.keys())
-    codes = [
-        (entry["values"], entry["counts"]) for entry in counts.to_pylist() if not _is_known(entry["values"], known)
-    ]
-    return [code for code, _ in codes], sum(count for _, count in codes)
+    codes = values.to_pylist()
+    missing = [number for number, code in enumerate(codes) if not _is_known(code, known)]
+    if not missing:
+        return [], 0
+    counts = np.bincount(numbers, minlength=len(codes))
+    return [codes[number] for number in missing if counts[number]], int(counts[missing].sum())
 
 
 def _is_known(code: Any, known: set[Any]) -> bool:
@@ -283,11 +294,3 @@ def _missing_fields(names: Any, flat: FlatEvents, source: str) -> list[str]:
     missing = [name for name in names if name not in flat.columns]
     verb = "saw" if source == "fit" else "names"
     return [f"{source} {verb} {missing}, which the events do not have"] if missing else []
-
-
-def _join_events(header: str, lines: pa.ChunkedArray, offsets: npt.NDArray[np.int64]) -> pa.Array:
-    """Join each user's lines under the header."""
-    users = pa.LargeListArray.from_arrays(pa.array(offsets), lines.combine_chunks())
-    bodies = pc.binary_join(users, pa.scalar("\n", pa.large_string()))
-    line_break = pc.if_else(pa.array(np.diff(offsets) > 0), "\n", "").cast(pa.large_string())
-    return join_strings(header, line_break, bodies)

@@ -45,7 +45,7 @@ class TextTransformerMixin(TransformerMixin):
 
     def _frame(self, columns: Mapping[str, Any], *, like: Any) -> Any:
         """Build the output from columns of texts, with the index of the input `like`."""
-        arrays = {name: pa.array(texts, pa.large_string()) for name, texts in columns.items()}
+        arrays = {name: _as_chunks(texts) for name, texts in columns.items()}
         library = _get_output_config("transform", self)["dense"]
         if library == "default":
             library = "polars" if type(like).__module__.partition(".")[0] == "polars" else "pandas"
@@ -54,8 +54,12 @@ class TextTransformerMixin(TransformerMixin):
 
             return pl.DataFrame({name: pl.from_arrow(array) for name, array in arrays.items()})
         index = like.index if isinstance(like, pd.DataFrame | pd.Series) else None
-        data = {name: pd.arrays.ArrowExtensionArray(pa.chunked_array([array])) for name, array in arrays.items()}
+        data = {name: pd.arrays.ArrowExtensionArray(array) for name, array in arrays.items()}
         return pd.DataFrame(data, index=index)
+
+
+def _as_chunks(texts: Any) -> pa.ChunkedArray:
+    return texts if isinstance(texts, pa.ChunkedArray) else pa.chunked_array([pa.array(texts, pa.large_string())])
 
 
 def read_texts(X: Any, *, caller: str) -> dict[str, list[str]]:

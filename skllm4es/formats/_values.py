@@ -30,12 +30,10 @@ def format_values(column: pa.ChunkedArray) -> pa.ChunkedArray:
         Numbers in their shortest form that reads back to the same number, times in ISO 8601 without a zero
         fraction of a second, durations as seconds, booleans as ``true`` and ``false``.
     """
-    if pa.types.is_dictionary(column.type):
-        return _per_distinct_value(column, format_values)
     if pa.types.is_floating(column.type):
         return _format_floats(column)
     if pa.types.is_timestamp(column.type):
-        return _per_distinct_value(column.dictionary_encode(), _format_timestamps)
+        return _format_timestamps(column)
     if pa.types.is_duration(column.type):
         # In seconds: the unit of the type depends on the version of pandas.
         nanoseconds = column.cast(pa.duration("ns")).cast(pa.int64())
@@ -45,32 +43,37 @@ def format_values(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column.cast(pa.large_string())
 
 
-def label_values(column: pa.ChunkedArray, labels: Mapping[Any, str] | pd.Series) -> pa.ChunkedArray:
+def label_values(codes: pa.Array, labels: Mapping[Any, str] | pd.Series) -> pa.Array:
     """Replace codes by their descriptions; a code that has none becomes null, as a missing one does.
 
     Parameters
     ----------
-    column : pyarrow.ChunkedArray of length n_events
-        The codes.
+    codes : pyarrow.Array
+        The codes, each once: they are looked up one by one.
     labels : mapping or pandas.Series from code to str
         The descriptions.
 
     Returns
     -------
-    pyarrow.ChunkedArray of length n_events, type large_string
+    pyarrow.Array of type large_string
         The descriptions.
     """
-
-    def describe(codes: pa.ChunkedArray) -> pa.ChunkedArray:
-        return pa.chunked_array([[labels.get(code) for code in codes.to_pylist()]], pa.large_string())
-
-    encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-    return _per_distinct_value(encoded, describe)
+    # A Series looks up in 5 us, a dict in 50 ns.
+    table = dict(zip(labels.index, labels.to_list(), strict=True)) if isinstance(labels, pd.Series) else labels
+    return pa.array([table.get(code) for code in codes.to_pylist()], pa.large_string())
 
 
-def quote_fields(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Quote, as CSV does, the strings that hold a separator's mark, a quote or a line break."""
-    special = pc.match_substring_regex(column, SPECIAL_IN_FIELD)
+def needs_no_quotes(type_: pa.DataType) -> bool:
+    """Tell whether no value of a type, once written, holds a mark that `quote_fields` looks for."""
+    return pa.types.is_primitive(type_) or pa.types.is_decimal(type_)
+
+
+def quote_fields(column: pa.Array, *, alone: bool = False) -> pa.Array:
+    """Quote, as CSV does, the strings that hold a separator's mark, a quote or a line break.
+
+    The empty string is quoted where it is `alone` in its line, which would be empty.
+    """
+    special = pc.match_substring_regex(column, f"^$|{SPECIAL_IN_FIELD}" if alone else SPECIAL_IN_FIELD)
     if not pc.any(special).as_py():
         return column
     escaped = pc.replace_substring(column, '"', '""')
@@ -83,22 +86,15 @@ def join_strings(*parts: pa.ChunkedArray | pa.Array | str, separator: str = "") 
     return pc.binary_join_element_wise(*typed)
 
 
-def _per_distinct_value(encoded: pa.ChunkedArray, write: Any) -> pa.ChunkedArray:
-    chunks = [
-        write(pa.chunked_array([chunk.dictionary])).combine_chunks().take(chunk.indices)
-        for chunk in encoded.unify_dictionaries().chunks
-    ]
-    return pa.chunked_array(chunks, pa.large_string())
-
-
 def _format_floats(column: pa.ChunkedArray) -> pa.ChunkedArray:
     present = pc.if_else(pc.is_nan(column), None, column)
     return present.cast(pa.large_string())
 
 
 def _format_timestamps(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    seconds = column.cast(pa.timestamp("s", column.type.tz), safe=False)
-    whole = pc.all(pc.equal(seconds.cast(column.type), column)).as_py()
-    if whole is not False:
-        return pc.strftime(seconds, "%Y-%m-%d %H:%M:%S").cast(pa.large_string())
-    return pc.utf8_rtrim(pc.utf8_rtrim(pc.strftime(column, "%Y-%m-%d %H:%M:%S"), "0"), ".").cast(pa.large_string())
+    # Casts write a time in 45 ns, `strftime` in 1,600.
+    local = column if column.type.tz is None else pc.local_timestamp(column)
+    try:
+        return local.cast(pa.timestamp("s")).cast(pa.large_string())
+    except pa.ArrowInvalid:  # Some time has a fraction of a second.
+        return pc.utf8_rtrim(pc.utf8_rtrim(local.cast(pa.large_string()), "0"), ".")
