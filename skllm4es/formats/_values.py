@@ -1,7 +1,7 @@
 """How the values of a column of events become the fields of a text.
 
-Works on whole Arrow columns: this is what makes `EventSerializer` fast. A column with few distinct values is
-formatted once for each of them.
+Works on whole Arrow arrays. `_fields` decides what is passed here: a column block by block, or the distinct values of
+one whose values repeat, each once.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ import pyarrow.compute as pc
 from skllm4es.formats._serialised import SPECIAL_IN_FIELD
 
 
-def format_values(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def format_values(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
     """Write each value of a column as a string; nulls and NaN stay null.
 
     Parameters
     ----------
-    column : pyarrow.ChunkedArray of length n_events
-        Values of any scalar type.
+    column : pyarrow.ChunkedArray or pyarrow.Array
+        Values of any scalar type; a dictionary's values, not its codes.
 
     Returns
     -------
-    pyarrow.ChunkedArray of length n_events, type large_string
+    pyarrow.ChunkedArray or pyarrow.Array, as long as `column`, type large_string
         Numbers in their shortest form that reads back to the same number, times in ISO 8601 without a zero
         fraction of a second, durations as seconds, booleans as ``true`` and ``false``.
     """
