@@ -17,6 +17,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from skllm4es.formats._values import is_list, is_string
+
 if TYPE_CHECKING:
     import polars as pl
 
@@ -202,6 +204,12 @@ class FlatEvents:
         rows = pa.array(np.arange(offsets[-1]) + np.repeat(first - offsets[:-1], lengths))
         return FlatEvents({name: column.take(rows) for name, column in self.columns.items()}, offsets)
 
+    def first(self, n_events: int) -> FlatEvents:
+        """Keep the first users: as many as have about `n_events` events."""
+        n_users = min(int(np.searchsorted(self.offsets, n_events)), self.n_users)
+        offsets = self.offsets[: n_users + 1]
+        return FlatEvents({name: column.slice(0, offsets[-1]) for name, column in self.columns.items()}, offsets)
+
     def unsorted_users(self, name: str) -> npt.NDArray[np.int64]:
         """Positions of the users whose values of the column `name` decrease somewhere; missing values are passed over.
 
@@ -221,11 +229,16 @@ class FlatEvents:
             If the values of the column have no order.
         """
         column = _regular_dictionary(self.columns[name])
-        known = pc.invert(pc.is_null(column, nan_is_null=True))
-        values = _sortable(column.filter(known), name)
-        owners = np.repeat(np.arange(self.n_users), self.lengths)[known.to_numpy()]
-        decreases = (owners[1:] == owners[:-1]) & (values[1:] < values[:-1])
-        return np.unique(owners[1:][decreases])
+        rows = np.arange(len(column))
+        missing = pc.is_null(column, nan_is_null=True)
+        if pc.any(missing).as_py():
+            known = pc.invert(missing)
+            column, rows = column.filter(known), rows[known.to_numpy()]
+        values = _sortable(column, name)
+        decreases = np.flatnonzero(values[1:] < values[:-1])  # Few but for the borders between users.
+        before = np.searchsorted(self.offsets, rows[decreases], side="right")
+        behind = np.searchsorted(self.offsets, rows[decreases + 1], side="right")
+        return np.unique(behind[before == behind] - 1)
 
 
 def flatten_events(X: Any, events: str | Sequence[str] = "events") -> FlatEvents:
@@ -257,12 +270,12 @@ def flatten_events(X: Any, events: str | Sequence[str] = "events") -> FlatEvents
     _check_frame(X, names)
     lists = {name: _read_lists(X[name], name) for name in names}
     lengths = {name: pc.fill_null(pc.list_value_length(column), 0).to_numpy() for name, column in lists.items()}
-    _check_equal_lengths(lengths, _row_labels(X))
+    _check_equal_lengths(lengths, row_labels(X))
     if isinstance(events, str):
         columns = _fields_of_structs(lists[events], events)
     else:
         columns = {name: pc.list_flatten(column) for name, column in lists.items()}
-    columns = {name: _unify_dictionaries(column) for name, column in columns.items()}
+    columns = {name: _unify_dictionaries(_plain_strings(column)) for name, column in columns.items()}
     return FlatEvents(columns, _offsets_of(lengths[names[0]]))
 
 
@@ -297,14 +310,15 @@ def _check_equal_lengths(lengths: dict[str, npt.NDArray[Any]], labels: Any) -> N
         )
 
 
-def _row_labels(X: Any) -> Any:
+def row_labels(X: Any) -> Any:
+    """Names of the rows of a dataframe or series, for messages: the index of pandas, or positions."""
     return X.index if isinstance(X, pd.DataFrame | pd.Series) else range(len(X))
 
 
 def _read_lists(column: Any, name: str) -> pa.ChunkedArray:
     """Read a column of a dataframe, of whatever kind, as Arrow lists."""
     if str(column.dtype).lower() == "object":  # Of pandas or of polars.
-        array = _lists_of_objects(column.to_list(), name, _row_labels(column))
+        array = _lists_of_objects(column.to_list(), name, row_labels(column))
     elif isinstance(column, pd.Series):
         array = pa.array(column.array)  # Arrow and nested-pandas arrays both give what they hold.
     else:
@@ -312,14 +326,9 @@ def _read_lists(column: Any, name: str) -> pa.ChunkedArray:
     lists = array if isinstance(array, pa.ChunkedArray) else pa.chunked_array([array])
     if pa.types.is_null(lists.type):
         return lists.cast(pa.list_(pa.null()))
-    if not _is_list(lists.type):
+    if not is_list(lists.type):
         raise _not_events(name, f"it is of type {lists.type}")
     return lists
-
-
-def _is_list(type_: pa.DataType) -> bool:
-    # By name, so that list views are recognised by the versions of pyarrow that have them.
-    return str(type_).startswith(("list", "large_list", "fixed_size_list"))
 
 
 def _not_events(name: str, seen: str) -> TypeError:
@@ -375,7 +384,7 @@ def _convert_objects(cells: list[Any]) -> pa.Array:
     if any(_is_frame(cell) for cell in cells):
         return _lists_of_frames(cells)
     lists = pa.array(cells, from_pandas=True)
-    if not _is_list(lists.type) or not pa.types.is_struct(lists.type.value_type):
+    if not is_list(lists.type) or not pa.types.is_struct(lists.type.value_type):
         return lists
     # Older versions of pyarrow sort the keys.
     keys = dict.fromkeys(
@@ -539,22 +548,23 @@ def _single_key(users: npt.NDArray[np.int64], times: npt.NDArray[Any]) -> npt.ND
 
 def _encode_strings(column: pa.ChunkedArray) -> pa.Array:
     # Plain Arrow strings overflow their 32-bit offsets at 2 GB; dictionaries also make labels one look-up a value.
-    return _combine(column.dictionary_encode() if _is_string(column.type) else column)
+    return _combine(column.dictionary_encode() if is_string(column.type) else column)
 
 
 def _decode_strings(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if not pa.types.is_dictionary(column.type):
         return column
     type_ = column.type.value_type
-    return column.cast(pa.large_string() if _is_string(type_) else type_)
+    return column.cast(pa.large_string() if is_string(type_) else type_)
 
 
 def _widen_strings(array: pa.Array) -> pa.Array:
-    return array.cast(pa.large_string()) if _is_string(array.type) else array
+    return array.cast(pa.large_string()) if is_string(array.type) else array
 
 
-def _is_string(type_: pa.DataType) -> bool:
-    return pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_string_view(type_)
+def _plain_strings(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    # Arrow cannot take rows of string views.
+    return column.cast(pa.large_string()) if pa.types.is_string_view(column.type) else column
 
 
 def _unify_dictionaries(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from numbers import Integral
 from typing import Any, Self
 
@@ -12,31 +13,53 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from sklearn.base import BaseEstimator, _fit_context
-from sklearn.utils._param_validation import Interval
+from sklearn.base import BaseEstimator, _fit_context, clone
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skllm4es._events import FlatEvents, flatten_events
+from skllm4es._events import FlatEvents, flatten_events, row_labels
 from skllm4es._texts import TEXT, TextTransformerMixin
+from skllm4es.formats._compact import CompactColumn, plan_columns
 from skllm4es.formats._fields import (
     EncodedFields,
     Fields,
+    Finish,
     PlainFields,
     encode_values,
     encoding_pays,
-    finish_fields,
+    write_compact,
     write_lines,
 )
-from skllm4es.formats._serialised import format_header
-from skllm4es.formats._values import format_values, label_values, needs_no_quotes
+from skllm4es.formats._serialised import (
+    FIELD_SEPARATOR,
+    HEADER_SEPARATOR,
+    SEPARATORS,
+    format_header,
+    format_instruction,
+    special_in_field,
+)
+from skllm4es.formats._styles import Style, read_style, seconds_since_1970
+from skllm4es.formats._values import (
+    WriteValues,
+    format_values,
+    is_list,
+    is_time,
+    join_elements,
+    label_values,
+    needs_no_quotes,
+    value_kind,
+)
+
+#: From how many events the columns of the compact form are learned.
+PLANNED_EVENTS = 100_000
 
 
 class EventSerializer(TextTransformerMixin, BaseEstimator):
-    """Write each user's events as a text, one line an event.
+    r"""Write each user's events as a text, one line an event.
 
     The text begins with a header line of feature names joined by ``|``; each event is one line of fields joined by
     ``, ``; a field that holds a comma, a quote or a line break is quoted as in CSV.
-    :func:`~skllm4es.formats.parse_events` reads it back.
+    :func:`~skllm4es.formats.parse_events` reads it back, whatever the parameters are.
 
     Parameters
     ----------
@@ -44,16 +67,45 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
         The fields of the events to write, in this order; all of them, in their own order, by default.
     labels : mapping of str to (mapping or pandas.Series), default=None
         For each named field, the descriptions that replace its codes, for example
-        ``{"mcc": {5411: "Grocery Stores, Supermarkets"}}``.
+        ``{"mcc": {5411: "Grocery Stores, Supermarkets"}}``. In a field of lists they replace the elements.
     unlabelled : {"keep", "error"} or str, default="keep"
         What is written for a code without a description: the code itself, or the given text. Each `transform` tells
         in one warning how many there were, and which; with "error" it is an error.
+    formats : mapping of str to str, default=None
+        How the values of a field are written, where not as below in Notes:
+
+        - numbers by a format of Python, ``".2f"`` (two decimals), ``".0f"`` (whole numbers), or by
+          ``"3 significant digits"``;
+        - times and dates by a pattern of strftime, ``"%a %H"`` (weekday and hour) or ``"%Y-%m-%d"``, or as whole
+          ``"days since 2016-01-01"``, or whole ``"hours since previous event"``; the units are days, hours, minutes and
+          seconds. The first event, and one after a missing time, has a missing distance;
+        - numbers that are times by their distance, ``"since previous event"``.
+
+        The paper's form has ``".0f"`` for amounts and ``"days since ..."`` for times.
+    scalers : mapping of str to transformer, default=None
+        For each named field of numbers, durations or times, the scikit-learn transformer that scales its values, such
+        as ``RobustScaler()`` or ``KBinsDiscretizer(encode="ordinal")``. A clone is fitted on the values that are
+        written in :term:`fit`, missing ones left out; times are seconds since 1970. Scaled values have two decimals
+        unless `formats` says otherwise.
     headers : mapping of str to str, default=None
         Other names for fields in the header line, for example ``{"amount": "amount(rubles)"}``.
+    instruction : str, default=""
+        A text to begin with. A blank line stands between it and the header.
+    separator : {", ", ",", "; ", ";", " | ", "|", "\t"}, default=", "
+        What stands between the fields of an event.
+    header_separator : {"|", " | ", ", ", ",", "; ", ";", "\t"}, default="|"
+        What stands between the names in the header line.
+    compact : bool, default=False
+        Write the same fields in half the tokens or less: what an event shares with the one before is left out, times
+        are distances, descriptions are shortened once they have been written. The fields of single words then come
+        first, those that repeat most at the head. The separators are its own. See Notes.
     max_events : int, default=None
         Write only the latest `max_events` events of each user; all of them by default.
     missing : str, default=""
         What is written for a missing value (null, NaN, NaT).
+    time : str, default="auto"
+        The field whose values must not decrease from event to event of a user; missing ones are passed over. "auto" is
+        the first field of times or dates, if there is one; None allows any order.
     events : str or sequence of str, default="events"
         The column of `X` that holds the events: Arrow, polars or nested-pandas lists of structs, or object cells that
         are lists of dicts or dataframes (tens of times slower). Several names are columns with one list per feature.
@@ -61,7 +113,13 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
     Attributes
     ----------
     columns_ : list of str
-        The fields that are written.
+        The fields that are written, in the order of the text.
+    kinds_ : dict of str to str
+        What these fields, and the one that `time` names, hold: "numbers", "texts", "times", ...
+    time_ : str or None
+        The field that orders the events.
+    scalers_ : dict of str to transformer
+        The fitted scalers.
     n_features_in_ : int
         Number of columns of `X` seen during :term:`fit`.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
@@ -75,6 +133,17 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
     Notes
     -----
     This is the serialisation of LLM4ES (arXiv 2508.05688, section 3.1).
+
+    **Values.** A number is written in the shortest form that reads back to the same number, whole ones without a
+    point; a decimal with all its digits; a time as ``2024-03-01 18:30:00``, in its own zone and without it (``%z``
+    writes the offset); a duration in seconds; a boolean as ``true`` or ``false``; a categorical as its value; a list
+    inside an event as its elements with ``; `` between them.
+
+    **Compact form.** A line looks like ``POS 3600 12.5 Grocery``. Its rules are those of
+    `skllm4es.formats._compact`: an empty field repeats the line above, a column marked ``+`` holds distances, one
+    marked ``~`` holds first words of values that have been written in full, and what is quoted stands for itself. Cut
+    its length by `max_events`, not by tokens: a line needs those above it. Its columns and marks are learned from the
+    first 100,000 events seen during :term:`fit`.
 
     Examples
     --------
@@ -93,15 +162,30 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
     date|mcc|amount
     2024-03-01, Local Commuter Transport, 2.5
     2024-03-02, "Grocery Stores, Supermarkets", 99.9
+
+    The same as in the paper, whole days and amounts:
+
+    >>> paper = {"date": "days since 2024-01-01", "amount": ".0f"}
+    >>> print(serializer.set_params(formats=paper).fit_transform(X)["text"].loc[7])
+    date|mcc|amount
+    60, Local Commuter Transport, 2
+    61, "Grocery Stores, Supermarkets", 100
     """
 
     _parameter_constraints: dict[str, list[Any]] = {
         "columns": ["array-like", None],
         "labels": [Mapping, None],
         "unlabelled": [str],
+        "formats": [Mapping, None],
+        "scalers": [Mapping, None],
         "headers": [Mapping, None],
+        "instruction": [str],
+        "separator": [StrOptions(set(SEPARATORS))],
+        "header_separator": [StrOptions(set(SEPARATORS))],
+        "compact": ["boolean"],
         "max_events": [Interval(Integral, 1, None, closed="left"), None],
         "missing": [str],
+        "time": [str, None],
         "events": [str, "array-like"],
     }
 
@@ -111,22 +195,36 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
         *,
         labels: Mapping[str, Mapping[Any, str] | pd.Series] | None = None,
         unlabelled: str = "keep",
+        formats: Mapping[str, str] | None = None,
+        scalers: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
+        instruction: str = "",
+        separator: str = FIELD_SEPARATOR,
+        header_separator: str = HEADER_SEPARATOR,
+        compact: bool = False,
         max_events: int | None = None,
         missing: str = "",
+        time: str | None = "auto",
         events: str | Sequence[str] = "events",
     ) -> None:
         self.columns = columns
         self.labels = labels
         self.unlabelled = unlabelled
+        self.formats = formats
+        self.scalers = scalers
         self.headers = headers
+        self.instruction = instruction
+        self.separator = separator
+        self.header_separator = header_separator
+        self.compact = compact
         self.max_events = max_events
         self.missing = missing
+        self.time = time
         self.events = events
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Learn which fields the events have.
+        """Learn which fields the events have, the scales of numbers, and the columns of the compact form.
 
         Parameters
         ----------
@@ -141,17 +239,26 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
             The fitted serializer.
         """
         flat = self._read(X, reset=True)
-        columns = list(flat.columns) if self.columns is None else list(self.columns)
-        problems = _missing_fields(columns, flat, "columns")
-        problems += _missing_fields(self.labels or {}, flat, "labels")
-        problems += _missing_fields(self.headers or {}, flat, "headers")
-        if problems:
-            raise ValueError(f"{'; '.join(problems)}. The events have the fields {list(flat.columns)}.")
-        if not columns:
-            raise ValueError("The events of X have no fields: there is nothing to write.")
+        format_instruction(self.instruction)
         _check_labels(self.labels or {})
-        _check_distinct([(self.headers or {}).get(name, name) for name in columns])
-        self.columns_ = columns
+        columns = list(flat.columns) if self.columns is None else list(self.columns)
+        time = _first_time(flat) if self.time == "auto" and "auto" not in flat.columns else self.time
+        self._check_parameters(flat, columns, time)
+        _raise_if(_disorder(flat, time, X), "The events of X are not in order")
+        written = self._select(flat, columns)
+        for name, column in written.columns.items():
+            _check_writable(name, column.type)
+        scalers = {
+            name: _fit_scaler(name, scaler, written.columns[name])
+            for name, scaler in (self.scalers or {}).items()
+            if name in columns
+        }
+        kinds = {name: value_kind(column.type) for name, column in written.columns.items()}
+        if time is not None and time == self.time:
+            kinds[time] = value_kind(flat.columns[time].type)
+        self.columns_, self.time_, self.kinds_, self.scalers_ = columns, time, kinds, scalers
+        if self.compact:
+            self._compact_columns = self._plan(written)
         return self
 
     def transform(self, X: Any) -> Any:
@@ -160,29 +267,37 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : pandas.DataFrame or polars.DataFrame of shape (n_users, n_columns)
-            One row per user, with the fields seen during :term:`fit`. It is not changed.
+            One row per user, with the fields seen during :term:`fit`; other fields are left out. It is not changed.
 
         Returns
         -------
         texts : dataframe of shape (n_users, 1)
             The column ``text``, in a dataframe of the kind of `X` with its index. A user without events has the
             header line alone.
+
+        Raises
+        ------
+        ValueError
+            If the events lack a field that :term:`fit` saw, one holds values of another kind, or events are not in
+            order of `time`: one message tells all.
         """
         check_is_fitted(self)
         flat = self._read(X, reset=False)
-        if not flat.lengths.any():
-            # Users without events may come without fields as well.
-            return self._frame({TEXT: [self._header()] * flat.n_users}, like=X)
-        problems = _missing_fields(self.columns_, flat, "fit")
-        if problems:
-            raise ValueError(f"{'; '.join(problems)}. The events have the fields {list(flat.columns)}.")
-        flat = FlatEvents({name: flat.columns[name] for name in self.columns_}, flat.offsets)
-        if self.max_events is not None:
-            flat = flat.latest(self.max_events)
+        if flat.lengths.any():  # Users without events may come without fields as well.
+            _raise_if(self._changes(flat, X), "The events of X differ from those that fit saw")
+            flat = self._select(flat, self.columns_)
+        else:
+            flat = FlatEvents({name: pa.chunked_array([pa.nulls(0)]) for name in self.columns_}, flat.offsets)
         unlabelled: dict[str, tuple[list[Any], int]] = {}
-        fields = [self._fields(name, column, unlabelled) for name, column in flat.columns.items()]
+        fields = [self._fields(name, column, flat.offsets, unlabelled) for name, column in flat.columns.items()]
         self._report_unlabelled(unlabelled)
-        return self._frame({TEXT: write_lines(fields, flat.offsets, self._header())}, like=X)
+        before = format_instruction(self.instruction)
+        if self.compact:
+            texts = write_compact(fields, flat.offsets, self._compact_columns, before)
+        else:
+            header = format_header([self._header(name) for name in self.columns_], self.header_separator)
+            texts = write_lines(fields, flat.offsets, before + header, self.separator)
+        return self._frame({TEXT: texts}, like=X)
 
     def get_feature_names_out(self, input_features: Any = None) -> npt.NDArray[Any]:
         """Names of the columns of the output.
@@ -205,27 +320,121 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
         validate_data(self, X, reset=reset, skip_check_array=True)
         return flat
 
-    def _header(self) -> str:
-        return format_header([(self.headers or {}).get(name, name) for name in self.columns_])
+    def _header(self, name: str) -> str:
+        return (self.headers or {}).get(name, name)
 
-    def _fields(self, name: str, column: pa.ChunkedArray, unlabelled: dict[str, tuple[list[Any], int]]) -> Fields:
+    def _check_parameters(self, flat: FlatEvents, columns: list[str], time: str | None) -> None:
+        """Raise unless all parameters fit the events, in one message."""
+        if not columns:
+            raise ValueError("The events of X have no fields: there is nothing to write.")
+        named = {name: getattr(self, name) or {} for name in ("labels", "formats", "scalers", "headers")}
+        problems = _missing_fields(columns, flat, "columns names")
+        for parameter, fields in named.items():
+            problems += _missing_fields(fields, flat, f"{parameter} names")
+        problems += _missing_fields([] if time is None else [time], flat, "time names")
+        problems += [
+            f"labels and {parameter} both name {name!r}, whose descriptions have no {parameter}"
+            for parameter in ("formats", "scalers")
+            for name in named[parameter]
+            if name in named["labels"]
+        ]
+        problems += _unfit_formats(named["formats"], named["scalers"], flat)
+        header = [self._header(name) for name in columns]
+        if repeated := [name for name in dict.fromkeys(header) if header.count(name) > 1]:
+            problems.append(f"the header line would name {repeated} more than once: check columns and headers")
+        if self.compact and (self.separator, self.header_separator) != (FIELD_SEPARATOR, HEADER_SEPARATOR):
+            problems.append("compact=True has separators of its own: leave separator and header_separator as they are")
+        _raise_if(problems, "The parameters do not fit the events", f"The events have the fields {list(flat.columns)}.")
+
+    def _changes(self, flat: FlatEvents, X: Any) -> list[str]:
+        """Say what is not as fit saw it."""
+        problems = _missing_fields(self.kinds_, flat, "fit saw")
+        kinds = {name: value_kind(flat.columns[name].type) for name in self.kinds_ if name in flat.columns}
+        changed = [name for name, kind in kinds.items() if kind != self.kinds_[name] != "nothing" != kind]
+        problems += [
+            f"{name!r} holds {kinds[name]} ({flat.columns[name].type}), where fit saw {self.kinds_[name]}"
+            for name in changed
+        ]
+        return problems if self.time_ in changed else problems + _disorder(flat, self.time_, X)
+
+    def _select(self, flat: FlatEvents, columns: Sequence[str]) -> FlatEvents:
+        flat = FlatEvents({name: flat.columns[name] for name in columns}, flat.offsets)
+        return flat if self.max_events is None else flat.latest(self.max_events)
+
+    def _plan(self, flat: FlatEvents) -> list[CompactColumn]:
+        """Choose how the compact form writes the columns, and put them in its order."""
+        sample = flat.first(PLANNED_EVENTS)
+        texts = {}
+        for name, column in sample.columns.items():
+            fields = self._fields(name, column, sample.offsets, {})
+            texts[name] = fields.write(0, len(column)).to_pylist()
+        points = {name for name, column in sample.columns.items() if self._is_point(name, column.type)}
+        plan = plan_columns(texts, sample.offsets.tolist(), points)
+        self.columns_ = [column.name for column in plan]
+        return [replace(column, name=self._header(column.name)) for column in plan]
+
+    def _is_point(self, name: str, type_: pa.DataType) -> bool:
+        """Tell whether the values of a field are written as points in time."""
+        if name in self.scalers_ or name in (self.labels or {}):
+            return False
+        if style := self._style(name, type_):
+            return style.counts
+        kind = value_kind(type_)
+        return is_time(kind) or (name == self.time_ and pa.types.is_integer(type_))
+
+    def _style(self, name: str, type_: pa.DataType) -> Style | None:
+        spec = (self.formats or {}).get(name, ".2f" if name in self.scalers_ else None)
+        return None if spec is None or pa.types.is_null(type_) else read_style(spec, type_)
+
+    def _finish(self) -> Finish:
+        if self.compact:
+            return Finish(self.missing, None)
+        # The empty string is quoted where it is alone in its line, which would be empty.
+        alone = "|^$" if len(self.columns_) == 1 else ""
+        return Finish(self.missing, special_in_field(self.separator) + alone)
+
+    def _fields(
+        self,
+        name: str,
+        column: pa.ChunkedArray,
+        offsets: npt.NDArray[np.int64],
+        unlabelled: dict[str, tuple[list[Any], int]],
+    ) -> Fields:
+        _check_writable(name, column.type)
         labels = (self.labels or {}).get(name)
-        alone = len(self.columns_) == 1
-        try:
-            if labels is None and not encoding_pays(column):
-                format_values(column.slice(0, 0))  # Refuse what cannot be written before anything is.
-                return PlainFields(column, self.missing, alone)
-            values, numbers = encode_values(column)
-            texts = format_values(values)
-        except TypeError as error:
-            raise TypeError(f"The field {name!r} of the events: {error}.") from error
+        write: WriteValues = format_values
+        if name in self.scalers_ and not pa.types.is_null(column.type):
+            column = _scale(self.scalers_[name], column)
+        if style := self._style(name, column.type):
+            column = style.derive(column, offsets) if style.derive else column
+            write = style.write
+        finish = self._finish()
+        if is_list(column.type):
+            elements, numbers = encode_values(pc.list_flatten(column).unify_dictionaries())
+            texts = self._label(name, elements, format_values(elements), numbers, unlabelled)
+            column, labels = join_elements(column, texts.take(pa.array(numbers))), None
+        if labels is None and not encoding_pays(column):
+            return PlainFields(column, write, finish)
+        values, numbers = encode_values(column)
+        texts = write(values)
         if labels is not None:
-            unlabelled[name] = _unlabelled(values, numbers, labels)
-            texts = self._label(values, texts, labels)
-        clean = labels is None and needs_no_quotes(values.type)
-        return EncodedFields(finish_fields(texts, missing=self.missing, clean=clean, alone=alone), numbers)
+            texts = self._label(name, values, texts, numbers, unlabelled)
+        clean = labels is None and write is format_values and needs_no_quotes(values.type)
+        return EncodedFields(finish(texts, clean=clean), numbers)
 
-    def _label(self, codes: pa.Array, written: pa.Array, labels: Mapping[Any, str] | pd.Series) -> pa.Array:
+    def _label(
+        self,
+        name: str,
+        codes: pa.Array,
+        written: pa.Array,
+        numbers: npt.NDArray[np.int32],
+        unlabelled: dict[str, tuple[list[Any], int]],
+    ) -> pa.Array:
+        """Put descriptions in the place of codes, and note those that have none."""
+        labels = (self.labels or {}).get(name)
+        if labels is None:
+            return written
+        unlabelled[name] = _unlabelled(codes, numbers, labels)
         if self.unlabelled != "keep":
             written = pc.if_else(pc.is_null(written), written, pa.scalar(self.unlabelled, pa.large_string()))
         return pc.coalesce(label_values(codes, labels), written)
@@ -267,12 +476,6 @@ def _check_labels(labels: Mapping[str, Any]) -> None:
                 raise TypeError(f"labels[{name!r}][{code!r}] must be a str; got {text!r} ({type(text).__name__}).")
 
 
-def _check_distinct(header: list[str]) -> None:
-    repeated = [name for name in dict.fromkeys(header) if header.count(name) > 1]
-    if repeated:
-        raise ValueError(f"The header line would name {repeated} more than once: check columns and headers.")
-
-
 def _unlabelled(
     values: pa.Array, numbers: npt.NDArray[np.int32], labels: Mapping[Any, str] | pd.Series
 ) -> tuple[list[Any], int]:
@@ -292,5 +495,74 @@ def _is_known(code: Any, known: set[Any]) -> bool:
 
 def _missing_fields(names: Any, flat: FlatEvents, source: str) -> list[str]:
     missing = [name for name in names if name not in flat.columns]
-    verb = "saw" if source == "fit" else "names"
-    return [f"{source} {verb} {missing}, which the events do not have"] if missing else []
+    return [f"{source} {missing}, which the events do not have"] if missing else []
+
+
+def _unfit_formats(formats: Mapping[str, str], scalers: Mapping[str, Any], flat: FlatEvents) -> list[str]:
+    problems = []
+    for name, column in flat.columns.items():
+        if pa.types.is_null(column.type):
+            continue
+        kind = value_kind(column.type)
+        if name in scalers and kind not in ("numbers", "durations") and not is_time(kind):
+            problems.append(f"scalers[{name!r}]: {kind} ({column.type}) cannot be scaled")
+        elif name in formats:
+            try:
+                read_style(formats[name], pa.float64() if name in scalers else column.type)
+            except ValueError as error:
+                problems.append(f"formats[{name!r}]: {error}")
+    return problems
+
+
+def _check_writable(name: str, type_: pa.DataType) -> None:
+    values = type_.value_type if is_list(type_) or pa.types.is_dictionary(type_) else type_
+    try:
+        format_values(pa.nulls(0, values))
+    except (TypeError, pa.ArrowNotImplementedError) as error:
+        raise TypeError(f"The field {name!r} of the events: {error}.") from error
+
+
+def _first_time(flat: FlatEvents) -> str | None:
+    return next((name for name, column in flat.columns.items() if is_time(value_kind(column.type))), None)
+
+
+def _disorder(flat: FlatEvents, time: str | None, X: Any) -> list[str]:
+    if time not in flat.columns or not len(users := flat.unsorted_users(time)):
+        return []
+    return [
+        f"{time!r} decreases within {len(users)} of {flat.n_users} users, first in row {row_labels(X)[users[0]]!r}; "
+        f"sort the events, as nest_events(table, user=..., time={time!r}) does, or set time to the field that orders "
+        "them, None if there is none"
+    ]
+
+
+def _raise_if(problems: list[str], what: str, end: str = "") -> None:
+    if problems:
+        raise ValueError(f"{what}: {'; '.join(problems)}. {end}".rstrip())
+
+
+def _fit_scaler(name: str, scaler: Any, column: pa.ChunkedArray) -> Any:
+    numbers, missing = seconds_since_1970(column)
+    if missing.all():
+        raise ValueError(f"scalers[{name!r}]: the field has no values in X to learn from.")
+    if not hasattr(scaler, "fit") or not hasattr(scaler, "transform"):
+        raise TypeError(f"scalers[{name!r}] must be a transformer of scikit-learn; got {scaler!r}.")
+    fitted = clone(scaler).fit(numbers[~missing].reshape(-1, 1))
+    _apply_scaler(fitted, numbers[~missing][:1], name)
+    return fitted
+
+
+def _scale(scaler: Any, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    numbers, missing = seconds_since_1970(column)
+    if not missing.all():
+        numbers[~missing] = _apply_scaler(scaler, numbers[~missing])
+    return pa.chunked_array([pa.array(numbers, pa.float64(), mask=missing)])
+
+
+def _apply_scaler(scaler: Any, numbers: npt.NDArray[np.float64], name: str = "") -> npt.NDArray[np.float64]:
+    scaled = np.asarray(scaler.transform(numbers.reshape(-1, 1)))
+    if scaled.shape != (len(numbers), 1):
+        raise ValueError(
+            f"scalers[{name!r}]: {scaler} must give one dense column; it gives an array of shape {scaled.shape}."
+        )
+    return scaled[:, 0].astype(np.float64)

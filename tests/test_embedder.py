@@ -128,14 +128,17 @@ def test_a_first_fit_that_fails_leaves_the_embedder_unfitted():
 class TestLongTexts:
     """Texts with more tokens than the model sees at once."""
 
-    LONG = "day|title|rating\n" + "\n".join(f"{day}, Heat, {day % 5}" for day in range(100))
+    HEADER = "day|title|rating"
+    LONG = HEADER + "\n" + "\n".join(f"{day}, Heat, {day % 5}" for day in range(100))
 
-    def test_truncation_keeps_header_and_latest_events(self):
-        embedder = LLMEmbedder(TINY, max_length=64, overflow="truncate", random_state=0).fit([*TEXTS, self.LONG])
+    @pytest.mark.parametrize("instruction", ["", "Films:\n\n"])
+    def test_truncation_keeps_instruction_and_header_and_latest_events(self, instruction):
+        long = instruction + self.LONG
+        embedder = LLMEmbedder(TINY, max_length=64, overflow="truncate", random_state=0).fit([*TEXTS, long])
         with pytest.warns(UserWarning, match="1 of 2 texts have more than max_length=64 tokens"):
-            cut = embedder.transform([self.LONG, TEXTS[0]])
+            cut = embedder.transform([long, TEXTS[0]])
         assert embedder.n_truncated_ == 1
-        header, *events = self.LONG.split("\n")
+        header, events = instruction + self.HEADER, self.LONG.split("\n")[1:]
         for n_events in range(1, 30):
             kept = "\n".join([header, *events[-n_events:]])
             if len(embedder.tokenizer_(kept)["input_ids"]) <= 64:

@@ -22,6 +22,29 @@ def test_round_trip_over_any_text(table):
     assert parse_events(format_events(table.header, table.rows)) == table
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a, b\n1, 2\n, ",
+        "a,b\n1,2\n,",
+        "a; b\n1; 2\n; ",
+        "a;b\n1;2\n;",
+        "a | b\n1 | 2\n | ",
+        "a|b\n1|2\n|",
+        "a\tb\n1\t2\n\t",
+        "a, b\n1;2\n;",
+        "A client's history.\n\na|b\n1, 2\n, ",
+        'Say "a\n\nb".\nThen:\n\na|b\n1, 2\n, ',
+    ],
+)
+def test_separators_and_instructions_are_recognised(text):
+    assert parse_events(text) == EventTable(["a", "b"], [["1", "2"], ["", ""]])
+
+
+def test_names_with_any_separator_are_quoted():
+    assert format_events(["amount, rubles", "", " b"], []) == '"amount, rubles"|""|" b"'
+
+
 def test_plain_fields_are_written_bare():
     assert format_events(["a", "b"], [["1", "x y"], ["2", ""]]) == "a|b\n1, x y\n2, "
 

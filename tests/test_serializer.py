@@ -7,13 +7,16 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.preprocessing import KBinsDiscretizer, MinMaxScaler, SplineTransformer, StandardScaler
 
 from skllm4es import EventSerializer, nest_events
+from skllm4es._events import flatten_events
 from skllm4es.formats import parse_events
+from skllm4es.formats._serialised import SEPARATORS, format_instruction
 
 USERS = [
     [
@@ -151,16 +154,49 @@ def test_no_users_give_no_texts(X):
 TEXT_VALUES = st.text(st.sampled_from(list(', |"\n\r\t;a0é\u2028😀'))) | st.text(
     st.characters(exclude_categories=["Cs"])
 )
+USERS_OF_ANY_TEXT = st.lists(
+    st.lists(st.tuples(st.none() | TEXT_VALUES, st.integers(-(2**63), 2**63 - 1)), max_size=4), min_size=1, max_size=4
+)
 
 
-@given(st.lists(st.lists(st.tuples(TEXT_VALUES, st.integers(-(2**63), 2**63 - 1)), max_size=4), min_size=1, max_size=4))
-def test_parse_events_inverts_the_serializer(users):
+def is_instruction(text):
+    try:
+        format_instruction(text)
+    except ValueError:
+        return False
+    return True
+
+
+FORMS = st.fixed_dictionaries(
+    {"missing": TEXT_VALUES, "instruction": TEXT_VALUES.filter(is_instruction)},
+    optional={"columns": st.sampled_from([["s"], ["i"], ["i", "s"]]), "headers": st.builds(dict, s=TEXT_VALUES)},
+)
+SEPARATED = st.fixed_dictionaries(
+    {"separator": st.sampled_from(SEPARATORS), "header_separator": st.sampled_from(SEPARATORS)}
+)
+
+
+@given(USERS_OF_ANY_TEXT, FORMS, SEPARATED | st.just({"compact": True}))
+def test_parse_events_inverts_every_form_of_the_serializer(users, form, layout):
+    assume(form.get("headers") != {"s": "i"})
     type_ = pa.list_(pa.struct({"s": pa.string(), "i": pa.int64()}))
     lists = pa.array([[{"s": s, "i": i} for s, i in events] for events in users], type_)
     X = pd.DataFrame({"events": pd.arrays.ArrowExtensionArray(lists)})
-    parsed = [parse_events(text) for text in texts_of(X)]
-    assert [table.rows for table in parsed] == [[[s, str(i)] for s, i in events] for events in users]
-    assert all(table.header == ["s", "i"] for table in parsed)
+    serializer = EventSerializer(**form, **layout)
+    parsed = [parse_events(text) for text in serializer.fit_transform(X)["text"]]
+    header = [form.get("headers", {}).get(name, name) for name in serializer.columns_]
+    assert all(table.header == header for table in parsed)
+    assert [[dict(zip(serializer.columns_, row, strict=True)) for row in table.rows] for table in parsed] == [
+        [
+            {
+                name: form["missing"] if value is None else str(value)
+                for name, value in zip("si", event, strict=True)
+                if name in serializer.columns_
+            }
+            for event in events
+        ]
+        for events in users
+    ]
 
 
 @pytest.mark.parametrize(
@@ -176,6 +212,24 @@ def test_parse_events_inverts_the_serializer(users):
         ({"max_events": 0}, ValueError, "max_events"),
         ({"columns": []}, ValueError, "nothing to write"),
         ({"headers": {"mcc": "day"}}, ValueError, r"would name \['day'\] more than once"),
+        ({"labels": {"mcc": {}}, "formats": {"mcc": ".2f"}}, ValueError, "labels and formats both name 'mcc'"),
+        ({"labels": {"mcc": {}}, "scalers": {"mcc": StandardScaler()}}, ValueError, "labels and scalers both name"),
+        ({"formats": {"note": ".2f"}}, ValueError, r"formats\['note'\]: '.2f' is no format for texts"),
+        (
+            {"formats": {"day": "%f"}},
+            ValueError,
+            r"formats\['day'\]: '%f' is no format for dates.*'UNIT since previous",
+        ),
+        ({"scalers": {"note": StandardScaler()}}, ValueError, r"scalers\['note'\]: texts \(string\) cannot be scaled"),
+        ({"scalers": {"amount": SplineTransformer()}}, ValueError, "must give one dense column"),
+        ({"scalers": {"amount": 5}}, TypeError, "scalers.*must be a transformer"),
+        ({"instruction": "a\n\nb"}, ValueError, "instruction must not"),
+        ({"instruction": "a\n"}, ValueError, "instruction must not"),
+        ({"instruction": 'the "'}, ValueError, "instruction must not"),
+        ({"instruction": " "}, ValueError, "instruction must not"),
+        ({"separator": "-"}, ValueError, "separator"),
+        ({"compact": True, "separator": "|"}, ValueError, "compact=True has separators of its own"),
+        ({"time": "date"}, ValueError, r"time names \['date'\]"),
         ({"labels": {"mcc": 5}}, TypeError, r"labels\['mcc'\] must be a dict or a Series; got int"),
         ({"labels": {"mcc": {1: 2}}}, TypeError, r"labels\['mcc'\]\[1\] must be a str; got 2"),
         ({"labels": {"mcc": pd.Series(["a", "b"], [1, 1])}}, ValueError, "more than one description for the code 1"),
@@ -208,8 +262,122 @@ def test_transform_before_fit_is_refused(X):
         EventSerializer().transform(X)
 
 
-def test_fields_missing_at_transform_are_named(X):
+def test_a_changed_schema_is_told_in_one_message(X):
     serializer = EventSerializer().fit(X)
-    other = pd.DataFrame({"events": [[{"mcc": 1}]]})
-    with pytest.raises(ValueError, match=r"fit saw \['day', 'amount', 'note'\], which the events do not have"):
+    other = pd.DataFrame({"events": [[{"mcc": "5411", "day": dt.datetime(2024, 3, 1), "extra": 1}]]})
+    with pytest.raises(ValueError, match="differ from those that fit saw") as raised:
         serializer.transform(other)
+    assert "fit saw ['amount', 'note'], which the events do not have" in str(raised.value)
+    assert "'mcc' holds texts (string), where fit saw numbers" in str(raised.value)
+    assert "'day' holds times (timestamp[us]), where fit saw dates" in str(raised.value)
+
+
+def test_fields_that_fit_did_not_see_are_left_out(X):
+    serializer = EventSerializer(["mcc"]).fit(X)
+    assert serializer.transform(pd.DataFrame({"events": [[{"extra": 1, "mcc": 2}]]}))["text"][0] == "mcc\n2"
+
+
+@pytest.mark.parametrize("codes", [[5411.0, float("nan")], [np.int8(7), None], [None, None]])
+def test_other_types_of_the_same_kind_are_the_same(codes):
+    X = pd.DataFrame({"events": [[{"mcc": 5411}, {"mcc": 7}]]})
+    other = pd.DataFrame({"events": [[{"mcc": code} for code in codes]]})
+    expected = ["5411", ""] if codes[0] == 5411 else ["7", ""] if codes[0] == 7 else ["", ""]
+    text = EventSerializer().fit(X).transform(other)["text"][0]
+    assert [row[0] for row in parse_events(text).rows] == expected
+
+
+UNSORTED = [[{"day": dt.date(2024, 3, 2), "n": 1}, {"day": None, "n": 2}, {"day": dt.date(2024, 3, 1), "n": 3}]]
+
+
+def test_events_out_of_order_are_refused(as_kind):
+    X, events = as_kind([[{"day": dt.date(2024, 3, 2), "n": 1}], *UNSORTED])
+    message = "'day' decreases within 1 of 2 users, first in row 1; sort the events"
+    with pytest.raises(ValueError, match=message):
+        EventSerializer(events=events).fit(X)
+    serializer = EventSerializer(events=events).fit(X[:1])
+    with pytest.raises(ValueError, match=message):
+        serializer.transform(X)
+
+
+@pytest.mark.parametrize("time", [None, "n"])
+def test_another_field_or_none_may_order_the_events(time):
+    X = pd.DataFrame({"events": UNSORTED})
+    assert texts_of(X, time=time) == ["day|n\n2024-03-02, 1\n, 2\n2024-03-01, 3"]
+
+
+def test_the_users_frame_is_not_changed(as_kind):
+    X, events = as_kind(USERS)
+    before = flatten_events(X.copy() if isinstance(X, pd.DataFrame) else X.clone(), events)
+    EventSerializer(events=events, compact=True, max_events=1, formats={"day": "%a"}).fit_transform(X)
+    after = flatten_events(X, events)
+    assert after.columns == before.columns
+    assert after.offsets.tolist() == before.offsets.tolist()
+
+
+def test_an_instruction_stands_before_a_blank_line(X):
+    assert texts_of(X, columns=["mcc"], instruction="A client.")[:2] == [
+        "A client.\n\nmcc\n5411\n4111",
+        "A client.\n\nmcc",
+    ]
+
+
+def test_separators_are_chosen(X):
+    texts = texts_of(X, separator="\t", header_separator=", ", headers={"mcc": "m,c"})
+    assert texts[0] == 'day, "m,c", amount, note\n2024-03-01\t5411\t8\t"a, b"\n2024-03-02\t4111\t2.5\t'
+
+
+def test_scalers_learn_from_the_users_and_events_that_fit_writes(X):
+    serializer = EventSerializer(["amount"], scalers={"amount": StandardScaler()}, max_events=1).fit(X)
+    assert serializer.scalers_["amount"].mean_ == pytest.approx((2.5 - 0.25) / 2)
+    assert serializer.transform(X)["text"].iloc[0] == "amount\n1.00"
+
+
+@pytest.mark.parametrize(
+    ("field", "scaler", "style", "expected"),
+    [
+        ("amount", MinMaxScaler(), None, ["1.00", "0.33", "", "0.00"]),
+        ("amount", MinMaxScaler(), ".0%", ["100%", "33%", "", "0%"]),
+        ("amount", KBinsDiscretizer(2, encode="ordinal", strategy="uniform"), ".0f", ["1", "0", "", "0"]),
+        ("day", MinMaxScaler(), None, ["1.00", "0.25", "", "0.00"]),
+        ("span", MinMaxScaler(), None, ["1.00", "0.50", "", "0.00"]),
+    ],
+)
+def test_scaled_values(field, scaler, style, expected):
+    table = pd.DataFrame(
+        {
+            "user": 1,
+            "n": range(4),
+            "amount": [9.0, 3.0, None, 0.0],
+            "day": pd.to_datetime(["2024-03-05", "2024-03-02", None, "2024-03-01"]),
+            "span": pd.to_timedelta([4, 3, None, 2], unit="h"),
+        }
+    )
+    X = nest_events(table, user="user", time="n")
+    formats = None if style is None else {field: style}
+    text = texts_of(X, columns=["n", field], scalers={field: scaler}, formats=formats, time="n")[0]
+    assert [row[1] for row in parse_events(text).rows] == expected
+
+
+def test_scaling_needs_values_to_learn_from():
+    X = pd.DataFrame({"events": [[{"a": float("nan")}]]})
+    with pytest.raises(ValueError, match=r"scalers\['a'\]: the field has no values"):
+        EventSerializer(scalers={"a": StandardScaler()}).fit(X)
+
+
+def test_lists_inside_an_event_are_joined():
+    X = pd.DataFrame({"events": [[{"codes": ["a", "b, c", 'd; "e"', None, ""]}, {"codes": []}, {"codes": None}]]})
+    rows = parse_events(texts_of(X, missing="none")[0]).rows
+    assert rows == [['a; b, c; "d; ""e"""; ; ""'], [""], ["none"]]
+
+
+def test_labels_replace_the_elements_of_lists(X):
+    X = pd.DataFrame({"events": [[{"codes": [1, 2]}, {"codes": [2, 3]}]]})
+    with pytest.warns(UserWarning, match=r"no description for 1 values of 'codes' \(1 different codes, such as 3\)"):
+        assert texts_of(X, labels={"codes": {1: "one", 2: "two"}}) == ["codes\none; two\ntwo; 3"]
+
+
+@pytest.mark.skipif(not hasattr(pa, "string_view"), reason="this pyarrow has no string views")
+def test_string_views_are_strings():
+    views = pa.ListArray.from_arrays([0, 2], pa.array(["a", "b"], pa.string_view()))
+    X = pd.DataFrame({"s": pd.arrays.ArrowExtensionArray(views)})
+    assert texts_of(X, events=["s"], max_events=1) == ["s\nb"]

@@ -8,10 +8,11 @@ from skllm4es.formats._base import Format, LosslessFormat
 from skllm4es.formats._breakdown import BreakdownFormat
 from skllm4es.formats._html import HTMLFormat
 from skllm4es.formats._json import JSONFormat
+from skllm4es.formats._lines import EventTable
 from skllm4es.formats._markdown import MarkdownFormat
 from skllm4es.formats._narrative import NarrativeFormat
 from skllm4es.formats._restyling import canonical_value
-from skllm4es.formats._serialised import EventTable, format_events, parse_events
+from skllm4es.formats._serialised import format_events, parse_events
 from skllm4es.formats._sql import SQLFormat
 from skllm4es.formats._table import TableFormat
 from skllm4es.formats._variation import Variation, restore

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from skllm4es.formats._columns import Variation
+from skllm4es.formats._lines import EventTable
 from skllm4es.formats._names import STYLES
 from skllm4es.formats._restyling import KINDS, Kind
-from skllm4es.formats._serialised import EventTable
 from skllm4es.formats._variation import Presentation, in_order, present
 
 _FULL_VARIATION = Variation()

@@ -9,9 +9,9 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from skllm4es.formats._lines import EventTable
 from skllm4es.formats._names import spell_names
 from skllm4es.formats._restyling import Kind, choose_writer, column_kind
-from skllm4es.formats._serialised import EventTable
 
 
 @dataclass(frozen=True)

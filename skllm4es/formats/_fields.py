@@ -15,8 +15,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from skllm4es.formats._serialised import FIELD_SEPARATOR
-from skllm4es.formats._values import format_values, join_strings, needs_no_quotes, quote_fields
+from skllm4es.formats._compact import CompactColumn, format_compact
+from skllm4es.formats._values import (
+    WriteValues,
+    combine,
+    format_values,
+    join_strings,
+    needs_no_quotes,
+    quote_fields,
+)
 
 # A join costs 15 ns an event and field, a table of this many fields next to nothing.
 MAX_PAIRS = 4096
@@ -27,6 +34,32 @@ MIN_REPEATS = 2
 
 
 @dataclass(frozen=True)
+class Finish:
+    """What makes written values the fields of a text.
+
+    Parameters
+    ----------
+    missing : str
+        What is written for a missing value.
+    special : str or None
+        What makes a field need quotes, as a regular expression; None leaves all as they are.
+    """
+
+    missing: str
+    special: str | None
+
+    def __call__(self, texts: pa.ChunkedArray | pa.Array, *, clean: bool = False) -> pa.Array:
+        """Fill in what is missing; quote what must be, unless the texts are known to be clean."""
+        texts = combine(texts)
+        if self.special is not None and not clean:
+            texts = quote_fields(texts, self.special)
+        if not texts.null_count:
+            return texts
+        missing = pa.array([self.missing], pa.large_string())
+        return pc.fill_null(texts, (missing if self.special is None else quote_fields(missing, self.special))[0])
+
+
+@dataclass(frozen=True)
 class PlainFields:
     """A column whose values are formatted block by block.
 
@@ -34,21 +67,21 @@ class PlainFields:
     ----------
     column : pyarrow.ChunkedArray of length n_events
         The values.
-    missing : str
-        What is written for a missing one.
-    alone : bool, default=False
-        Whether the events have this field only.
+    write_values : callable
+        Writes them as strings.
+    finish : Finish
+        Makes the strings fields.
     """
 
     column: pa.ChunkedArray
-    missing: str
-    alone: bool = False
+    write_values: WriteValues
+    finish: Finish
 
     def write(self, start: int, stop: int) -> pa.Array:
         """Write the fields of the events ``start:stop``."""
-        texts = format_values(self.column.slice(start, stop - start))
-        clean = needs_no_quotes(self.column.type)
-        return finish_fields(texts, missing=self.missing, clean=clean, alone=self.alone)
+        texts = self.write_values(self.column.slice(start, stop - start))
+        clean = self.write_values is format_values and needs_no_quotes(self.column.type)
+        return self.finish(texts, clean=clean)
 
 
 @dataclass(frozen=True)
@@ -122,18 +155,9 @@ def _small_span(column: pa.ChunkedArray) -> tuple[int, int] | None:
     return (low, high) if small else None
 
 
-def finish_fields(texts: pa.ChunkedArray | pa.Array, *, missing: str, clean: bool, alone: bool) -> pa.Array:
-    """Fill in what is missing; quote what must be, unless the texts are known to be clean."""
-    if isinstance(texts, pa.ChunkedArray):
-        texts = texts.combine_chunks()
-    if not clean:
-        texts = quote_fields(texts, alone=alone)
-    if texts.null_count:
-        texts = pc.fill_null(texts, quote_fields(pa.array([missing], pa.large_string()), alone=alone)[0])
-    return texts
-
-
-def write_lines(columns: Sequence[Fields], offsets: np.ndarray, header: str, block: int = 100_000) -> pa.ChunkedArray:
+def write_lines(
+    columns: Sequence[Fields], offsets: np.ndarray, header: str, separator: str, block: int = 100_000
+) -> pa.ChunkedArray:
     """Write each user's events as lines under a header.
 
     Parameters
@@ -143,7 +167,9 @@ def write_lines(columns: Sequence[Fields], offsets: np.ndarray, header: str, blo
     offsets : ndarray of shape (n_users + 1,), dtype int64
         Where each user's events begin and end.
     header : str
-        The header line.
+        What stands before the events: the header line, behind an instruction if there is one.
+    separator : str
+        What stands between fields.
     block : int, default=100_000
         About how many events are written at a time; a user is never split.
 
@@ -152,15 +178,44 @@ def write_lines(columns: Sequence[Fields], offsets: np.ndarray, header: str, blo
     pyarrow.ChunkedArray of length n_users, type large_string
         The texts, one chunk a block: to put them together would double the memory.
     """
-    columns = pair_neighbours(columns)
-    # The first user of each block: the one at or behind every multiple of `block` events.
-    starts = np.searchsorted(offsets[:-1], np.arange(0, max(offsets[-1], 1), block))
-    bounds = np.unique(np.concatenate([[0], starts, [len(offsets) - 1]]))
-    chunks = [_write_block(columns, offsets[a : b + 1], header) for a, b in pairwise(bounds)]
+    columns = pair_neighbours(columns, separator)
+    chunks = [_write_block(columns, bounds, header, separator) for bounds in _blocks(offsets, block)]
     return pa.chunked_array(chunks, pa.large_string())
 
 
-def pair_neighbours(columns: Sequence[Fields]) -> list[Fields]:
+def write_compact(
+    columns: Sequence[Fields], offsets: np.ndarray, plan: Sequence[CompactColumn], before: str, block: int = 100_000
+) -> pa.ChunkedArray:
+    """Write each user's events in the compact form.
+
+    Parameters
+    ----------
+    columns : sequence of PlainFields or EncodedFields
+        The fields of the events, in the order of the text.
+    offsets : ndarray of shape (n_users + 1,), dtype int64
+        Where each user's events begin and end.
+    plan : sequence of CompactColumn
+        How each column is written.
+    before : str
+        What stands before the header.
+    block : int, default=100_000
+        About how many events are written at a time; a user is never split.
+
+    Returns
+    -------
+    pyarrow.ChunkedArray of length n_users, type large_string
+        The texts.
+    """
+    chunks = []
+    for bounds in _blocks(offsets, block):
+        start, stop = int(bounds[0]), int(bounds[-1])
+        rows = list(zip(*(column.write(start, stop).to_pylist() for column in columns), strict=True))
+        texts = [before + format_compact(plan, rows[a - start : b - start]) for a, b in pairwise(bounds.tolist())]
+        chunks.append(pa.array(texts, pa.large_string()))
+    return pa.chunked_array(chunks, pa.large_string())
+
+
+def pair_neighbours(columns: Sequence[Fields], separator: str) -> list[Fields]:
     """Merge neighbours that have few distinct fields, so that both are taken and joined at once."""
     merged: list[Fields] = []
     for column in columns:
@@ -170,25 +225,33 @@ def pair_neighbours(columns: Sequence[Fields]) -> list[Fields]:
             and isinstance(column, EncodedFields)
             and len(last.fields) * len(column.fields) <= MAX_PAIRS
         ):
-            merged[-1] = _pair(last, column)
+            merged[-1] = _pair(last, column, separator)
         else:
             merged.append(column)
     return merged
 
 
-def _pair(left: EncodedFields, right: EncodedFields) -> EncodedFields:
+def _pair(left: EncodedFields, right: EncodedFields, separator: str) -> EncodedFields:
     n_left, n_right = len(left.fields), len(right.fields)
     fields = join_strings(
         left.fields.take(pa.array(np.repeat(np.arange(n_left), n_right))),
         right.fields.take(pa.array(np.tile(np.arange(n_right), n_left))),
-        separator=FIELD_SEPARATOR,
+        separator=separator,
     )
     return EncodedFields(fields, left.numbers * np.int32(n_right) + right.numbers)
 
 
-def _write_block(columns: Sequence[Fields], offsets: np.ndarray, header: str) -> pa.Array:
+def _blocks(offsets: np.ndarray, block: int) -> list[np.ndarray]:
+    """Split the users into blocks of about equally many events, each given by the offsets of its users."""
+    # The first user of each block: the one at or behind every multiple of `block` events.
+    starts = np.searchsorted(offsets[:-1], np.arange(0, max(offsets[-1], 1), block))
+    bounds = np.unique(np.concatenate([[0], starts, [len(offsets) - 1]]))
+    return [offsets[a : b + 1] for a, b in pairwise(bounds)]
+
+
+def _write_block(columns: Sequence[Fields], offsets: np.ndarray, header: str, separator: str) -> pa.Array:
     start, stop = int(offsets[0]), int(offsets[-1])
-    lines = join_strings(*(column.write(start, stop) for column in columns), separator=FIELD_SEPARATOR)
+    lines = join_strings(*(column.write(start, stop) for column in columns), separator=separator)
     users = pa.LargeListArray.from_arrays(pa.array(offsets - start), lines)
     bodies = pc.binary_join(users, pa.scalar("\n", pa.large_string()))
     line_break = pc.if_else(pa.array(np.diff(offsets) > 0), "\n", "").cast(pa.large_string())

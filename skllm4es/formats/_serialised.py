@@ -5,55 +5,53 @@ through `parse_events`, so they work on any text in this form, whoever wrote it.
 
 A text is a header line of feature names joined by ``|``, then one line an event, fields joined by ``, ``
 (the paper's form, section 3.1). A field that holds a separator's mark, a quote or a line break is quoted as CSV
-quotes it. A line is never empty: the only field of a one-column event is written ``""`` when it is empty.
+quotes it. A line is never empty: the only field of a one-column event is written ``""`` when it is empty. So a
+blank line can end an instruction, which stands before the header.
+
+Other separators are found by looking: names and fields that hold the mark of any separator are quoted, but in the
+paper's form, whose fields quote its comma alone. The compact form (`_compact`) begins with ``|``.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+from skllm4es.formats._compact import COMPACT_MARK, parse_compact
+from skllm4es.formats._lines import (
+    EventTable,
+    end_of_line,
+    find_outside_quotes,
+    join_line,
+    shorten,
+    split_line,
+    split_lines,
+)
 
 HEADER_SEPARATOR = "|"
 FIELD_SEPARATOR = ", "
+#: What may stand between names, and between fields.
+SEPARATORS = (", ", ",", "; ", ";", " | ", "|", "\t")
 
-#: What makes a field need quotes, as a regular expression that both `re` and Arrow's RE2 understand.
-SPECIAL_IN_FIELD = '[,"\n\r]'
-SPECIAL_IN_HEADER = '[|"\n\r]'
+# Regular expressions that both `re` and Arrow's RE2 understand.
+_ANY_MARK = '[,;|\t"\n\r]|^ | $'
+SPECIAL_IN_NAME = f"{_ANY_MARK}|^$"
 
-_NEEDS_QUOTES = {
-    FIELD_SEPARATOR: re.compile(SPECIAL_IN_FIELD),
-    HEADER_SEPARATOR: re.compile(SPECIAL_IN_HEADER),
-}
+_SEPARATOR = re.compile(r" \| |[,;] ?|[|\t]")
+_BAR = re.compile(r" \| |\|")
+_QUOTED = re.compile(r'"(?:[^"]|"")*"')
 
 
-@dataclass(frozen=True)
-class EventTable:
-    r"""The events of one user, read back from a text.
-
-    Parameters
-    ----------
-    header : list of str
-        The names of the features, in the order of the text.
-    rows : list of list of str
-        One list an event, earliest first, each as long as `header`. Values are the strings of the text; what was
-        missing is the string that the serializer wrote for it, by default the empty one.
-
-    Examples
-    --------
-    >>> from skllm4es.formats import parse_events
-    >>> parse_events("title|rating\nHeat, 5")
-    EventTable(header=['title', 'rating'], rows=[['Heat', '5']])
-    """
-
-    header: list[str]
-    rows: list[list[str]]
+def special_in_field(separator: str = FIELD_SEPARATOR) -> str:
+    """Regular expression of what makes a field need quotes, beside being empty and alone in its line."""
+    return '[,"\n\r]' if separator == FIELD_SEPARATOR else _ANY_MARK
 
 
 def parse_events(text: str) -> EventTable:
     r"""Read a serialised text back into its header and its events.
 
-    The exact inverse of `format_events` and of `EventSerializer.transform`.
+    The exact inverse of `format_events` and of `EventSerializer.transform`, whatever its separators, with an
+    instruction or without, in the paper's form or the compact one.
 
     Parameters
     ----------
@@ -63,7 +61,7 @@ def parse_events(text: str) -> EventTable:
     Returns
     -------
     EventTable
-        The feature names and the events.
+        The feature names and the events. An instruction is left out.
 
     Raises
     ------
@@ -82,14 +80,15 @@ def parse_events(text: str) -> EventTable:
     """
     if not isinstance(text, str):
         raise TypeError(f"parse_events reads one text, a str; got {type(text).__name__}.")
-    end = _end_of_line(text)
-    header = _split_line(text[:end], HEADER_SEPARATOR)
+    text = text[end_of_instruction(text) :]
+    if text.startswith(COMPACT_MARK):
+        return parse_compact(text)
+    end = end_of_line(text)
+    header = split_line(text[:end], _separator_of_header(text[:end]))
     body = text[end + 1 :]
-    lines = _split_lines(body) if body else []
-    if '"' in body:
-        rows = [_split_line(line, FIELD_SEPARATOR) for line in lines]
-    else:
-        rows = [line.split(FIELD_SEPARATOR) for line in lines]
+    lines = split_lines(body) if body else []
+    separator = _separator_of_fields(lines[0]) if lines and len(header) > 1 else FIELD_SEPARATOR
+    rows = [split_line(line, separator) for line in lines]
     for number, row in enumerate(rows, start=1):
         if len(row) != len(header):
             raise ValueError(
@@ -123,80 +122,47 @@ def format_events(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     >>> format_events(["title", "rating"], [["Usual Suspects, The", "5"]])
     'title|rating\n"Usual Suspects, The", 5'
     """
-    lines = [_join_line(header, HEADER_SEPARATOR)]
-    lines += [_join_line(row, FIELD_SEPARATOR) for row in rows]
-    return "\n".join(lines)
+    special = re.compile(special_in_field())
+    return "\n".join([format_header(header), *(join_line(row, FIELD_SEPARATOR, special) for row in rows)])
 
 
-def format_header(names: Sequence[str]) -> str:
-    """Write the header line alone."""
-    return _join_line(names, HEADER_SEPARATOR)
+def format_header(names: Sequence[str], separator: str = HEADER_SEPARATOR) -> str:
+    """Write the header line."""
+    return join_line(names, separator, re.compile(SPECIAL_IN_NAME))
 
 
-def _join_line(fields: Sequence[str], separator: str) -> str:
-    if len(fields) == 1 and not fields[0]:
-        return '""'
-    special = _NEEDS_QUOTES[separator]
-    return separator.join(_quote(field) if special.search(field) else field for field in fields)
+def format_instruction(instruction: str) -> str:
+    """Write the instruction as it stands before the header, and the blank line that ends it.
+
+    Raises
+    ------
+    ValueError
+        If it could not be told from what follows.
+    """
+    if not instruction:
+        return ""
+    text = instruction + "\n\n"
+    if not instruction.strip() or end_of_instruction(text + "|") != len(text):
+        raise ValueError(
+            "instruction must not be blank, hold a blank line, end with a line break or leave a double quote open, "
+            f"because a blank line ends it in the text; got {shorten(instruction)!r}."
+        )
+    return text
 
 
-def _quote(field: str) -> str:
-    return '"' + field.replace('"', '""') + '"'
+def end_of_instruction(text: str) -> int:
+    """Position where the header begins: behind the first blank line outside quotes, 0 if there is none."""
+    blank = find_outside_quotes(text, "\n\n")
+    return 0 if blank == -1 else blank + 2
 
 
-def _end_of_line(text: str, start: int = 0) -> int:
-    """Position of the line break that ends the line beginning at `start`: the first one outside quotes."""
-    end = text.find("\n", start)
-    while end != -1 and text.count('"', start, end) % 2:
-        end = text.find("\n", end + 1)
-    return len(text) if end == -1 else end
+def _separator_of_header(line: str) -> str:
+    bare = _QUOTED.sub('""', line)
+    found = _BAR.search(bare) or _SEPARATOR.search(bare)
+    return found[0] if found else HEADER_SEPARATOR
 
 
-def _split_lines(body: str) -> list[str]:
-    lines = body.split("\n")
-    if '"' not in body:
-        return lines
-    whole: list[str] = []
-    open_line: list[str] = []
-    for line in lines:
-        open_line.append(line)
-        # Quotes are doubled inside a quoted field, so a line is complete when their number is even.
-        if line.count('"') % 2 == (len(open_line) > 1):
-            whole.append("\n".join(open_line))
-            open_line = []
-    if open_line:
-        raise ValueError(f"A quoted field is not closed: {_shorten(open_line[0])!r}. Was the text cut?")
-    return whole
-
-
-def _split_line(line: str, separator: str) -> list[str]:
-    if '"' not in line:
-        return line.split(separator)
-    fields = []
-    position = 0
-    while True:
-        field, position = _read_field(line, position, separator)
-        fields.append(field)
-        if position == len(line):
-            return fields
-        if not line.startswith(separator, position):
-            raise ValueError(f"Text after the closing quote of a field: {_shorten(line[position:])!r}.")
-        position += len(separator)
-
-
-def _read_field(line: str, start: int, separator: str) -> tuple[str, int]:
-    """Read the field that begins at `start`; give it and the position just behind it."""
-    if not line.startswith('"', start):
-        end = line.find(separator, start)
-        end = len(line) if end == -1 else end
-        return line[start:end], end
-    end = line.find('"', start + 1)
-    while end != -1 and line.startswith('"', end + 1):
-        end = line.find('"', end + 2)
-    if end == -1:
-        raise ValueError(f"A quoted field is not closed: {_shorten(line[start:])!r}. Was the text cut?")
-    return line[start + 1 : end].replace('""', '"'), end + 1
-
-
-def _shorten(text: str, length: int = 60) -> str:
-    return text if len(text) <= length else text[: length - 3] + "..."
+def _separator_of_fields(line: str) -> str:
+    bare = _QUOTED.sub('""', line)
+    found = None if FIELD_SEPARATOR in bare else _SEPARATOR.search(bare)
+    return found[0] if found else FIELD_SEPARATOR

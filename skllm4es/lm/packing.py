@@ -16,6 +16,9 @@ import torch
 from torch.nn import functional
 from transformers import AttentionInterface, PreTrainedModel, PreTrainedTokenizerBase
 
+from skllm4es.formats._lines import end_of_line
+from skllm4es.formats._serialised import end_of_instruction
+
 #: Label that the loss leaves out, as transformers has it.
 IGNORED = -100
 
@@ -33,10 +36,13 @@ class Tokenized:
         The tokens.
     lines : list of int
         Where the second, third, ... line begins; empty for texts that fit the window, which need not be split.
+    body : int
+        Where the events begin, behind an instruction and the header line; 0 for texts that fit the window.
     """
 
     ids: list[int]
     lines: list[int]
+    body: int
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> list[Tokenized]:
@@ -63,7 +69,7 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_lengt
         if token is not None
     )
     return [
-        Tokenized(ids or [filler], _line_starts(tokenizer, text) if len(ids) > max_length else [])
+        Tokenized(ids or [filler], *(_line_starts(tokenizer, text) if len(ids) > max_length else ([], 0)))
         for text, ids in zip(texts, encoded, strict=True)
     ]
 
@@ -245,9 +251,13 @@ AttentionInterface.register(PACKED_ATTENTION, attend_within_texts)
 
 
 def _header(tokens: Tokenized, max_length: int) -> list[int]:
-    """Give the tokens to repeat in each window: the first line, unless it fills more than half of the window."""
-    header = tokens.lines[0] if tokens.lines else 0
-    return tokens.ids[:header] if header <= max_length // 2 else []
+    """Give the tokens to repeat in each window: instruction and header line, or the first line, if half of it is left.
+
+    They are none where even the first line fills more than half of the window.
+    """
+    first_line = tokens.lines[0] if tokens.lines else 0
+    length = next((length for length in (tokens.body, first_line) if length <= max_length // 2), 0)
+    return tokens.ids[:length]
 
 
 def _last_line_start(lines: Sequence[int], after: int, limit: int) -> int:
@@ -256,11 +266,12 @@ def _last_line_start(lines: Sequence[int], after: int, limit: int) -> int:
     return lines[at] if at >= 0 and lines[at] > after else limit
 
 
-def _line_starts(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Find the tokens with which the second, third, ... line of a text begin."""
+def _line_starts(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int], int]:
+    """Find the tokens with which the second, third, ... line of a text begin, and the one with which its events do."""
     offsets = tokenizer(text, add_special_tokens=True, return_offsets_mapping=True, verbose=False)["offset_mapping"]
     # Special tokens at the end have the offset 0; the search below needs rising ones.
     starts = np.maximum.accumulate([start for start, _ in offsets])
     breaks = np.array([position + 1 for position, character in enumerate(text) if character == "\n"], dtype=np.int64)
     found = np.unique(np.searchsorted(starts, breaks))
-    return found[found < len(starts)].tolist()
+    body = np.searchsorted(starts, end_of_line(text, end_of_instruction(text)) + 1)
+    return found[found < len(starts)].tolist(), int(body) if body < len(starts) else 0

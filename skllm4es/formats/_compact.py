@@ -1,0 +1,296 @@
+r"""The compact form: the same events in half the tokens and less.
+
+The first of the future directions that the LLM4ES paper names. A text looks like this::
+
+    |currency type day+ amount store~
+    EUR POS "2024-03-01" 12.5 Grocery Stores, Supermarkets
+      3 8.99 Grocery
+     ATM  60 Cash Machines
+
+- The header begins with ``|``. Each name is followed by the separator that follows the column's fields in every line:
+  a space where the fields are single words, ``|`` where they are texts.
+- **An empty field repeats the line above.** The last field of a line is always written, so no line is empty.
+- In a column marked ``+``, a number is the distance from the line above: seconds between times, days between dates, the
+  difference of whole numbers.
+- In a column marked ``~``, a value is written in full when it first appears, later by its first words: as few as no
+  earlier value of the text has taken.
+- **What is quoted stands for itself**: a value that would be read as another, the empty one, one with a separator.
+
+So a text needs nothing but itself to be read back.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from functools import lru_cache
+from itertools import pairwise
+from operator import itemgetter
+from typing import Literal
+
+from skllm4es.formats._lines import EventTable, end_of_line, quote, read_field, shorten, skip, split_lines
+
+COMPACT_MARK = "|"
+
+_WORD, _TEXT = " ", "|"
+_SPECIAL = {_WORD: re.compile('[ "\n\r]'), _TEXT: re.compile('[|"\n\r]')}
+_SPECIAL_IN_NAME = re.compile('[ |"\n\r]|[+~]$|^$')
+_NAME = re.compile(r'("(?:[^"]|"")*"|[^ |"\n\r]+?)([+~]?)([ |]|$)')
+
+_WHOLE_NUMBER = re.compile("0|-?[1-9][0-9]{0,17}")
+_DATE = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_TIME = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}")
+_SECOND = timedelta(seconds=1)
+
+
+@dataclass(frozen=True)
+class CompactColumn:
+    """How the compact form writes one column.
+
+    Parameters
+    ----------
+    name : str
+        Its name in the header.
+    words : bool
+        Whether its fields are single words, which a space ends, or texts.
+    code : {"", "+", "~"}, default=""
+        As they are, as distances from the event before, or by their first words.
+    """
+
+    name: str
+    words: bool
+    code: Literal["", "+", "~"] = ""
+
+    @property
+    def separator(self) -> str:
+        """What follows each of its fields that does not end a line."""
+        return _WORD if self.words else _TEXT
+
+
+def format_compact(columns: Sequence[CompactColumn], rows: Iterable[Sequence[str]]) -> str:
+    """Write one user's events in the compact form.
+
+    Parameters
+    ----------
+    columns : sequence of CompactColumn
+        The columns, in the order of the text.
+    rows : iterable of sequence of str
+        The events, earliest first, one string a column.
+
+    Returns
+    -------
+    str
+        The text.
+    """
+    lines = [_format_header(columns)]
+    short_forms = [ShortForms() for _ in columns]
+    last = len(columns) - 1
+    above: Sequence[str] | None = None
+    for row in rows:
+        line = ""
+        for i, (column, value) in enumerate(zip(columns, row, strict=True)):
+            if above is None or i == last or value != above[i]:
+                line += _encode(value, above[i] if above else None, column, short_forms[i])
+            if i < last:
+                line += column.separator
+        lines.append(line)
+        above = row
+    return "\n".join(lines)
+
+
+def parse_compact(text: str) -> EventTable:
+    """Read a text in the compact form: the exact inverse of `format_compact`.
+
+    Parameters
+    ----------
+    text : str
+        The text.
+
+    Returns
+    -------
+    EventTable
+        The names, and the events in full.
+
+    Raises
+    ------
+    ValueError
+        If the text is not in this form.
+    """
+    end = end_of_line(text)
+    columns = _parse_header(text[len(COMPACT_MARK) : end])
+    short_forms = [ShortForms() for _ in columns]
+    rows: list[list[str]] = []
+    for line in split_lines(text[end + 1 :]) if end < len(text) else []:
+        try:
+            rows.append(_parse_line(line, columns, rows[-1] if rows else None, short_forms))
+        except (ValueError, OverflowError) as error:
+            raise ValueError(
+                f"Event {len(rows) + 1} of the text, {shorten(line)!r}, is not in the compact form: {error}"
+            ) from error
+    return EventTable([column.name for column in columns], rows)
+
+
+def plan_columns(
+    texts: Mapping[str, Sequence[str]], offsets: Sequence[int], points: Collection[str]
+) -> list[CompactColumn]:
+    """Choose how the compact form writes columns, and in which order.
+
+    Columns of single words come first, those that repeat the line above most often at the head; the others follow in
+    their own order. Texts most of whose values the same user had before are shortened.
+
+    Parameters
+    ----------
+    texts : mapping of str to sequence of str, length n_events
+        The values of each column as strings.
+    offsets : sequence of int, length n_users + 1
+        Where each user's events begin and end.
+    points : collection of str
+        The columns whose values are points in time, or whole numbers that grow with it.
+
+    Returns
+    -------
+    list of CompactColumn
+        The columns, in the order of the text.
+    """
+    words: list[tuple[int, CompactColumn]] = []
+    others = []
+    users = [user for user, (a, b) in enumerate(pairwise(offsets)) for _ in range(a, b)]
+    for name, values in texts.items():
+        mentions = list(zip(users, values, strict=True))
+        if name in points:
+            column = CompactColumn(name, words=True, code="+")
+        elif any(map(_SPECIAL[_WORD].search, values)):
+            column = CompactColumn(name, words=False, code="~" if 2 * len(set(mentions)) < len(mentions) else "")
+        else:
+            column = CompactColumn(name, words=True)
+        if column.words:
+            words.append((sum(above != value for above, value in pairwise(mentions)), column))
+        else:
+            others.append(column)
+    return [column for _, column in sorted(words, key=itemgetter(0))] + others
+
+
+@dataclass
+class ShortForms:
+    """The short forms that the values of one column have taken in one text so far."""
+
+    of: dict[str, str] = field(default_factory=dict)
+    value: dict[str, str] = field(default_factory=dict)
+
+    def learn(self, value: str) -> None:
+        """Give a new value its short form: its fewest first words that no earlier value has taken, else itself."""
+        if value in self.of:
+            return
+        words = value.split(" ")
+        for n_words in range(1, len(words) + 1):
+            short = " ".join(words[:n_words]).rstrip(",;:")
+            if short and short not in self.value and not _SPECIAL[_TEXT].search(short):
+                self.value[short], self.of[value] = value, short
+                return
+        self.of[value] = value
+
+
+def _encode(value: str, above: str | None, column: CompactColumn, short_forms: ShortForms) -> str:
+    if column.code == "+":
+        distance = None if above is None else _distance(above, value)
+        return quote(value) if distance is None else str(distance)
+    written, literal = value, not value
+    if column.code == "~":
+        written = short_forms.of.get(value, value)
+        literal |= short_forms.value.get(written, written) != value  # It would be read as another's short form.
+        short_forms.learn(value)
+    return quote(value) if literal or _SPECIAL[column.separator].search(written) else written
+
+
+def _decode(written: str, above: str | None, column: CompactColumn, short_forms: ShortForms) -> str:
+    if not written:
+        if above is None:
+            raise ValueError(f"its field {column.name!r} is empty, which repeats the line above, and there is none.")
+        return above
+    if column.code == "+":
+        return _move(above, written)
+    if column.code == "~":
+        value = short_forms.value.get(written, written)
+        short_forms.learn(value)
+        return value
+    return written
+
+
+def _parse_line(
+    line: str, columns: Sequence[CompactColumn], above: list[str] | None, short_forms: Sequence[ShortForms]
+) -> list[str]:
+    row = []
+    position = 0
+    last = len(columns) - 1
+    for i, column in enumerate(columns):
+        start = position
+        value, position = read_field(line, start, column.separator if i < last else "\n")
+        if not line.startswith('"', start):
+            value = _decode(value, above[i] if above else None, column, short_forms[i])
+        elif column.code == "~":
+            short_forms[i].learn(value)
+        if i < last and position == len(line):
+            raise ValueError(f"it ends before the field {columns[i + 1].name!r}.")
+        if i < last:
+            position = skip(line, position, column.separator)
+        elif position < len(line):
+            raise ValueError(f"text after the closing quote of a field: {shorten(line[position:])!r}.")
+        row.append(value)
+    return row
+
+
+def _format_header(columns: Sequence[CompactColumn]) -> str:
+    names = [quote(c.name) if _SPECIAL_IN_NAME.search(c.name) else c.name for c in columns]
+    parts = [name + column.code + column.separator for name, column in zip(names, columns, strict=True)]
+    return COMPACT_MARK + "".join(parts)[:-1]
+
+
+def _parse_header(header: str) -> list[CompactColumn]:
+    columns: list[CompactColumn] = []
+    position = 0
+    while position < len(header) or not columns:
+        found = _NAME.match(header, position)
+        if not found:
+            raise ValueError(
+                f"The header of a text in the compact form is broken at {shorten(header[position:])!r}. Was it cut?"
+            )
+        name, code, separator = found.groups()
+        name = name[1:-1].replace('""', '"') if name.startswith('"') else name
+        columns.append(CompactColumn(name, separator == _WORD, code))  # type: ignore[arg-type]
+        position = found.end()
+    return columns
+
+
+def _distance(above: str, value: str) -> int | None:
+    first, second = _read_point(above), _read_point(value)
+    return None if first is None or second is None or first[0] != second[0] else second[1] - first[1]
+
+
+def _move(above: str | None, distance: str) -> str:
+    point = None if above is None else _read_point(above)
+    if point is None:
+        raise ValueError(f"the distance {distance!r} follows {above!r}, which is no whole number, date or time.")
+    kind, position = point
+    position += int(distance)
+    if kind == "number":
+        return str(position)
+    if kind == "date":
+        return date.fromordinal(position).isoformat()
+    return str(datetime.min + position * _SECOND)
+
+
+@lru_cache(maxsize=4096)
+def _read_point(text: str) -> tuple[str, int] | None:
+    """Read what is written as `_move` writes it; None for anything else."""
+    if _WHOLE_NUMBER.fullmatch(text):
+        return "number", int(text)
+    try:
+        if _TIME.fullmatch(text) and str(time := datetime.fromisoformat(text)) == text:  # "24:00:00" is read too.
+            return "time", (time - datetime.min) // _SECOND
+        if _DATE.fullmatch(text):
+            return "date", date.fromisoformat(text).toordinal()
+    except ValueError:
+        pass  # Like a date, but none: the 31st of February.
+    return None

@@ -1,0 +1,217 @@
+"""Ways of writing numbers and times on request: the `formats` of `EventSerializer`.
+
+A style is asked for by a string, in words or in Python's own languages for numbers and times, and says two things:
+whether another column is derived first (a count of days, a distance from the event before), and how values are written.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from skllm4es.formats._values import WriteValues, combine, duration_seconds, format_values, is_time, value_kind
+
+Derive = Callable[[pa.ChunkedArray, npt.NDArray[np.int64]], pa.ChunkedArray]
+
+_PREVIOUS = "previous event"
+_COUNT = re.compile(r"(days|hours|minutes|seconds) since (.+)")
+_DIGITS = re.compile(r"([1-9]|1[0-5]) significant digits?")
+_DIRECTIVE = re.compile(r"%(.?)")
+_DIRECTIVES = set("aAbBcCdDeFgGhHIjmMnprRStTuUVwWxXyYzZ%")
+_SECONDS = {"days": 86_400, "hours": 3_600, "minutes": 60, "seconds": 1}
+_STEPS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+
+_FOR_NUMBERS = "a format of Python such as '.2f', 'N significant digits' with N from 1 to 15"
+_FOR_TIMES = (
+    "a pattern of strftime such as '%a %H', 'UNIT since 2020-01-01' with any date or time, "
+    "'UNIT since previous event', where UNIT is days, hours, minutes or seconds"
+)
+
+
+@dataclass(frozen=True)
+class Style:
+    """How the values of a column are written.
+
+    Parameters
+    ----------
+    write : callable
+        Writes values as strings.
+    derive : callable, default=None
+        Gives the column to write from the column of the events and the offsets of the users.
+    counts : bool, default=False
+        Whether times are written as whole numbers that grow with them.
+    """
+
+    write: WriteValues
+    derive: Derive | None = None
+    counts: bool = False
+
+
+def read_style(spec: object, type_: pa.DataType) -> Style:
+    """Read the format of a column.
+
+    Parameters
+    ----------
+    spec : str
+        The format as the user wrote it.
+    type_ : pyarrow.DataType
+        The type of the column.
+
+    Returns
+    -------
+    Style
+        How to write it.
+
+    Raises
+    ------
+    ValueError
+        If the format is unknown, or not for values of this type.
+    """
+    kind = value_kind(type_)
+    style: Style | None = None
+    known = ""
+    if isinstance(spec, str):
+        if kind in ("numbers", "durations"):
+            style, known = _number_style(spec, type_), f"{_FOR_NUMBERS} and 'since {_PREVIOUS}'"
+        elif is_time(kind):
+            style, known = _time_style(spec), _FOR_TIMES
+    if style is None:
+        reason = f"for {kind} there are: {known}" if known else f"{kind} have no formats; labels can replace them"
+        raise ValueError(f"{spec!r} is no format for {kind} ({type_}): {reason}")
+    return style
+
+
+def seconds_since_1970(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """Give numbers as floats, times and dates as seconds since 1970, durations as seconds; and which are missing."""
+    if pa.types.is_date(column.type):
+        column = column.cast(pa.timestamp("s"))
+    if pa.types.is_timestamp(column.type):
+        steps = _STEPS[column.type.unit]
+        column = pc.divide(column.cast(pa.int64()).cast(pa.float64(), safe=False), float(steps))
+    if pa.types.is_duration(column.type):
+        column = duration_seconds(column)
+    numbers = pc.fill_null(column.cast(pa.float64(), safe=False), np.nan).to_numpy()
+    return numbers.copy(), np.isnan(numbers)
+
+
+def _number_style(spec: str, type_: pa.DataType) -> Style | None:
+    if spec == f"since {_PREVIOUS}":
+        return Style(format_values, _since_previous)
+    if digits := _DIGITS.fullmatch(spec):
+        return Style(partial(_write_each, write=partial(_round_to_digits, n_digits=int(digits[1]))))
+    whole = pa.types.is_integer(type_)
+    example = 1 if whole else Decimal(1) if pa.types.is_decimal(type_) else 1.0
+    try:
+        format(example, spec)
+    except ValueError:
+        return None
+    return Style(partial(_write_each, write=lambda value: format(value, spec))) if spec else None
+
+
+def _time_style(spec: str) -> Style | None:
+    if "%" in spec:
+        known = set(_DIRECTIVE.findall(spec)) <= _DIRECTIVES
+        return Style(partial(_write_times, pattern=spec)) if known else None
+    count = _COUNT.fullmatch(spec)
+    if not count:
+        return None
+    seconds = _SECONDS[count[1]]
+    if count[2] == _PREVIOUS:
+        return Style(format_values, partial(_since_previous, seconds=seconds))
+    try:
+        origin = np.datetime64(count[2], "s")
+    except ValueError:
+        return None
+    if np.isnat(origin):
+        return None
+    return Style(
+        format_values, partial(_since_origin, seconds=seconds, origin=int(origin.astype(np.int64))), counts=True
+    )
+
+
+def _write_each(values: pa.ChunkedArray | pa.Array, write: Callable[[object], str]) -> pa.Array:
+    if pa.types.is_duration(values.type):
+        values = duration_seconds(values)
+    return pa.array(
+        [None if value is None or value != value else write(value) for value in values.to_pylist()], pa.large_string()
+    )
+
+
+def _round_to_digits(value: float, n_digits: int) -> str:
+    return np.format_float_positional(float(value), precision=n_digits, unique=False, fractional=False, trim="-")
+
+
+def _write_times(values: pa.ChunkedArray | pa.Array, pattern: str) -> pa.Array:
+    if pa.types.is_timestamp(values.type):
+        if "%z" in pattern or "%Z" in pattern:
+            values = _floor_seconds(values)
+        else:
+            local = values if values.type.tz is None else pc.local_timestamp(values)
+            # As coarse as the pattern, so that values repeat; and never finer than `%S`, which would show a fraction.
+            values = pc.floor_temporal(local, unit=_finest_unit(pattern)).cast(pa.timestamp("s"))
+    encoded = combine(values).dictionary_encode()
+    texts = pc.strftime(encoded.dictionary, format=pattern).cast(pa.large_string())
+    return texts.take(encoded.indices)
+
+
+def _floor_seconds(times: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
+    # In UTC: where clocks are set back, a local time stands for two, which Arrow refuses to round.
+    zone = times.type.tz
+    utc = times.cast(pa.timestamp(times.type.unit, "UTC" if zone else None))
+    return pc.floor_temporal(utc, unit="second").cast(pa.timestamp("s", zone))
+
+
+def _finest_unit(pattern: str) -> str:
+    directives = set(_DIRECTIVE.findall(pattern))
+    if directives & set("ScrTX"):
+        return "second"
+    if directives & set("MR"):
+        return "minute"
+    return "hour" if directives & set("HIp") else "day"
+
+
+def _since_origin(
+    column: pa.ChunkedArray, offsets: npt.NDArray[np.int64], *, seconds: int, origin: int
+) -> pa.ChunkedArray:
+    steps, missing, per_second = _steps(column, local=True)
+    return _whole_numbers((steps - origin * per_second) // (seconds * per_second), missing)
+
+
+def _since_previous(
+    column: pa.ChunkedArray, offsets: npt.NDArray[np.int64], *, seconds: int | None = None
+) -> pa.ChunkedArray:
+    firsts = np.zeros(len(column), dtype=bool)
+    firsts[offsets[:-1][offsets[:-1] < offsets[1:]]] = True
+    if seconds is None:
+        if pa.types.is_duration(column.type):
+            column = duration_seconds(column)
+        values = combine(column.cast(pa.int64()) if pa.types.is_integer(column.type) else column)
+        before = pa.concat_arrays([pa.nulls(min(1, len(values)), values.type), values[:-1]])
+        distances = pc.subtract_checked(values, before)
+        return pa.chunked_array([pc.if_else(pa.array(firsts), pa.scalar(None, distances.type), distances)])
+    steps, missing, per_second = _steps(column, local=False)
+    distances = np.diff(steps, prepend=steps[:1]) // (seconds * per_second)
+    missing_before = np.append(False, missing[:-1])[: len(missing)]
+    return _whole_numbers(distances, missing | missing_before | firsts)
+
+
+def _steps(column: pa.ChunkedArray, *, local: bool) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_], int]:
+    """Give times as whole numbers, 0 where they are missing; which are; and how many make a second."""
+    if pa.types.is_date(column.type):
+        column = column.cast(pa.timestamp("s"))
+    if local and column.type.tz is not None:
+        column = pc.local_timestamp(column)
+    steps = pc.fill_null(column.cast(pa.int64()), 0).to_numpy()
+    return steps, column.is_null().to_numpy(), _STEPS[column.type.unit]
+
+
+def _whole_numbers(values: npt.NDArray[np.int64], missing: npt.NDArray[np.bool_]) -> pa.ChunkedArray:
+    return pa.chunked_array([pa.array(values, pa.int64(), mask=missing)])
