@@ -39,7 +39,7 @@ def events(draw):
 def test_round_trip_over_any_text(case):
     columns, rows = case
     expected = EventTable([column.name for column in columns], [list(row) for row in rows])
-    assert parse_events(format_compact(columns, rows)) == expected
+    assert parse_events(format_compact(columns, list(zip(*rows, strict=True)) or [()] * len(columns))) == expected
 
 
 def test_the_form_is_as_documented():
@@ -61,12 +61,12 @@ def test_the_form_is_as_documented():
         "  3 8.99 Grocery\n"
         " ATM  60 Cash Machines"
     )
-    assert format_compact(columns, rows) == text
+    assert format_compact(columns, list(zip(*rows, strict=True))) == text
 
 
 def test_a_value_that_is_anothers_short_form_is_quoted():
-    rows = [("Grocery Stores",), ("Grocery",), ("Grocery Stores",), ("Grocery",)]
-    assert format_compact([STORE], rows) == '|store~\nGrocery Stores\n"Grocery"\nGrocery\n"Grocery"'
+    stores = ["Grocery Stores", "Grocery", "Grocery Stores", "Grocery"]
+    assert format_compact([STORE], [stores]) == '|store~\nGrocery Stores\n"Grocery"\nGrocery\n"Grocery"'
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_a_value_that_is_anothers_short_form_is_quoted():
     ],
 )
 def test_points_in_time_are_distances_where_they_can_be(first, second, written):
-    assert format_compact([DAY], [(first,), (second,)]).split("\n")[2] == written
+    assert format_compact([DAY], [[first, second]]).split("\n")[2] == written
 
 
 @pytest.mark.parametrize(

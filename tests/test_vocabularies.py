@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from skllm4es.vocabularies import load_mcc_names
+from skllm4es.vocabularies import load_currency_names, load_mcc_names
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +86,20 @@ def test_each_call_gives_a_series_of_its_own(names):
     changed = load_mcc_names()
     changed[5411] = "Groceries"
     assert load_mcc_names()[5411] == names[5411]
+
+
+@pytest.mark.parametrize(
+    ("code", "name"),
+    [(8, "Lek"), (643, "Russian Ruble"), (810, "Russian Ruble (before 1998)"), (840, "US Dollar"), (978, "Euro")],
+)
+def test_currencies_have_their_names(code, name):
+    assert load_currency_names()[code] == name
+
+
+def test_the_currencies_are_complete_and_clean():
+    names = load_currency_names()
+    assert len(names) == 179
+    assert names.index.is_unique
+    assert names.index.is_monotonic_increasing
+    assert names.index.name == "currency"
+    assert names.map(lambda name: isinstance(name, str) and name == name.strip() != "").all()

@@ -22,11 +22,10 @@ So a text needs nothing but itself to be read back.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
-from functools import lru_cache
-from itertools import pairwise
+from datetime import date, datetime, time
+from itertools import pairwise, repeat
 from operator import itemgetter
 from typing import Literal
 
@@ -41,8 +40,10 @@ _NAME = re.compile(r'("(?:[^"]|"")*"|[^ |"\n\r]+?)([+~]?)([ |]|$)')
 
 _WHOLE_NUMBER = re.compile("0|-?[1-9][0-9]{0,17}")
 _DATE = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
-_TIME = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}")
-_SECOND = timedelta(seconds=1)
+_TIME = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2} ([01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}")
+_DAY = 24 * 3600
+
+Point = tuple[str, int]
 
 
 @dataclass(frozen=True)
@@ -69,35 +70,33 @@ class CompactColumn:
         return _WORD if self.words else _TEXT
 
 
-def format_compact(columns: Sequence[CompactColumn], rows: Iterable[Sequence[str]]) -> str:
+def format_compact(columns: Sequence[CompactColumn], values: Sequence[Sequence[str]]) -> str:
     """Write one user's events in the compact form.
 
     Parameters
     ----------
     columns : sequence of CompactColumn
         The columns, in the order of the text.
-    rows : iterable of sequence of str
-        The events, earliest first, one string a column.
+    values : sequence of sequence of str
+        The values of each column, one an event, earliest first.
 
     Returns
     -------
     str
         The text.
     """
-    lines = [_format_header(columns)]
-    short_forms = [ShortForms() for _ in columns]
     last = len(columns) - 1
-    above: Sequence[str] | None = None
-    for row in rows:
-        line = ""
-        for i, (column, value) in enumerate(zip(columns, row, strict=True)):
-            if above is None or i == last or value != above[i]:
-                line += _encode(value, above[i] if above else None, column, short_forms[i])
-            if i < last:
-                line += column.separator
-        lines.append(line)
-        above = row
-    return "\n".join(lines)
+    parts: list[Iterable[str]] = []
+    for i, (column, texts) in enumerate(zip(columns, values, strict=True)):
+        fields = _encode(column, texts)
+        if i < last:
+            fields[1:] = [
+                "" if text == above else field for field, (above, text) in zip(fields[1:], pairwise(texts), strict=True)
+            ]
+            parts += [fields, repeat(column.separator)]
+        else:
+            parts.append(fields)
+    return "\n".join([_format_header(columns), *map("".join, zip(*parts, strict=False))])
 
 
 def parse_compact(text: str) -> EventTable:
@@ -192,16 +191,27 @@ class ShortForms:
         self.of[value] = value
 
 
-def _encode(value: str, above: str | None, column: CompactColumn, short_forms: ShortForms) -> str:
+def _encode(column: CompactColumn, values: Sequence[str]) -> list[str]:
+    """Write the fields of a column, each in full, whatever the line above holds."""
     if column.code == "+":
-        distance = None if above is None else _distance(above, value)
-        return quote(value) if distance is None else str(distance)
-    written, literal = value, not value
+        points = [_read_point(value) for value in values]
+        distances = map(_distance, [None, *points], points)
+        return [quote(v) if distance is None else str(distance) for v, distance in zip(values, distances, strict=False)]
+    literal = _SPECIAL[column.separator].search
     if column.code == "~":
-        written = short_forms.of.get(value, value)
-        literal |= short_forms.value.get(written, written) != value  # It would be read as another's short form.
-        short_forms.learn(value)
-    return quote(value) if literal or _SPECIAL[column.separator].search(written) else written
+        short_forms = ShortForms()
+        return [_shorten(value, short_forms, literal) for value in values]
+    if "" in values or literal("".join(values)):
+        return [quote(value) if not value or literal(value) else value for value in values]
+    return list(values)
+
+
+def _shorten(value: str, short_forms: ShortForms, literal: Callable[[str], object]) -> str:
+    written = short_forms.of.get(value, value)
+    meaning = short_forms.value.get(written, written)
+    short_forms.learn(value)
+    # What would be read as the short form of another value is quoted too.
+    return quote(value) if not value or meaning != value or literal(written) else written
 
 
 def _decode(written: str, above: str | None, column: CompactColumn, short_forms: ShortForms) -> str:
@@ -263,9 +273,10 @@ def _parse_header(header: str) -> list[CompactColumn]:
     return columns
 
 
-def _distance(above: str, value: str) -> int | None:
-    first, second = _read_point(above), _read_point(value)
-    return None if first is None or second is None or first[0] != second[0] else second[1] - first[1]
+def _distance(above: Point | None, point: Point | None) -> int | None:
+    if above is None or point is None or above[0] != point[0]:
+        return None
+    return point[1] - above[1]
 
 
 def _move(above: str | None, distance: str) -> str:
@@ -278,19 +289,18 @@ def _move(above: str | None, distance: str) -> str:
         return str(position)
     if kind == "date":
         return date.fromordinal(position).isoformat()
-    return str(datetime.min + position * _SECOND)
+    days, seconds = divmod(position, _DAY)
+    return str(datetime.combine(date.fromordinal(days), time(seconds // 3600, seconds // 60 % 60, seconds % 60)))
 
 
-@lru_cache(maxsize=4096)
-def _read_point(text: str) -> tuple[str, int] | None:
+def _read_point(text: str) -> Point | None:
     """Read what is written as `_move` writes it; None for anything else."""
-    if _WHOLE_NUMBER.fullmatch(text):
-        return "number", int(text)
     try:
-        if _TIME.fullmatch(text) and str(time := datetime.fromisoformat(text)) == text:  # "24:00:00" is read too.
-            return "time", (time - datetime.min) // _SECOND
+        if _TIME.fullmatch(text):
+            point = datetime.fromisoformat(text)
+            return "time", point.toordinal() * _DAY + point.hour * 3600 + point.minute * 60 + point.second
         if _DATE.fullmatch(text):
             return "date", date.fromisoformat(text).toordinal()
     except ValueError:
-        pass  # Like a date, but none: the 31st of February.
-    return None
+        return None  # Like a date, but none: the 31st of February.
+    return ("number", int(text)) if _WHOLE_NUMBER.fullmatch(text) else None

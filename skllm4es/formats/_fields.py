@@ -209,8 +209,11 @@ def write_compact(
     chunks = []
     for bounds in _blocks(offsets, block):
         start, stop = int(bounds[0]), int(bounds[-1])
-        rows = list(zip(*(column.write(start, stop).to_pylist() for column in columns), strict=True))
-        texts = [before + format_compact(plan, rows[a - start : b - start]) for a, b in pairwise(bounds.tolist())]
+        values = [column.write(start, stop).to_pylist() for column in columns]
+        texts = [
+            before + format_compact(plan, [column[a - start : b - start] for column in values])
+            for a, b in pairwise(bounds.tolist())
+        ]
         chunks.append(pa.array(texts, pa.large_string()))
     return pa.chunked_array(chunks, pa.large_string())
 

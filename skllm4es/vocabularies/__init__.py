@@ -5,6 +5,7 @@ tables here are what ``EventSerializer(labels={"mcc": load_mcc_names()})`` repla
 reads its own data files and depends on nothing else in the package.
 """
 
+from skllm4es.vocabularies._currencies import load_currency_names
 from skllm4es.vocabularies._mcc import load_mcc_names
 
-__all__ = ["load_mcc_names"]
+__all__ = ["load_currency_names", "load_mcc_names"]

@@ -1,8 +1,8 @@
 """Merchant category codes, which card transactions carry: from ``data/mcc.csv`` to a Series."""
 
-from importlib import resources
-
 import pandas as pd
+
+from skllm4es.vocabularies._tables import read_table
 
 
 def load_mcc_names() -> pd.Series:
@@ -61,6 +61,4 @@ def load_mcc_names() -> pd.Series:
     >>> as_text["0742"]
     'Veterinary Services'
     """
-    with resources.files("skllm4es.vocabularies").joinpath("data/mcc.csv").open(encoding="utf-8") as file:
-        table = pd.read_csv(file, comment="#", dtype={"code": "int64", "description": "str"})
-    return table.rename(columns={"code": "mcc"}).set_index("mcc")["description"]
+    return read_table("mcc.csv", index="mcc")
