@@ -11,7 +11,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), 
 
 @pytest.mark.slow
 def test_code_runs_copied_and_pasted():
-    assert len(BLOCKS) == 2
+    assert len(BLOCKS) == 3
     names = {}
     exec("\n".join(BLOCKS), names)
     assert names["search"].best_params_["embed__pooling_depth"] in (1, 4)
