@@ -270,12 +270,12 @@ def flatten_events(X: Any, events: str | Sequence[str] = "events") -> FlatEvents
     _check_frame(X, names)
     lists = {name: _read_lists(X[name], name) for name in names}
     lengths = {name: pc.fill_null(pc.list_value_length(column), 0).to_numpy() for name, column in lists.items()}
-    _check_equal_lengths(lengths, row_labels(X))
+    _check_equal_lengths(lengths, X)
     if isinstance(events, str):
         columns = _fields_of_structs(lists[events], events)
     else:
         columns = {name: pc.list_flatten(column) for name, column in lists.items()}
-    columns = {name: _unify_dictionaries(_plain_strings(column)) for name, column in columns.items()}
+    columns = {name: _unify_dictionaries(_regular(column)) for name, column in columns.items()}
     return FlatEvents(columns, _offsets_of(lengths[names[0]]))
 
 
@@ -298,7 +298,7 @@ def _check_frame(X: Any, names: Sequence[str]) -> None:
         )
 
 
-def _check_equal_lengths(lengths: dict[str, npt.NDArray[Any]], labels: Any) -> None:
+def _check_equal_lengths(lengths: dict[str, npt.NDArray[Any]], X: Any) -> None:
     table = np.stack(list(lengths.values()))
     unequal = np.flatnonzero((table != table[0]).any(axis=0))
     if len(unequal):
@@ -306,19 +306,19 @@ def _check_equal_lengths(lengths: dict[str, npt.NDArray[Any]], labels: Any) -> N
         seen = ", ".join(f"{name!r} {length}" for name, length in zip(lengths, table[:, first], strict=True))
         raise ValueError(
             f"The columns of events must hold equally many values for a user; they do not for {len(unequal)} of "
-            f"{table.shape[1]} users, first in row {labels[first]!r}, where the numbers of values are: {seen}."
+            f"{table.shape[1]} users, first in row {row_label(X, first)!r}, where the numbers of values are: {seen}."
         )
 
 
-def row_labels(X: Any) -> Any:
-    """Names of the rows of a dataframe or series, for messages: the index of pandas, or positions."""
-    return X.index if isinstance(X, pd.DataFrame | pd.Series) else range(len(X))
+def row_label(X: Any, position: int) -> Any:
+    """Name a row of a dataframe or series for a message: by the index of pandas, or by its position."""
+    return X.index[[position]].tolist()[0] if isinstance(X, pd.DataFrame | pd.Series) else int(position)
 
 
 def _read_lists(column: Any, name: str) -> pa.ChunkedArray:
     """Read a column of a dataframe, of whatever kind, as Arrow lists."""
     if str(column.dtype).lower() == "object":  # Of pandas or of polars.
-        array = _lists_of_objects(column.to_list(), name, row_labels(column))
+        array = _lists_of_objects(column, name)
     elif isinstance(column, pd.Series):
         array = pa.array(column.array)  # Arrow and nested-pandas arrays both give what they hold.
     else:
@@ -352,23 +352,23 @@ def _fields_of_structs(lists: pa.ChunkedArray, name: str) -> dict[str, pa.Chunke
     return {field.name: pa.chunked_array([chunk[i] for chunk in chunks], field.type) for i, field in enumerate(fields)}
 
 
-def _lists_of_objects(cells: list[Any], name: str, labels: Any) -> pa.Array:
-    cells = [None if _is_missing(cell) else cell for cell in cells]
+def _lists_of_objects(column: Any, name: str) -> pa.Array:
+    cells = [None if _is_missing(cell) else cell for cell in column.to_list()]
     strange = [i for i, cell in enumerate(cells) if not (cell is None or _is_frame(cell) or _is_sequence(cell))]
     if strange:
-        first = cells[strange[0]]
+        first, row = cells[strange[0]], row_label(column, strange[0])
         raise _not_events(
             name,
-            f"{len(strange)} of its cells are neither lists nor dataframes, first in row {labels[strange[0]]!r}, "
-            f"which holds {first!r:.60} ({type(first).__name__})",
+            f"{len(strange)} of its cells are neither lists nor dataframes, first in row {row!r}, which "
+            f"holds {first!r:.60} ({type(first).__name__})",
         )
     try:
         return _convert_objects(cells)
     except (TypeError, pa.ArrowException) as error:
-        row = bisect.bisect_left(range(len(cells)), True, key=lambda i: not _is_convertible(cells[: i + 1]))
+        found = bisect.bisect_left(range(len(cells)), True, key=lambda i: not _is_convertible(cells[: i + 1]))
         raise TypeError(
-            f"The cells of the column {name!r} cannot be held together: before row {labels[row]!r} they can, "
-            f"with it: {error}"
+            f"The cells of the column {name!r} cannot be held together: before row {row_label(column, found)!r} they "
+            f"can, with it: {error}"
         ) from error
 
 
@@ -562,8 +562,10 @@ def _widen_strings(array: pa.Array) -> pa.Array:
     return array.cast(pa.large_string()) if is_string(array.type) else array
 
 
-def _plain_strings(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    # Arrow cannot take rows of string views.
+def _regular(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Decode dictionaries of anything but strings, and string views, of which Arrow cannot take rows."""
+    if pa.types.is_dictionary(column.type) and not is_string(column.type.value_type):
+        return column.cast(column.type.value_type)
     return column.cast(pa.large_string()) if pa.types.is_string_view(column.type) else column
 
 

@@ -17,7 +17,7 @@ from sklearn.base import BaseEstimator, _fit_context, clone
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skllm4es._events import FlatEvents, flatten_events, row_labels
+from skllm4es._events import FlatEvents, flatten_events, row_label
 from skllm4es._texts import TEXT, TextTransformerMixin
 from skllm4es.formats._compact import CompactColumn, plan_columns
 from skllm4es.formats._fields import (
@@ -41,10 +41,10 @@ from skllm4es.formats._serialised import (
 from skllm4es.formats._styles import Style, read_style, seconds_since_1970
 from skllm4es.formats._values import (
     WriteValues,
+    format_lists,
     format_values,
     is_list,
     is_time,
-    join_elements,
     label_values,
     needs_no_quotes,
     value_kind,
@@ -64,7 +64,8 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
     Parameters
     ----------
     columns : sequence of str, default=None
-        The fields of the events to write, in this order; all of them, in their own order, by default.
+        The fields of the events to write, in this order; all of them, in their own order, by default. The compact
+        form has an order of its own.
     labels : mapping of str to (mapping or pandas.Series), default=None
         For each named field, the descriptions that replace its codes, for example
         ``{"mcc": {5411: "Grocery Stores, Supermarkets"}}``. In a field of lists they replace the elements.
@@ -98,14 +99,16 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
     compact : bool, default=False
         Write the same fields in half the tokens or less: what an event shares with the one before is left out, times
         are distances, descriptions are shortened once they have been written. The fields of single words then come
-        first, those that repeat most at the head. The separators are its own. See Notes.
+        first, those that repeat most at the head. The separators are its own. Takes about twenty times as long (4 us
+        an event). See Notes.
     max_events : int, default=None
         Write only the latest `max_events` events of each user; all of them by default.
     missing : str, default=""
         What is written for a missing value (null, NaN, NaT).
     time : str, default="auto"
         The field whose values must not decrease from event to event of a user; missing ones are passed over. "auto" is
-        the first field of times or dates, if there is one; None allows any order.
+        the first field of times or dates that does not in :term:`fit`, if there are such fields; None allows any
+        order.
     events : str or sequence of str, default="events"
         The column of `X` that holds the events: Arrow, polars or nested-pandas lists of structs, or object cells that
         are lists of dicts or dataframes (tens of times slower). Several names are columns with one list per feature.
@@ -137,7 +140,8 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
     **Values.** A number is written in the shortest form that reads back to the same number, whole ones without a
     point; a decimal with all its digits; a time as ``2024-03-01 18:30:00``, in its own zone and without it (``%z``
     writes the offset); a duration in seconds; a boolean as ``true`` or ``false``; a categorical as its value; a list
-    inside an event as its elements with ``; `` between them.
+    inside an event as its elements with ``; `` between them, quoted where they hold a semicolon. Structs inside an
+    event are an error: make columns of their fields.
 
     **Compact form.** A line looks like ``POS 3600 12.5 Grocery``. Its rules are those of
     `skllm4es.formats._compact`: an empty field repeats the line above, a column marked ``+`` holds distances, one
@@ -242,23 +246,20 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
         format_instruction(self.instruction)
         _check_labels(self.labels or {})
         columns = list(flat.columns) if self.columns is None else list(self.columns)
-        time = _first_time(flat) if self.time == "auto" and "auto" not in flat.columns else self.time
+        time = _find_time(flat) if self.time == "auto" and "auto" not in flat.columns else self.time
         self._check_parameters(flat, columns, time)
         _raise_if(_disorder(flat, time, X), "The events of X are not in order")
         written = self._select(flat, columns)
-        for name, column in written.columns.items():
-            _check_writable(name, column.type)
         scalers = {
             name: _fit_scaler(name, scaler, written.columns[name])
             for name, scaler in (self.scalers or {}).items()
             if name in columns
         }
-        kinds = {name: value_kind(column.type) for name, column in written.columns.items()}
-        if time is not None and time == self.time:
-            kinds[time] = value_kind(flat.columns[time].type)
-        self.columns_, self.time_, self.kinds_, self.scalers_ = columns, time, kinds, scalers
-        if self.compact:
-            self._compact_columns = self._plan(written)
+        kinds = _kinds(flat, [*columns, time] if time is not None and time == self.time else columns)
+        self.time_, self.kinds_, self.scalers_ = time, kinds, scalers
+        plan = self._plan(written) if self.compact else None
+        self.columns_ = columns if plan is None else [column.name for column in plan]
+        self._compact_columns = plan
         return self
 
     def transform(self, X: Any) -> Any:
@@ -289,11 +290,13 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
         else:
             flat = FlatEvents({name: pa.chunked_array([pa.nulls(0)]) for name in self.columns_}, flat.offsets)
         unlabelled: dict[str, tuple[list[Any], int]] = {}
-        fields = [self._fields(name, column, flat.offsets, unlabelled) for name, column in flat.columns.items()]
+        finish = self._finish()
+        fields = [self._fields(name, column, flat.offsets, finish, unlabelled) for name, column in flat.columns.items()]
         self._report_unlabelled(unlabelled)
         before = format_instruction(self.instruction)
-        if self.compact:
-            texts = write_compact(fields, flat.offsets, self._compact_columns, before)
+        if self._compact_columns is not None:
+            named = [replace(column, name=self._header(column.name)) for column in self._compact_columns]
+            texts = write_compact(fields, flat.offsets, named, before)
         else:
             header = format_header([self._header(name) for name in self.columns_], self.header_separator)
             texts = write_lines(fields, flat.offsets, before + header, self.separator)
@@ -338,6 +341,11 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
             for name in named[parameter]
             if name in named["labels"]
         ]
+        problems += [
+            f"headers[{name!r}] must be a str; got {header!r}"
+            for name, header in named["headers"].items()
+            if not isinstance(header, str)
+        ]
         problems += _unfit_formats(named["formats"], named["scalers"], flat)
         header = [self._header(name) for name in columns]
         if repeated := [name for name in dict.fromkeys(header) if header.count(name) > 1]:
@@ -349,12 +357,14 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
     def _changes(self, flat: FlatEvents, X: Any) -> list[str]:
         """Say what is not as fit saw it."""
         problems = _missing_fields(self.kinds_, flat, "fit saw")
-        kinds = {name: value_kind(flat.columns[name].type) for name in self.kinds_ if name in flat.columns}
+        kinds = _kinds(flat, [name for name in self.kinds_ if name in flat.columns])
         changed = [name for name, kind in kinds.items() if kind != self.kinds_[name] != "nothing" != kind]
         problems += [
             f"{name!r} holds {kinds[name]} ({flat.columns[name].type}), where fit saw {self.kinds_[name]}"
             for name in changed
         ]
+        same = FlatEvents({name: flat.columns[name] for name in kinds if name not in changed}, flat.offsets)
+        problems += _unfit_formats(self.formats or {}, self.scalers_, same)
         return problems if self.time_ in changed else problems + _disorder(flat, self.time_, X)
 
     def _select(self, flat: FlatEvents, columns: Sequence[str]) -> FlatEvents:
@@ -364,14 +374,13 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
     def _plan(self, flat: FlatEvents) -> list[CompactColumn]:
         """Choose how the compact form writes the columns, and put them in its order."""
         sample = flat.first(PLANNED_EVENTS)
-        texts = {}
-        for name, column in sample.columns.items():
-            fields = self._fields(name, column, sample.offsets, {})
-            texts[name] = fields.write(0, len(column)).to_pylist()
+        bare = Finish(self.missing, None)
+        texts = {
+            name: self._fields(name, column, sample.offsets, bare, {}).write(0, len(column)).to_pylist()
+            for name, column in sample.columns.items()
+        }
         points = {name for name, column in sample.columns.items() if self._is_point(name, column.type)}
-        plan = plan_columns(texts, sample.offsets.tolist(), points)
-        self.columns_ = [column.name for column in plan]
-        return [replace(column, name=self._header(column.name)) for column in plan]
+        return plan_columns(texts, sample.offsets.tolist(), points)
 
     def _is_point(self, name: str, type_: pa.DataType) -> bool:
         """Tell whether the values of a field are written as points in time."""
@@ -387,7 +396,7 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
         return None if spec is None or pa.types.is_null(type_) else read_style(spec, type_)
 
     def _finish(self) -> Finish:
-        if self.compact:
+        if self._compact_columns is not None:
             return Finish(self.missing, None)
         # The empty string is quoted where it is alone in its line, which would be empty.
         alone = "|^$" if len(self.columns_) == 1 else ""
@@ -398,9 +407,9 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
         name: str,
         column: pa.ChunkedArray,
         offsets: npt.NDArray[np.int64],
+        finish: Finish,
         unlabelled: dict[str, tuple[list[Any], int]],
     ) -> Fields:
-        _check_writable(name, column.type)
         labels = (self.labels or {}).get(name)
         write: WriteValues = format_values
         if name in self.scalers_ and not pa.types.is_null(column.type):
@@ -408,11 +417,14 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
         if style := self._style(name, column.type):
             column = style.derive(column, offsets) if style.derive else column
             write = style.write
-        finish = self._finish()
         if is_list(column.type):
-            elements, numbers = encode_values(pc.list_flatten(column).unify_dictionaries())
-            texts = self._label(name, elements, format_values(elements), numbers, unlabelled)
-            column, labels = join_elements(column, texts.take(pa.array(numbers))), None
+
+            def write_elements(elements: pa.ChunkedArray) -> pa.Array:
+                values, numbers = encode_values(elements.unify_dictionaries())
+                texts = self._label(name, values, format_values(values), numbers, unlabelled)
+                return texts.take(pa.array(numbers))
+
+            column, labels = format_lists(column, write_elements), None
         if labels is None and not encoding_pays(column):
             return PlainFields(column, write, finish)
         values, numbers = encode_values(column)
@@ -467,7 +479,7 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
 def _check_labels(labels: Mapping[str, Any]) -> None:
     for name, descriptions in labels.items():
         if not isinstance(descriptions, Mapping | pd.Series):
-            raise TypeError(f"labels[{name!r}] must be a dict or a Series; got {type(descriptions).__name__}.")
+            raise TypeError(f"labels[{name!r}] must be a dict or a pandas Series; got {type(descriptions).__name__}.")
         if isinstance(descriptions, pd.Series) and not descriptions.index.is_unique:
             repeated = descriptions.index[descriptions.index.duplicated()][0]
             raise ValueError(f"labels[{name!r}] has more than one description for the code {repeated}.")
@@ -498,12 +510,22 @@ def _missing_fields(names: Any, flat: FlatEvents, source: str) -> list[str]:
     return [f"{source} {missing}, which the events do not have"] if missing else []
 
 
+def _kinds(flat: FlatEvents, names: Sequence[str]) -> dict[str, str]:
+    kinds = {}
+    for name in names:
+        try:
+            kinds[name] = value_kind(flat.columns[name].type)
+        except TypeError as error:
+            raise TypeError(f"The field {name!r} of the events: {error}.") from error
+    return kinds
+
+
 def _unfit_formats(formats: Mapping[str, str], scalers: Mapping[str, Any], flat: FlatEvents) -> list[str]:
     problems = []
     for name, column in flat.columns.items():
-        if pa.types.is_null(column.type):
+        if pa.types.is_null(column.type) or name not in {*formats, *scalers}:
             continue
-        kind = value_kind(column.type)
+        kind = _kinds(flat, [name])[name]
         if name in scalers and kind not in ("numbers", "durations") and not is_time(kind):
             problems.append(f"scalers[{name!r}]: {kind} ({column.type}) cannot be scaled")
         elif name in formats:
@@ -514,25 +536,20 @@ def _unfit_formats(formats: Mapping[str, str], scalers: Mapping[str, Any], flat:
     return problems
 
 
-def _check_writable(name: str, type_: pa.DataType) -> None:
-    values = type_.value_type if is_list(type_) or pa.types.is_dictionary(type_) else type_
-    try:
-        format_values(pa.nulls(0, values))
-    except (TypeError, pa.ArrowNotImplementedError) as error:
-        raise TypeError(f"The field {name!r} of the events: {error}.") from error
-
-
-def _first_time(flat: FlatEvents) -> str | None:
-    return next((name for name, column in flat.columns.items() if is_time(value_kind(column.type))), None)
+def _find_time(flat: FlatEvents) -> str | None:
+    """Give the first field of times or dates that orders the events; if none does, the first, which is told of."""
+    names = [name for name, column in flat.columns.items() if pa.types.is_temporal(column.type)]
+    names = [name for name in names if is_time(value_kind(flat.columns[name].type))]
+    return next((name for name in names if not len(flat.unsorted_users(name))), names[0] if names else None)
 
 
 def _disorder(flat: FlatEvents, time: str | None, X: Any) -> list[str]:
     if time not in flat.columns or not len(users := flat.unsorted_users(time)):
         return []
     return [
-        f"{time!r} decreases within {len(users)} of {flat.n_users} users, first in row {row_labels(X)[users[0]]!r}; "
-        f"sort the events, as nest_events(table, user=..., time={time!r}) does, or set time to the field that orders "
-        "them, None if there is none"
+        f"{time!r} decreases within {len(users)} of {flat.n_users} users, first in row {row_label(X, users[0])!r}; "
+        f"sort the events, as nest_events(table, user=..., time={time!r}) does; or, if another field orders them, set "
+        "time to that field, None if there is none"
     ]
 
 
@@ -545,9 +562,12 @@ def _fit_scaler(name: str, scaler: Any, column: pa.ChunkedArray) -> Any:
     numbers, missing = seconds_since_1970(column)
     if missing.all():
         raise ValueError(f"scalers[{name!r}]: the field has no values in X to learn from.")
-    if not hasattr(scaler, "fit") or not hasattr(scaler, "transform"):
+    if isinstance(scaler, type) or not hasattr(scaler, "fit") or not hasattr(scaler, "transform"):
         raise TypeError(f"scalers[{name!r}] must be a transformer of scikit-learn; got {scaler!r}.")
-    fitted = clone(scaler).fit(numbers[~missing].reshape(-1, 1))
+    try:
+        fitted = clone(scaler).fit(numbers[~missing].reshape(-1, 1))
+    except ValueError as error:
+        raise ValueError(f"scalers[{name!r}]: {error}") from error
     _apply_scaler(fitted, numbers[~missing][:1], name)
     return fitted
 

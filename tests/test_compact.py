@@ -17,7 +17,20 @@ FIELD = (
     st.text(st.sampled_from(list(' , |"\n\r\t;a0+~-é😀\u2028')), max_size=6)
     | st.sampled_from(["Grocery Stores, Supermarkets", "Grocery", "Grocery Shop", "2024-01-01 10:00:00", "2024-02-29"])
     | st.sampled_from(
-        ["2024-02-31", "2024-01-02 24:00:00", "9999-12-31", "-5", "17", "0", "007", "-0", "\u0661", "9" * 30]
+        [
+            "2024-02-31",
+            "2024-01-02 24:00:00",
+            "9999-12-31",
+            "2024-01-01 09:59:59.75",
+            "2024-01-01 10:00:00.50",
+            "-5",
+            "17",
+            "0",
+            "007",
+            "-0",
+            "\u0661",
+            "9" * 30,
+        ]
     )
     | st.text(max_size=5)
 )
@@ -76,7 +89,8 @@ def test_a_value_that_is_anothers_short_form_is_quoted():
         ("2024-02-28 23:59:59", "2024-02-29 00:00:01", "2"),
         ("17", "5", "-12"),
         ("2024-02-28", "2024-03-01 00:00:00", '"2024-03-01 00:00:00"'),
-        ("2024-02-28 10:00:00.5", "2024-02-28 10:00:01", '"2024-02-28 10:00:01"'),
+        ("2024-02-28 10:00:00.5", "2024-02-28 10:00:01", "0.5"),
+        ("2024-02-28 10:00:00.000000001", "2024-02-28 09:59:59.9", "-0.100000001"),
         ("", "17", '"17"'),
     ],
 )
@@ -91,6 +105,7 @@ def test_points_in_time_are_distances_where_they_can_be(first, second, written):
         ('|a+\n"x"\n3', "the distance '3' follows 'x', which is no whole number, date or time"),
         ('|a+\n"2024-03-01"\nsoon', "Event 2 of the text, 'soon'"),
         ('|a+\n"9999-12-31"\n1', "Event 2 of the text, '1'"),
+        ('|a+\n"2024-03-01"\n1.5', "'1.5' is no distance"),
         ("|a|b\nx", "it ends before the field 'b'"),
         ('|a|b\n"x"y|z', "Text after the closing quote"),
         ('|a\n"x"y', "text after the closing quote"),

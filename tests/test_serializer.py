@@ -1,6 +1,8 @@
 """EventSerializer: which text a user's events become."""
 
 import datetime as dt
+import pickle
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -113,8 +115,31 @@ def test_missing_values_are_written_as_asked(X):
         (pd.to_datetime([None, "2024-03-01"] * 2), ["", "2024-03-01 00:00:00"] * 2),
         (pd.to_timedelta([1, 60, 3600, None], unit="s"), ["1", "60", "3600", ""]),
         (pd.Categorical(["x", "y", None, "x"]), ["x", "y", "", "x"]),
+        ([12345678901.0, -1e10, None, 1e15], ["12345678901", "-10000000000", "", "1000000000000000"]),
+        (
+            [Decimal("1E-10"), Decimal("12.50"), None, Decimal("0")],
+            ["0.0000000001", "12.5000000000", "", "0.0000000000"],
+        ),
+        (pd.to_timedelta([200, -1, 0.5, None], unit="D"), ["17280000", "-86400", "43200", ""]),
+        (pd.to_timedelta([1, -1_500_000_001, 10, None], unit="ns"), ["0.000000001", "-1.500000001", "0.00000001", ""]),
+        ([dt.time(1), dt.time(1, 0, 0, 500_000), None, dt.time(10)], ["01:00:00", "01:00:00.5", "", "10:00:00"]),
     ],
-    ids=["floats", "integers", "not finite", "booleans", "times", "fractions", "no time", "durations", "categories"],
+    ids=[
+        "floats",
+        "integers",
+        "not finite",
+        "booleans",
+        "times",
+        "fractions",
+        "no time",
+        "durations",
+        "categories",
+        "codes as floats",
+        "decimals",
+        "long durations",
+        "short durations",
+        "times of day",
+    ],
 )
 def test_values_are_written_in_their_shortest_exact_form(values, expected):
     table = pd.DataFrame({"user": [1, 2, 3, 4], "n": range(4), "value": values})
@@ -138,8 +163,8 @@ def test_feature_names(X):
 
 
 def test_clone_takes_every_parameter():
-    params = {"columns": ["a"], "labels": {"a": {1: "x"}}, "headers": {"a": "b"}, "max_events": 3, "missing": "-"}
-    assert clone(EventSerializer(**params)).get_params() == EventSerializer(**params).get_params()
+    params = dict.fromkeys(EventSerializer().get_params(), "given")
+    assert clone(EventSerializer(**params)).get_params() == params
 
 
 def test_users_without_events_may_come_without_fields(X):
@@ -223,6 +248,9 @@ def test_parse_events_inverts_every_form_of_the_serializer(users, form, layout):
         ({"scalers": {"note": StandardScaler()}}, ValueError, r"scalers\['note'\]: texts \(string\) cannot be scaled"),
         ({"scalers": {"amount": SplineTransformer()}}, ValueError, "must give one dense column"),
         ({"scalers": {"amount": 5}}, TypeError, "scalers.*must be a transformer"),
+        ({"scalers": {"amount": StandardScaler}}, TypeError, "scalers.*must be a transformer"),
+        ({"scalers": {"amount": KBinsDiscretizer(1)}}, ValueError, r"scalers\['amount'\]: "),
+        ({"headers": {"mcc": 5}}, ValueError, r"headers\['mcc'\] must be a str; got 5"),
         ({"instruction": "a\n\nb"}, ValueError, "instruction must not"),
         ({"instruction": "a\n"}, ValueError, "instruction must not"),
         ({"instruction": 'the "'}, ValueError, "instruction must not"),
@@ -230,7 +258,7 @@ def test_parse_events_inverts_every_form_of_the_serializer(users, form, layout):
         ({"separator": "-"}, ValueError, "separator"),
         ({"compact": True, "separator": "|"}, ValueError, "compact=True has separators of its own"),
         ({"time": "date"}, ValueError, r"time names \['date'\]"),
-        ({"labels": {"mcc": 5}}, TypeError, r"labels\['mcc'\] must be a dict or a Series; got int"),
+        ({"labels": {"mcc": 5}}, TypeError, r"labels\['mcc'\] must be a dict or a pandas Series; got int"),
         ({"labels": {"mcc": {1: 2}}}, TypeError, r"labels\['mcc'\]\[1\] must be a str; got 2"),
         ({"labels": {"mcc": pd.Series(["a", "b"], [1, 1])}}, ValueError, "more than one description for the code 1"),
     ],
@@ -277,13 +305,62 @@ def test_fields_that_fit_did_not_see_are_left_out(X):
     assert serializer.transform(pd.DataFrame({"events": [[{"extra": 1, "mcc": 2}]]}))["text"][0] == "mcc\n2"
 
 
-@pytest.mark.parametrize("codes", [[5411.0, float("nan")], [np.int8(7), None], [None, None]])
-def test_other_types_of_the_same_kind_are_the_same(codes):
+@pytest.mark.parametrize(
+    ("codes", "expected"),
+    [
+        ([5411.0, float("nan")], ["5411", ""]),
+        ([12345678901.0, None], ["12345678901", ""]),
+        ([np.int8(7), None], ["7", ""]),
+        ([None, None], ["", ""]),
+    ],
+)
+def test_other_types_of_the_same_kind_are_the_same(codes, expected):
     X = pd.DataFrame({"events": [[{"mcc": 5411}, {"mcc": 7}]]})
     other = pd.DataFrame({"events": [[{"mcc": code} for code in codes]]})
-    expected = ["5411", ""] if codes[0] == 5411 else ["7", ""] if codes[0] == 7 else ["", ""]
     text = EventSerializer().fit(X).transform(other)["text"][0]
     assert [row[0] for row in parse_events(text).rows] == expected
+
+
+def test_a_type_that_the_formats_do_not_suit_is_told_with_the_rest():
+    X = pd.DataFrame({"events": [[{"a": 1, "b": 2}]]})
+    serializer = EventSerializer(formats={"a": "04d"}).fit(X)
+    with pytest.raises(ValueError, match=r"formats\['a'\]: '04d' is no format for numbers \(double\)") as raised:
+        serializer.transform(pd.DataFrame({"events": [[{"a": 1.5}]]}))
+    assert "fit saw ['b'], which the events do not have" in str(raised.value)
+
+
+def test_auto_time_is_the_first_that_orders_the_events():
+    days = pd.to_datetime(["2024-01-01", "2024-01-02"])
+    table = pd.DataFrame({"user": 1, "expiry": days[::-1], "t": days})
+    serializer = EventSerializer(["expiry"]).fit(nest_events(table, user="user", time="t"))
+    assert serializer.time_ == "t"
+    with pytest.raises(ValueError, match="'t' decreases within 1 of 1 users"):
+        serializer.transform(nest_events(table, user="user", time="expiry"))
+
+
+def test_parameters_changed_after_fit_do_not_break_transform(X):
+    serializer = EventSerializer().fit(X).set_params(compact=True)
+    assert serializer.transform(X)["text"].to_list() == TEXTS
+
+
+def test_a_missing_code_has_no_label():
+    X = pd.DataFrame({"events": [[{"mcc": 1}, {"mcc": None}]]})
+    assert texts_of(X, labels={"mcc": {1: "one", None: "none"}}) == ['mcc\none\n""']
+
+
+@pytest.mark.parametrize(
+    "values", [pd.period_range("2024-01", periods=1, freq="M"), pd.arrays.IntervalArray.from_breaks([0, 1])]
+)
+def test_extension_types_are_refused(values):
+    table = pd.DataFrame({"user": [1], "n": [1], "a": values})
+    with pytest.raises(TypeError, match=r"The field 'a' of the events: values of type .* cannot be written as text"):
+        EventSerializer().fit(nest_events(table, user="user", time="n"))
+
+
+def test_a_fitted_serializer_is_pickled(X):
+    serializer = EventSerializer(compact=True, scalers={"amount": StandardScaler()}).fit(X)
+    same = pickle.loads(pickle.dumps(serializer))
+    assert same.transform(X)["text"].to_list() == serializer.transform(X)["text"].to_list()
 
 
 UNSORTED = [[{"day": dt.date(2024, 3, 2), "n": 1}, {"day": None, "n": 2}, {"day": dt.date(2024, 3, 1), "n": 3}]]
@@ -368,6 +445,11 @@ def test_lists_inside_an_event_are_joined():
     X = pd.DataFrame({"events": [[{"codes": ["a", "b, c", 'd; "e"', None, ""]}, {"codes": []}, {"codes": None}]]})
     rows = parse_events(texts_of(X, missing="none")[0]).rows
     assert rows == [['a; b, c; "d; ""e"""; ; ""'], [""], ["none"]]
+
+
+def test_lists_of_lists_are_joined_from_the_inside_out():
+    X = pd.DataFrame({"events": [[{"a": [[1, 2], [3], [], None]}]]})
+    assert parse_events(texts_of(X)[0]).rows == [['"1; 2"; 3; ""; ']]
 
 
 def test_labels_replace_the_elements_of_lists(X):

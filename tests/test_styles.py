@@ -114,6 +114,24 @@ def test_dates():
     assert written(days, "hours since previous event") == ["", "48", ""]
 
 
+@pytest.mark.parametrize("unit", ["us", "ns"])
+@pytest.mark.parametrize(("origin", "days"), [("1700-01-01", "118338"), ("0001-01-01", "738885")])
+def test_far_origins_do_not_overflow(unit, origin, days):
+    assert written(times("2024-01-01", unit=unit), f"days since {origin}", users=[1]) == [days]
+
+
+def test_far_distances_do_not_overflow():
+    values = pa.array([-9 * 10**18, 9 * 10**18], pa.timestamp("ns"))
+    assert written(values, "days since previous event", users=[1, 1]) == ["", "208333"]
+
+
+def test_dictionaries_of_numbers_and_times_are_formatted_like_their_values():
+    days = times("2024-03-01", "2024-03-03", "2024-03-01").dictionary_encode()
+    assert written(days, "days since 2024-03-01") == ["0", "2", "0"]
+    assert written(days, "hours since previous event") == ["", "48", "-48"]
+    assert written(pa.array([7, 12, 7]).dictionary_encode(), "04d") == ["0007", "0012", "0007"]
+
+
 @given(st.lists(st.floats(width=32) | st.floats(), min_size=1), st.sampled_from([".2f", ".0f", ".3e", "+.1%"]))
 def test_python_formats_are_pythons(values, spec):
     texts = read_style(spec, pa.float64()).write(pa.array(values, from_pandas=False)).to_pylist()
@@ -138,6 +156,9 @@ def test_python_formats_are_pythons(values, spec):
         ("days since March", times("2024-03-01")),
         ("days since NaT", times("2024-03-01")),
         ("since previous event", times("2024-03-01")),
+        ("days since now", times("2024-03-01")),
+        ("days since 2024-02-31", times("2024-03-01")),
+        ("%H%z", times("2024-03-01")),
         ("%f", times("2024-03-01")),
         ("%-d", times("2024-03-01")),
         ("100%", times("2024-03-01")),

@@ -25,6 +25,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time
+from decimal import Decimal
 from itertools import pairwise, repeat
 from operator import itemgetter
 from typing import Literal
@@ -40,8 +41,10 @@ _NAME = re.compile(r'("(?:[^"]|"")*"|[^ |"\n\r]+?)([+~]?)([ |]|$)')
 
 _WHOLE_NUMBER = re.compile("0|-?[1-9][0-9]{0,17}")
 _DATE = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
-_TIME = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2} ([01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}")
+_TIME = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2} ([01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}([.][0-9]{0,8}[1-9])?")
+_DISTANCE = re.compile("-?[0-9]{1,18}([.][0-9]{1,9})?")
 _DAY = 24 * 3600
+_SECOND = 1_000_000_000  # in nanoseconds, in which times are counted
 
 Point = tuple[str, int]
 
@@ -196,7 +199,7 @@ def _encode(column: CompactColumn, values: Sequence[str]) -> list[str]:
     if column.code == "+":
         points = [_read_point(value) for value in values]
         distances = map(_distance, [None, *points], points)
-        return [quote(v) if distance is None else str(distance) for v, distance in zip(values, distances, strict=False)]
+        return [quote(v) if distance is None else distance for v, distance in zip(values, distances, strict=False)]
     literal = _SPECIAL[column.separator].search
     if column.code == "~":
         short_forms = ShortForms()
@@ -273,32 +276,39 @@ def _parse_header(header: str) -> list[CompactColumn]:
     return columns
 
 
-def _distance(above: Point | None, point: Point | None) -> int | None:
+def _distance(above: Point | None, point: Point | None) -> str | None:
     if above is None or point is None or above[0] != point[0]:
         return None
-    return point[1] - above[1]
+    distance = point[1] - above[1]
+    if point[0] != "time" or distance % _SECOND == 0:
+        return str(distance // _SECOND if point[0] == "time" else distance)
+    seconds, rest = divmod(abs(distance), _SECOND)
+    return f"{'-' if distance < 0 else ''}{seconds}.{rest:09d}".rstrip("0")
 
 
 def _move(above: str | None, distance: str) -> str:
     point = None if above is None else _read_point(above)
     if point is None:
         raise ValueError(f"the distance {distance!r} follows {above!r}, which is no whole number, date or time.")
-    kind, position = point
-    position += int(distance)
-    if kind == "number":
-        return str(position)
-    if kind == "date":
-        return date.fromordinal(position).isoformat()
-    days, seconds = divmod(position, _DAY)
-    return str(datetime.combine(date.fromordinal(days), time(seconds // 3600, seconds // 60 % 60, seconds % 60)))
+    if not _DISTANCE.fullmatch(distance) or ("." in distance and point[0] != "time"):
+        raise ValueError(f"{distance!r} is no distance.")
+    if point[0] == "number":
+        return str(point[1] + int(distance))
+    if point[0] == "date":
+        return date.fromordinal(point[1] + int(distance)).isoformat()
+    seconds, nanoseconds = divmod(point[1] + int(Decimal(distance) * _SECOND), _SECOND)
+    days, seconds = divmod(seconds, _DAY)
+    whole = datetime.combine(date.fromordinal(days), time(seconds // 3600, seconds // 60 % 60, seconds % 60))
+    return str(whole) + (f".{nanoseconds:09d}".rstrip("0") if nanoseconds else "")
 
 
 def _read_point(text: str) -> Point | None:
     """Read what is written as `_move` writes it; None for anything else."""
     try:
         if _TIME.fullmatch(text):
-            point = datetime.fromisoformat(text)
-            return "time", point.toordinal() * _DAY + point.hour * 3600 + point.minute * 60 + point.second
+            point = datetime.fromisoformat(text[:19])
+            seconds = point.toordinal() * _DAY + point.hour * 3600 + point.minute * 60 + point.second
+            return "time", seconds * _SECOND + int(text[20:].ljust(9, "0"))
         if _DATE.fullmatch(text):
             return "date", date.fromisoformat(text).toordinal()
     except ValueError:

@@ -17,22 +17,21 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from skllm4es.formats._values import WriteValues, combine, duration_seconds, format_values, is_time, value_kind
+from skllm4es.formats._values import STEPS, WriteValues, combine, format_values, is_time, seconds_of, value_kind
 
 Derive = Callable[[pa.ChunkedArray, npt.NDArray[np.int64]], pa.ChunkedArray]
 
 _PREVIOUS = "previous event"
-_COUNT = re.compile(r"(days|hours|minutes|seconds) since (.+)")
+_COUNT = re.compile(r"(days|hours|minutes|seconds) since (previous event|\d{4}-\d\d-\d\d(?:[ T]\d\d:\d\d(?::\d\d)?)?)")
 _DIGITS = re.compile(r"([1-9]|1[0-5]) significant digits?")
 _DIRECTIVE = re.compile(r"%(.?)")
-_DIRECTIVES = set("aAbBcCdDeFgGhHIjmMnprRStTuUVwWxXyYzZ%")
+_DIRECTIVES = set("aAbBcCdDeFgGhHIjmMnprRStTuUVwWxXyY%")
 _SECONDS = {"days": 86_400, "hours": 3_600, "minutes": 60, "seconds": 1}
-_STEPS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 
 _FOR_NUMBERS = "a format of Python such as '.2f', 'N significant digits' with N from 1 to 15"
 _FOR_TIMES = (
     "a pattern of strftime such as '%a %H', 'UNIT since 2020-01-01' with any date or time, "
-    "'UNIT since previous event', where UNIT is days, hours, minutes or seconds"
+    "'UNIT since previous event', where UNIT is days, hours, minutes or seconds; %z and %Z need times with a zone"
 )
 
 
@@ -82,7 +81,7 @@ def read_style(spec: object, type_: pa.DataType) -> Style:
         if kind in ("numbers", "durations"):
             style, known = _number_style(spec, type_), f"{_FOR_NUMBERS} and 'since {_PREVIOUS}'"
         elif is_time(kind):
-            style, known = _time_style(spec), _FOR_TIMES
+            style, known = _time_style(spec, zoned=kind.startswith("times of ")), _FOR_TIMES
     if style is None:
         reason = f"for {kind} there are: {known}" if known else f"{kind} have no formats; labels can replace them"
         raise ValueError(f"{spec!r} is no format for {kind} ({type_}): {reason}")
@@ -93,11 +92,8 @@ def seconds_since_1970(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.float64]
     """Give numbers as floats, times and dates as seconds since 1970, durations as seconds; and which are missing."""
     if pa.types.is_date(column.type):
         column = column.cast(pa.timestamp("s"))
-    if pa.types.is_timestamp(column.type):
-        steps = _STEPS[column.type.unit]
-        column = pc.divide(column.cast(pa.int64()).cast(pa.float64(), safe=False), float(steps))
-    if pa.types.is_duration(column.type):
-        column = duration_seconds(column)
+    if pa.types.is_timestamp(column.type) or pa.types.is_duration(column.type):
+        column = seconds_of(column)
     numbers = pc.fill_null(column.cast(pa.float64(), safe=False), np.nan).to_numpy()
     return numbers.copy(), np.isnan(numbers)
 
@@ -116,10 +112,10 @@ def _number_style(spec: str, type_: pa.DataType) -> Style | None:
     return Style(partial(_write_each, write=lambda value: format(value, spec))) if spec else None
 
 
-def _time_style(spec: str) -> Style | None:
+def _time_style(spec: str, *, zoned: bool) -> Style | None:
     if "%" in spec:
-        known = set(_DIRECTIVE.findall(spec)) <= _DIRECTIVES
-        return Style(partial(_write_times, pattern=spec)) if known else None
+        known = _DIRECTIVES | {"z", "Z"} if zoned else _DIRECTIVES
+        return Style(partial(_write_times, pattern=spec)) if set(_DIRECTIVE.findall(spec)) <= known else None
     count = _COUNT.fullmatch(spec)
     if not count:
         return None
@@ -127,19 +123,15 @@ def _time_style(spec: str) -> Style | None:
     if count[2] == _PREVIOUS:
         return Style(format_values, partial(_since_previous, seconds=seconds))
     try:
-        origin = np.datetime64(count[2], "s")
-    except ValueError:
+        origin = int(np.datetime64(count[2], "s").astype(np.int64))
+    except ValueError:  # The 31st of February.
         return None
-    if np.isnat(origin):
-        return None
-    return Style(
-        format_values, partial(_since_origin, seconds=seconds, origin=int(origin.astype(np.int64))), counts=True
-    )
+    return Style(format_values, partial(_since_origin, seconds=seconds, origin=origin), counts=True)
 
 
 def _write_each(values: pa.ChunkedArray | pa.Array, write: Callable[[object], str]) -> pa.Array:
     if pa.types.is_duration(values.type):
-        values = duration_seconds(values)
+        values = seconds_of(values)
     return pa.array(
         [None if value is None or value != value else write(value) for value in values.to_pylist()], pa.large_string()
     )
@@ -181,8 +173,8 @@ def _finest_unit(pattern: str) -> str:
 def _since_origin(
     column: pa.ChunkedArray, offsets: npt.NDArray[np.int64], *, seconds: int, origin: int
 ) -> pa.ChunkedArray:
-    steps, missing, per_second = _steps(column, local=True)
-    return _whole_numbers((steps - origin * per_second) // (seconds * per_second), missing)
+    whole, _, missing = _split_seconds(column, local=True)
+    return _whole_numbers((whole - origin) // seconds, missing)
 
 
 def _since_previous(
@@ -192,25 +184,29 @@ def _since_previous(
     firsts[offsets[:-1][offsets[:-1] < offsets[1:]]] = True
     if seconds is None:
         if pa.types.is_duration(column.type):
-            column = duration_seconds(column)
+            column = seconds_of(column)
         values = combine(column.cast(pa.int64()) if pa.types.is_integer(column.type) else column)
         before = pa.concat_arrays([pa.nulls(min(1, len(values)), values.type), values[:-1]])
         distances = pc.subtract_checked(values, before)
         return pa.chunked_array([pc.if_else(pa.array(firsts), pa.scalar(None, distances.type), distances)])
-    steps, missing, per_second = _steps(column, local=False)
-    distances = np.diff(steps, prepend=steps[:1]) // (seconds * per_second)
+    # Whole seconds and fractions apart: the distance of two times in nanoseconds may be beyond 64 bits.
+    whole, fraction, missing = _split_seconds(column, local=False)
+    distances = np.diff(whole, prepend=whole[:1]) - (np.diff(fraction, prepend=fraction[:1]) < 0)
     missing_before = np.append(False, missing[:-1])[: len(missing)]
-    return _whole_numbers(distances, missing | missing_before | firsts)
+    return _whole_numbers(distances // seconds, missing | missing_before | firsts)
 
 
-def _steps(column: pa.ChunkedArray, *, local: bool) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_], int]:
-    """Give times as whole numbers, 0 where they are missing; which are; and how many make a second."""
+def _split_seconds(
+    column: pa.ChunkedArray, *, local: bool
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Give the whole seconds of times since 1970, what is left in their unit, both 0 where missing, and what is."""
     if pa.types.is_date(column.type):
         column = column.cast(pa.timestamp("s"))
     if local and column.type.tz is not None:
         column = pc.local_timestamp(column)
     steps = pc.fill_null(column.cast(pa.int64()), 0).to_numpy()
-    return steps, column.is_null().to_numpy(), _STEPS[column.type.unit]
+    whole, fraction = np.divmod(steps, STEPS[column.type.unit])
+    return whole, fraction, column.is_null().to_numpy()
 
 
 def _whole_numbers(values: npt.NDArray[np.int64], missing: npt.NDArray[np.bool_]) -> pa.ChunkedArray:

@@ -20,6 +20,11 @@ WriteValues = Callable[[pa.ChunkedArray | pa.Array], pa.ChunkedArray | pa.Array]
 ELEMENT_SEPARATOR = "; "
 _SPECIAL_IN_ELEMENT = '[;"]|^$'
 
+#: How many units of a time make a second.
+STEPS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+
+_FIRST_EXPONENT = 1e10
+
 
 def value_kind(type_: pa.DataType) -> str:
     """Name what the values of a type are to a reader; types of one kind are written alike.
@@ -33,7 +38,12 @@ def value_kind(type_: pa.DataType) -> str:
     -------
     str
         "numbers", "texts", "booleans", "dates", "times" (with their zone), "times of day", "durations", "lists of ...",
-        "nothing" where all values are missing, and for what cannot be written the type itself.
+        "nothing" where all values are missing.
+
+    Raises
+    ------
+    TypeError
+        If values of the type cannot be written as text.
     """
     types = pa.types
     if types.is_dictionary(type_):
@@ -51,7 +61,10 @@ def value_kind(type_: pa.DataType) -> str:
         "durations": types.is_duration,
         "nothing": types.is_null,
     }
-    return next((kind for kind, check in kinds.items() if check(type_)), str(type_))
+    for kind, check in kinds.items():
+        if check(type_):
+            return kind
+    raise TypeError(f"values of type {type_} cannot be written as text; convert them to strings first")
 
 
 def is_time(kind: str) -> bool:
@@ -76,48 +89,53 @@ def format_values(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Ar
     Parameters
     ----------
     column : pyarrow.ChunkedArray or pyarrow.Array
-        Values of any scalar type; a dictionary's values, not its codes.
+        Values of any kind that `value_kind` names, but for lists.
 
     Returns
     -------
     pyarrow.ChunkedArray or pyarrow.Array, as long as `column`, type large_string
-        Numbers in their shortest form that reads back to the same number, times in ISO 8601 without a zero
-        fraction of a second, durations as seconds, booleans as ``true`` and ``false``.
+        Numbers in their shortest form that reads back to the same number, decimals with all their digits, times in
+        ISO 8601 without a zero fraction of a second, durations as seconds, booleans as ``true`` and ``false``.
     """
-    if pa.types.is_floating(column.type):
+    types = pa.types
+    if types.is_floating(column.type):
         return _format_floats(column)
-    if pa.types.is_timestamp(column.type):
+    if types.is_timestamp(column.type):
         return _format_timestamps(column)
-    if pa.types.is_duration(column.type):
-        return format_values(duration_seconds(column))
-    if pa.types.is_nested(column.type) or pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
-        raise TypeError(f"values of type {column.type} cannot be written as text; convert the column to strings first")
+    if types.is_time(column.type) and column.type.unit != "s":
+        return _trim_fraction(column.cast(pa.large_string()))
+    if types.is_decimal(column.type):  # Arrow writes small ones with exponents.
+        return _format_each(column, lambda value: format(value, "f"))
+    if types.is_duration(column.type):
+        per_second = STEPS[column.type.unit]
+        return _format_each(column.cast(pa.int64()), lambda steps: _format_seconds(steps, per_second))
     return column.cast(pa.large_string())
 
 
-def duration_seconds(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
-    """Give durations in seconds: the unit of their type depends on the version of pandas."""
-    nanoseconds = column.cast(pa.duration("ns")).cast(pa.int64())
-    return pc.divide(nanoseconds.cast(pa.float64()), 1e9)
+def seconds_of(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
+    """Give durations, or times since 1970, in seconds as floats."""
+    return pc.divide(column.cast(pa.int64()).cast(pa.float64(), safe=False), float(STEPS[column.type.unit]))
 
 
-def join_elements(lists: pa.ChunkedArray, elements: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray:
-    """Join the written elements of lists, one string a list.
+def format_lists(lists: pa.ChunkedArray, write_elements: WriteValues) -> pa.ChunkedArray:
+    """Write each list of a column as a string, lists of lists from the inside out.
 
     Parameters
     ----------
     lists : pyarrow.ChunkedArray
         The lists.
-    elements : pyarrow.ChunkedArray or pyarrow.Array of large_string
-        Their elements end to end, as strings.
+    write_elements : callable
+        Writes their innermost elements, end to end.
 
     Returns
     -------
     pyarrow.ChunkedArray, as long as `lists`, type large_string
-        The elements with ``; `` between them, quoted where they hold a semicolon or a quote or are empty; nothing
-        is written for a null among them. Null for a null; the empty string for an empty list.
+        The elements with ``; `` between them, quoted where they hold a semicolon or a quote or are empty; nothing is
+        written for a null among them. Null for a null; the empty string for an empty list.
     """
-    quoted = pc.fill_null(quote_fields(combine(elements), _SPECIAL_IN_ELEMENT), "")
+    elements = pc.list_flatten(lists)
+    texts = format_lists(elements, write_elements) if is_list(elements.type) else write_elements(elements)
+    quoted = pc.fill_null(quote_fields(combine(texts), _SPECIAL_IN_ELEMENT), "")
     lengths = pc.fill_null(pc.list_value_length(lists), 0).cast(pa.int64())
     offsets = pa.concat_arrays([pa.array([0]), combine(pc.cumulative_sum(lengths))])
     joined = pc.binary_join(
@@ -143,7 +161,7 @@ def label_values(codes: pa.Array, labels: Mapping[Any, str] | pd.Series) -> pa.A
     """
     # A Series looks up in 5 us, a dict in 50 ns.
     table = dict(zip(labels.index, labels.to_list(), strict=True)) if isinstance(labels, pd.Series) else labels
-    return pa.array([table.get(code) for code in codes.to_pylist()], pa.large_string())
+    return pa.array([None if code is None else table.get(code) for code in codes.to_pylist()], pa.large_string())
 
 
 def needs_no_quotes(type_: pa.DataType) -> bool:
@@ -173,15 +191,34 @@ def combine(column: pa.ChunkedArray | pa.Array) -> pa.Array:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
-def _format_floats(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _format_floats(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
     present = pc.if_else(pc.is_nan(column), None, column)
-    return present.cast(pa.large_string())
+    texts = present.cast(pa.large_string())
+    if not (pc.max(pc.abs(present)).as_py() or 0) >= _FIRST_EXPONENT:
+        return texts
+    # Whole numbers that Arrow would write with an exponent: codes that became floats because one of them is missing.
+    whole = pc.and_(pc.equal(pc.floor(present), present), pc.less(pc.abs(present), 2.0**53))
+    return pc.if_else(whole, pc.if_else(whole, present, 0.0).cast(pa.int64()).cast(pa.large_string()), texts)
 
 
-def _format_timestamps(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _format_timestamps(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
     # Casts write a time in 45 ns, `strftime` in 1,600.
     local = column if column.type.tz is None else pc.local_timestamp(column)
     try:
         return local.cast(pa.timestamp("s")).cast(pa.large_string())
     except pa.ArrowInvalid:  # Some time has a fraction of a second.
-        return pc.utf8_rtrim(pc.utf8_rtrim(local.cast(pa.large_string()), "0"), ".")
+        return _trim_fraction(local.cast(pa.large_string()))
+
+
+def _trim_fraction(texts: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
+    return pc.utf8_rtrim(pc.utf8_rtrim(texts, "0"), ".")
+
+
+def _format_each(column: pa.ChunkedArray | pa.Array, write: Callable[[Any], str]) -> pa.Array:
+    return pa.array([None if value is None else write(value) for value in column.to_pylist()], pa.large_string())
+
+
+def _format_seconds(steps: int, per_second: int) -> str:
+    whole, rest = divmod(abs(steps), per_second)
+    fraction = f".{rest:0{len(str(per_second)) - 1}d}".rstrip("0") if rest else ""
+    return f"{'-' if steps < 0 else ''}{whole}{fraction}"
