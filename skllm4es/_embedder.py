@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from numbers import Integral, Real
-from typing import Any, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
+import joblib
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from skllm4es._texts import TEXT, read_texts
+
+if TYPE_CHECKING:
+    from skllm4es.lm.cache import Cache, CacheInfo
+    from skllm4es.lm.language_model import LanguageModel
 
 #: The paper's pooling depth.
 _PAPER_DEPTH = 8
@@ -25,6 +32,10 @@ _SCHEDULES: dict[bool, dict[str, Any]] = {
     True: {"epochs": 2, "learning_rate": 1e-5, "warmup": 0.1, "weight_decay": 1e-6},
     False: {"epochs": 1, "learning_rate": 1e-3, "warmup": 0.1, "weight_decay": 1e-2},
 }
+
+
+#: What `save_pretrained` writes of the fitted state, beside the model.
+_SAVED = ("layers_", "max_length_", "loss_curve_", "n_truncated_", "dtype_")
 
 
 class LLMEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -42,6 +53,17 @@ class LLMEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     pooling_depth : int or "auto", default="auto"
         How many of the last hidden layers are averaged. "auto" is 8, as in the paper, or all layers of a model that
         has fewer.
+    layers : sequence of int, default=None
+        Pool these hidden layers instead of the last `pooling_depth`: 0 is the input of the first layer (the embedded
+        tokens), l the output of layer l, -1 that of the last layer.
+    layer_pooling : {"mean", "concat"}, default="mean"
+        Whether the layers are averaged or put side by side, lowest first.
+    token_pooling : {"mean", "last", "max", "events", "recency"}, default="mean"
+        How the tokens of a text are pooled: their mean, the last one, the maximum of each dimension, the mean without
+        instruction and header line, or a mean in which the weight of a token halves every `half_life` tokens before the
+        end.
+    half_life : float, default=256
+        In tokens, for ``token_pooling="recency"``.
     finetune : {"full"} or None, default="full"
         "full" trains all weights. None leaves a pretrained model as it is.
     max_length : int or "auto", default="auto"
@@ -56,6 +78,15 @@ class LLMEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         The highest learning rate; 1e-5 for pretrained models and 1e-3 from scratch by default.
     device : str, default=None
         Where the model runs, as torch names it; a GPU where there is one by default.
+    dtype : {"auto", "float32", "bfloat16", "float16"}, default="auto"
+        The type of the weights with which `transform` runs. "auto" is bfloat16 on a device that multiplies it faster
+        than float32. Fine-tuning has float32 weights.
+    memory : str, path or joblib.Memory, default=None
+        Directory that keeps fine-tuned models and each text's pooled layers, so that neither is computed twice: a
+        search over `pooling_depth` costs one fine-tuning a fold and one pass over each text. Several processes may
+        share it, on a local disk. With ``random_state=None`` the model that is found is the one of the first `fit`.
+    memory_limit : int, default=None
+        Size in bytes above which `memory` drops what was used least recently; no limit by default.
     random_state : int, RandomState instance or None, default=None
         Determines initial weights and the order of training.
     verbose : int, default=0
@@ -64,11 +95,12 @@ class LLMEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     Attributes
     ----------
     model_ : transformers.PreTrainedModel
-        The language model, fine-tuned.
+        The language model, fine-tuned; loaded when it is needed. A model that was not fine-tuned is shared by the
+        embedders of the process: do not change it.
     tokenizer_ : transformers.PreTrainedTokenizerBase
         Its tokenizer.
-    pooling_depth_ : int
-        The number of layers that are averaged.
+    layers_ : list of int
+        The hidden layers that are pooled, from 0 for the embedded tokens.
     max_length_ : int
         The most tokens that the model sees at once.
     loss_curve_ : list of float
@@ -77,6 +109,10 @@ class LLMEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         How many texts of the latest `transform` were cut.
     device_ : str
         Where the model runs.
+    dtype_ : str
+        The type of the weights with which `transform` runs.
+    n_features_out_ : int
+        The length of an embedding.
 
     See Also
     --------
@@ -87,7 +123,13 @@ class LLMEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     With token-wise hidden states :math:`H_l` of the L layers, the embedding is
     :math:`\mathrm{mean}_{tokens}(\frac{1}{k} \sum_{l=L-k+1}^{L} H_l)`, where :math:`H_l` is the output of layer l
     and :math:`H_L` is taken after the final norm, as in the `hidden_states` of transformers (LLM4ES, arXiv
-    2508.05688, section 3.4).
+    2508.05688, section 3.4). Special tokens that the tokenizer puts before a text, such as ``<s>``, count as tokens.
+
+    Each distinct text is embedded once. A vector does not depend on the other texts, but for rounding: by 1e-6 in
+    float32 and 1e-2 in bfloat16, relative to its length.
+
+    Pickled, an embedder takes its fine-tuned weights along, and the name of a model that it left as it was. For
+    production, `save_pretrained` writes a directory without pickle.
 
     Examples
     --------
@@ -101,12 +143,19 @@ class LLMEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     _parameter_constraints: dict[str, list[Any]] = {
         "model": [str, os.PathLike, Mapping, None],
         "pooling_depth": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "layers": ["array-like", None],
+        "layer_pooling": [StrOptions({"mean", "concat"})],
+        "token_pooling": [StrOptions({"mean", "last", "max", "events", "recency"})],
+        "half_life": [Interval(Real, 0, None, closed="neither")],
         "finetune": [StrOptions({"full"}), None],
         "max_length": [Interval(Integral, 8, None, closed="left"), StrOptions({"auto"})],
         "overflow": [StrOptions({"chunk", "truncate"})],
         "epochs": [Interval(Real, 0, None, closed="neither"), None],
         "learning_rate": [Interval(Real, 0, None, closed="neither"), None],
         "device": [str, None],
+        "dtype": [StrOptions({"auto", "float32", "bfloat16", "float16"})],
+        "memory": [str, os.PathLike, HasMethods(["cache"]), None],
+        "memory_limit": [Interval(Integral, 1, None, closed="left"), None],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
@@ -116,23 +165,37 @@ class LLMEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         model: str | os.PathLike[str] | Mapping[str, Any] | None = None,
         *,
         pooling_depth: int | str = "auto",
+        layers: Sequence[int] | None = None,
+        layer_pooling: str = "mean",
+        token_pooling: str = "mean",
+        half_life: float = 256,
         finetune: str | None = "full",
         max_length: int | str = "auto",
         overflow: str = "chunk",
         epochs: float | None = None,
         learning_rate: float | None = None,
         device: str | None = None,
+        dtype: str = "auto",
+        memory: str | os.PathLike[str] | joblib.Memory | None = None,
+        memory_limit: int | None = None,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
     ) -> None:
         self.model = model
         self.pooling_depth = pooling_depth
+        self.layers = layers
+        self.layer_pooling = layer_pooling
+        self.token_pooling = token_pooling
+        self.half_life = half_life
         self.finetune = finetune
         self.max_length = max_length
         self.overflow = overflow
         self.epochs = epochs
         self.learning_rate = learning_rate
         self.device = device
+        self.dtype = dtype
+        self.memory = memory
+        self.memory_limit = memory_limit
         self.random_state = random_state
         self.verbose = verbose
 
@@ -153,27 +216,17 @@ class LLMEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         self : LLMEmbedder
             The fitted embedder.
         """
-        # torch and transformers take seconds to import, which only those who embed should wait for.
-        import torch
-
-        from skllm4es.lm.seeding import isolated_seed
-
         columns = read_texts(X, caller="LLMEmbedder")
         training = [text for name, texts in columns.items() if name != TEXT or len(columns) == 1 for text in texts]
         if not training:
             raise ValueError("LLMEmbedder: found 0 texts in X; a minimum of 1 is required.")
-        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        with isolated_seed(seed):
-            model, tokenizer = self._new_or_loaded(training)
-        config = model.config.get_text_config()
-        depth = self._resolve_depth(config.num_hidden_layers)
-        max_length = self._resolve_length(getattr(config, "max_position_embeddings", None))
-        model.to(device)
-        losses = [] if self.finetune is None else self._finetune(model, tokenizer, training, max_length, seed)
+        language_model, losses = self._language_model(training)
+        layers = self._resolve_layers(language_model.n_layers)
+        max_length = self._resolve_length(language_model.n_positions)
         # All at the end, so that a fit that fails leaves the embedder as it was.
-        self.model_, self.tokenizer_, self.device_ = model.to(device), tokenizer, device
-        self.pooling_depth_, self.max_length_, self.loss_curve_, self.n_truncated_ = depth, max_length, losses, 0
+        self._language_model_, self.layers_, self.max_length_ = language_model, layers, max_length
+        self.loss_curve_, self.n_truncated_ = losses, 0
+        self.device_, self.dtype_ = self._resolve_device()
         return self
 
     def transform(self, X: Any) -> npt.NDArray[np.float32]:
@@ -186,41 +239,250 @@ class LLMEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
 
         Returns
         -------
-        embeddings : ndarray of shape (n_users, hidden_size), dtype float32
+        embeddings : ndarray of shape (n_users, n_features_out_), dtype float32
             One vector a user, in the order of `X`.
         """
-        check_is_fitted(self, "model_")
-        return self._embed(read_texts(X, caller="LLMEmbedder")[TEXT])
+        check_is_fitted(self)
+        texts = read_texts(X, caller="LLMEmbedder")[TEXT]
+        embeddings = np.empty((len(texts), self.n_features_out_), dtype=np.float32)
+        for rows, layers in self._embedded(texts):
+            chosen = layers[self.layers_]
+            embeddings[rows] = chosen.ravel() if self.layer_pooling == "concat" else chosen.mean(axis=0)
+        return embeddings
+
+    def transform_layers(self, X: Any) -> npt.NDArray[np.float32]:
+        """Give the pooled hidden states of every layer, for analysis.
+
+        Parameters
+        ----------
+        X : dataframe, series, ndarray or list of str, of shape (n_users, n_columns) or (n_users,)
+            The texts, as for `transform`.
+
+        Returns
+        -------
+        layers : ndarray of shape (n_users, n_layers + 1, hidden_size), dtype float32
+            Entry 0 pools the input of the first layer (the embedded tokens), entry l the output of layer l; the last
+            one is taken after the final norm.
+        """
+        check_is_fitted(self)
+        texts = read_texts(X, caller="LLMEmbedder")[TEXT]
+        shape = (len(texts), self._language_model_.n_layers + 1, self._language_model_.hidden_size)
+        pooled = np.empty(shape, dtype=np.float32)
+        for rows, layers in self._embedded(texts):
+            pooled[rows] = layers
+        return pooled
+
+    def cache_info(self) -> CacheInfo:
+        """Tell what `memory` holds, and how often this process found there what it looked for.
+
+        Returns
+        -------
+        CacheInfo
+            A named tuple of hits, misses, n_vectors, n_models, n_bytes and limit.
+        """
+        cache = self._cache()
+        if cache is None:
+            raise ValueError("There is no cache: set memory=DIR.")
+        return cache.info()
+
+    def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
+        """Write the fitted embedder to a directory, without pickle: weights as safetensors, the rest as JSON.
+
+        Parameters
+        ----------
+        directory : str or path
+            A directory that does not exist yet, or is empty.
+
+        Raises
+        ------
+        FileExistsError
+            If there is something in the directory.
+        TypeError
+            If a parameter cannot be written as JSON: a RandomState, which an int can replace.
+        """
+        check_is_fitted(self)
+        import torch
+
+        from skllm4es.lm.saving import save_embedder
+
+        parameters = {name: _as_json(name, value) for name, value in self.get_params(deep=False).items()}
+        fitted = {name: getattr(self, name) for name in _SAVED}
+        settings = {"parameters": parameters, "fitted": fitted}
+        save_embedder(Path(directory), self._language_model_, getattr(torch, self.dtype_), settings)
+
+    @classmethod
+    def from_pretrained(cls, directory: str | os.PathLike[str]) -> Self:
+        """Read an embedder that `save_pretrained` wrote.
+
+        Parameters
+        ----------
+        directory : str or path
+            The directory.
+
+        Returns
+        -------
+        LLMEmbedder
+            The fitted embedder. Its model runs on the device that there is here.
+
+        Raises
+        ------
+        OSError
+            If there is no embedder in the directory, or one of another version.
+        """
+        from skllm4es.lm.language_model import LanguageModel
+        from skllm4es.lm.saving import read_settings
+
+        settings = read_settings(Path(directory))
+        embedder = cls(**settings["parameters"])
+        for name, value in settings["fitted"].items():
+            setattr(embedder, name, value)
+        embedder._language_model_ = LanguageModel(str(Path(directory).absolute()))
+        embedder.device_, _ = embedder._resolve_device()
+        return embedder
+
+    @property
+    def model_(self) -> Any:
+        """The language model."""
+        import torch
+
+        return self._fitted_language_model.load(getattr(torch, self.dtype_), self.device_)
+
+    @property
+    def tokenizer_(self) -> Any:
+        """Its tokenizer."""
+        return self._fitted_language_model.tokenizer
+
+    @property
+    def n_features_out_(self) -> int:
+        """The length of an embedding."""
+        n_layers = len(self.layers_) if self.layer_pooling == "concat" else 1
+        return self._fitted_language_model.hidden_size * n_layers
 
     @property
     def _n_features_out(self) -> int:
-        return int(self.model_.config.get_text_config().hidden_size)
-
-    def _new_or_loaded(self, texts: list[str]) -> tuple[Any, Any]:
-        from skllm4es.lm.loading import load_model, new_model
-
-        if self._is_pretrained:
-            return load_model(self.model)  # type: ignore[arg-type]
-        if self.finetune is None:
-            raise ValueError(
-                "finetune=None leaves the model as it is, but a model from scratch has random weights. Name a "
-                "pretrained model (model='owner/name' or a directory), or set finetune='full'."
-            )
-        return new_model(texts, self.model)  # type: ignore[arg-type]
+        return self.n_features_out_
 
     @property
-    def _is_pretrained(self) -> bool:
-        return isinstance(self.model, str | os.PathLike)
+    def _fitted_language_model(self) -> LanguageModel:
+        if not hasattr(self, "_language_model_"):
+            raise AttributeError("This LLMEmbedder is not fitted yet: it has no language model.")
+        return self._language_model_
 
-    def _resolve_depth(self, n_layers: int) -> int:
-        if self.pooling_depth == "auto":
-            return min(_PAPER_DEPTH, n_layers)
-        if self.pooling_depth > n_layers:  # type: ignore[operator]
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "_language_model_")
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if self.__sklearn_is_fitted__():
+            self.device_, _ = self._resolve_device()
+
+    def _resolve_device(self) -> tuple[str, str]:
+        """Give the device that there is here, and the type for the weights on it."""
+        # torch and transformers take seconds to import, which only those who embed should wait for.
+        import torch
+
+        from skllm4es.lm.devices import multiplies_bfloat16_fast
+
+        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        fast = multiplies_bfloat16_fast(torch.device(device))
+        return device, ("bfloat16" if fast else "float32") if self.dtype == "auto" else self.dtype
+
+    def _language_model(self, training: list[str]) -> tuple[LanguageModel, list[float]]:
+        """Give the model, fine-tuned if it shall be, and the loss over the course of that."""
+        from skllm4es.lm.language_model import LanguageModel
+
+        source = os.path.expanduser(self.model) if isinstance(self.model, str | os.PathLike) else None
+        if self.finetune is None:
+            if source is None:
+                raise ValueError(
+                    "finetune=None leaves the model as it is, but a model from scratch has random weights. Name a "
+                    "pretrained model (model='owner/name' or a directory), or set finetune='full'."
+                )
+            return LanguageModel(source), []
+        cache = self._cache()
+        if cache is None:
+            model, tokenizer, losses = self._finetune(training, source)
+            return LanguageModel(model=model, tokenizer=tokenizer), losses
+        from skllm4es.lm.saving import read_losses, save_losses, save_model
+
+        key = self._training_key(training, source)
+        if folder := cache.find_model(key):
+            return LanguageModel(str(folder), kept=True), read_losses(folder)
+        model, tokenizer, losses = self._finetune(training, source)
+
+        def save(draft: Path) -> None:
+            save_model(draft, model, tokenizer)
+            save_losses(draft, losses)
+
+        folder = cache.store_model(key, save)
+        language_model = LanguageModel(str(folder), kept=True, model=model, tokenizer=tokenizer)
+        cache.evict()
+        return language_model, losses
+
+    def _training_key(self, training: list[str], source: str | None) -> bytes:
+        """Hash all that makes the fine-tuned model."""
+        from skllm4es import __version__
+        from skllm4es.lm.cache import hash_of
+        from skllm4es.lm.language_model import LanguageModel
+
+        base: Any = self.model if source is None else LanguageModel(source).fingerprint
+        seed = self.random_state
+        if isinstance(seed, np.random.RandomState):
+            seed = [part.tolist() if isinstance(part, np.ndarray) else part for part in seed.get_state()]  # type: ignore[assignment]
+        settings = [__version__, base, seed, self.max_length, self.finetune, self._schedule(source is not None)]
+        return hash_of(json.dumps(settings, sort_keys=True, default=str), *training)
+
+    def _schedule(self, pretrained: bool) -> dict[str, Any]:
+        given = {"epochs": self.epochs, "learning_rate": self.learning_rate}
+        return _SCHEDULES[pretrained] | {name: value for name, value in given.items() if value is not None}
+
+    def _finetune(self, texts: list[str], source: str | None) -> tuple[Any, Any, list[float]]:
+        from skllm4es.lm.finetuning import finetune
+        from skllm4es.lm.loading import load_causal_model, load_tokenizer, new_model
+        from skllm4es.lm.packing import split, tokenize
+        from skllm4es.lm.seeding import isolated_seed
+
+        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        if source is None:
+            with isolated_seed(seed):
+                model, tokenizer = new_model(texts, self.model)  # type: ignore[arg-type]
+        else:
+            model, tokenizer = load_causal_model(source), load_tokenizer(source)
+        config = model.config.get_text_config()
+        self._resolve_layers(config.num_hidden_layers)
+        max_length = self._resolve_length(getattr(config, "max_position_embeddings", None))
+        end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+        room = max_length - len(end)
+        sequences = [
+            window.ids + (end if window is windows[-1] else [])
+            for tokens in tokenize(tokenizer, texts, room)
+            for windows in [split(tokens, room)]
+            for window in windows
+        ]
+        model.to(self._resolve_device()[0])
+        schedule = self._schedule(source is not None)
+        losses = finetune(model, sequences, max_length=max_length, seed=seed, progress=bool(self.verbose), **schedule)
+        return model, tokenizer, losses
+
+    def _resolve_layers(self, n_layers: int) -> list[int]:
+        """Give the layers to pool, from 0 for the embedded tokens."""
+        if self.layers is not None:
+            chosen = [int(layer) for layer in self.layers]
+            beyond = [layer for layer in chosen if not -n_layers - 1 <= layer <= n_layers]
+            resolved = sorted({layer % (n_layers + 1) for layer in chosen})
+            if beyond or len(resolved) < len(chosen) or not chosen:
+                raise ValueError(
+                    f"layers={list(self.layers)} must name at least one layer and none twice, of the {n_layers} layers "
+                    f"of the language model: 0 (the embedded tokens) to {n_layers}, or -{n_layers + 1} to -1."
+                )
+            return resolved
+        if self.pooling_depth != "auto" and self.pooling_depth > n_layers:  # type: ignore[operator]
             raise ValueError(
                 f"pooling_depth={self.pooling_depth} is more than the {n_layers} layers of the language model. "
                 f"Choose 1 to {n_layers}, or 'auto'."
             )
-        return self.pooling_depth  # type: ignore[return-value]
+        depth = min(_PAPER_DEPTH, n_layers) if self.pooling_depth == "auto" else int(self.pooling_depth)
+        return list(range(n_layers + 1 - depth, n_layers + 1))
 
     def _resolve_length(self, n_positions: int | None) -> int:
         limit = n_positions or np.inf
@@ -233,45 +495,43 @@ class LLMEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             )
         return self.max_length  # type: ignore[return-value]
 
-    def _finetune(self, model: Any, tokenizer: Any, texts: list[str], max_length: int, seed: int) -> list[float]:
-        from skllm4es.lm.finetuning import finetune
-        from skllm4es.lm.packing import split, tokenize
+    def _cache(self) -> Cache | None:
+        from skllm4es.lm.cache import Cache
 
-        end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-        room = max_length - len(end)
-        sequences = [
-            window + (end if window is windows[-1] else [])
-            for tokens in tokenize(tokenizer, texts, room)
-            for windows in [split(tokens, room)]
-            for window in windows
-        ]
-        schedule = dict(_SCHEDULES[self._is_pretrained])
-        given = {"epochs": self.epochs, "learning_rate": self.learning_rate}
-        schedule |= {name: value for name, value in given.items() if value is not None}
-        return finetune(model, sequences, max_length=max_length, seed=seed, progress=bool(self.verbose), **schedule)
+        location: Any = getattr(self.memory, "location", self.memory)  # Of a joblib.Memory.
+        return None if location is None else Cache(location, self.memory_limit)
 
-    def _embed(self, texts: list[str]) -> npt.NDArray[np.float32]:
-        from skllm4es.lm.packing import split, tokenize, truncate
-        from skllm4es.lm.pooling import layer_means
+    def _embedded(self, texts: list[str]) -> Iterator[tuple[list[int], npt.NDArray[np.float32]]]:
+        """Give the pooled layers of each distinct text, and the rows that have it; tell of those that were cut."""
+        import torch
 
-        tokenized = tokenize(self.tokenizer_, texts, self.max_length_) if texts else []
+        from skllm4es.lm.embedding import TextEmbedder
+        from skllm4es.lm.pooling import TokenPooling
+
+        rows: dict[str, list[int]] = {}
+        for row, text in enumerate(texts):
+            rows.setdefault(text, []).append(row)
+        embedder = TextEmbedder(
+            self._language_model_,
+            getattr(torch, self.dtype_),
+            self.device_,
+            self.max_length_,
+            self.overflow,
+            TokenPooling(self.token_pooling, self.half_life),  # type: ignore[arg-type]
+            progress=bool(self.verbose),
+        )
         self.n_truncated_ = 0
-        if self.overflow == "truncate":
-            windows = [[truncate(tokens, self.max_length_)] for tokens in tokenized]
-            self.n_truncated_ = sum(len(tokens.ids) > self.max_length_ for tokens in tokenized)
-        else:
-            windows = [split(tokens, self.max_length_) for tokens in tokenized]
+        for text, layers, truncated in embedder.embed(texts, self._cache()):
+            self.n_truncated_ += truncated * len(rows[text])
+            yield rows[text], layers
         if self.n_truncated_:
             warnings.warn(
                 f"{self.n_truncated_} of {len(texts)} texts have more than max_length={self.max_length_} tokens and "
                 "were cut to their header and latest events. Raise max_length, embed all of them with "
                 "overflow='chunk', or choose what is kept with EventSerializer(max_events=...).",
                 UserWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
-        means = layer_means(self.model_, [window for each in windows for window in each], progress=bool(self.verbose))
-        # Pooled before the windows are averaged: the means commute, and fewer numbers are held.
-        return _average_windows(means[:, -self.pooling_depth_ :].mean(axis=1), windows)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -282,13 +542,19 @@ class LLMEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         return tags
 
 
-def _average_windows(vectors: npt.NDArray[np.float32], windows: list[list[list[int]]]) -> npt.NDArray[np.float32]:
-    """Average the windows of each text by their number of tokens."""
-    if all(len(each) == 1 for each in windows):
-        return vectors
-    owners = np.repeat(np.arange(len(windows)), [len(each) for each in windows])
-    n_tokens = np.array([len(window) for each in windows for window in each], dtype=np.float64)
-    shares = n_tokens / np.bincount(owners, n_tokens)[owners]
-    averages = np.zeros((len(windows), vectors.shape[1]))
-    np.add.at(averages, owners, vectors * shares[:, None])
-    return averages.astype(np.float32)
+def _as_json(name: str, value: Any) -> Any:
+    """Give a parameter as JSON can hold it."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if name == "memory" and value is not None and not isinstance(value, str):
+        return str(value.location)
+    try:
+        json.dumps(value)
+    except TypeError as error:
+        raise TypeError(
+            f"The parameter {name}={value!r} cannot be written as JSON. Replace it before saving, for example with "
+            f"set_params({name}=None): a fitted embedder does not need it."
+        ) from error
+    return value

@@ -17,7 +17,7 @@ TEXTS = [f"day|title|rating\n{day}, Heat, 5\n{day + 1}, Alien, {day % 5}" for da
 
 @pytest.fixture(scope="module")
 def fitted():
-    return LLMEmbedder(TINY, random_state=0).fit(TEXTS)
+    return LLMEmbedder(TINY, dtype="float32", random_state=0).fit(TEXTS)
 
 
 def reference_embedding(embedder, text, depth):
@@ -30,10 +30,9 @@ def reference_embedding(embedder, text, depth):
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
 def test_embedding_is_the_mean_over_tokens_of_the_mean_of_the_last_layers(fitted, depth):
-    fitted = pickle.loads(pickle.dumps(fitted))
-    fitted.pooling_depth_ = depth
-    expected = [reference_embedding(fitted, text, depth) for text in TEXTS]
-    np.testing.assert_allclose(fitted.transform(TEXTS), expected, rtol=1e-5, atol=1e-6)
+    embedder = LLMEmbedder(TINY, pooling_depth=depth, dtype="float32", random_state=0).fit(TEXTS)
+    expected = [reference_embedding(embedder, text, depth) for text in TEXTS]
+    np.testing.assert_allclose(embedder.transform(TEXTS), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_output_is_float32_one_row_a_text(fitted):
@@ -71,7 +70,7 @@ def test_training_uses_the_variants_and_not_the_text():
 
 
 def test_the_same_seed_gives_the_same_embedding_bit_by_bit(fitted):
-    again = LLMEmbedder(TINY, random_state=0).fit(TEXTS)
+    again = LLMEmbedder(TINY, dtype="float32", random_state=0).fit(TEXTS)
     np.testing.assert_array_equal(again.transform(TEXTS), fitted.transform(TEXTS))
 
 
@@ -107,7 +106,7 @@ def test_set_output_names_the_features_and_keeps_the_index(fitted):
 
 
 def test_auto_depth_is_all_layers_of_a_small_model(fitted):
-    assert fitted.pooling_depth_ == 3
+    assert fitted.layers_ == [1, 2, 3]
 
 
 def test_a_fit_that_fails_leaves_the_embedder_as_it_was(fitted):
@@ -134,7 +133,9 @@ class TestLongTexts:
     @pytest.mark.parametrize("instruction", ["", "Films:\n\n"])
     def test_truncation_keeps_instruction_and_header_and_latest_events(self, instruction):
         long = instruction + self.LONG
-        embedder = LLMEmbedder(TINY, max_length=64, overflow="truncate", random_state=0).fit([*TEXTS, long])
+        embedder = LLMEmbedder(TINY, max_length=64, overflow="truncate", dtype="float32", random_state=0).fit(
+            [*TEXTS, long]
+        )
         with pytest.warns(UserWarning, match="1 of 2 texts have more than max_length=64 tokens"):
             cut = embedder.transform([long, TEXTS[0]])
         assert embedder.n_truncated_ == 1
@@ -146,7 +147,7 @@ class TestLongTexts:
         np.testing.assert_allclose(cut[0], embedder.transform([longest])[0], rtol=1e-5, atol=1e-6)
 
     def test_chunks_average_all_windows_by_tokens(self):
-        embedder = LLMEmbedder(TINY, max_length=64, random_state=0).fit([*TEXTS, self.LONG])
+        embedder = LLMEmbedder(TINY, max_length=64, dtype="float32", random_state=0).fit([*TEXTS, self.LONG])
         embedding = embedder.transform([self.LONG])
         assert embedder.n_truncated_ == 0
         header, *events = self.LONG.split("\n")
@@ -166,7 +167,7 @@ class TestLongTexts:
 @pytest.mark.real_data
 def test_real_pretrained_llama(data_home, finetune):
     directory = data_home / "tinystories-656k"
-    embedder = LLMEmbedder(directory, finetune=finetune, pooling_depth=2, random_state=0).fit(TEXTS)
+    embedder = LLMEmbedder(directory, finetune=finetune, pooling_depth=2, dtype="float32", random_state=0).fit(TEXTS)
     assert embedder.max_length_ == 512
     expected = [reference_embedding(embedder, text, 2) for text in TEXTS]
     np.testing.assert_allclose(embedder.transform(TEXTS), expected, rtol=1e-4, atol=1e-5)
@@ -200,6 +201,9 @@ def test_finetuning_changes_a_pretrained_model(data_home):
         ({"max_length": 4096}, TEXTS, ValueError, "max_length=4096 is more than the 2048 positions"),
         ({"finetune": None}, TEXTS, ValueError, "random weights"),
         ({"finetune": "half"}, TEXTS, ValueError, "finetune"),
+        ({"layers": [4]}, TEXTS, ValueError, r"layers=\[4\] must name .* of the 3 layers of the language model: 0"),
+        ({"layers": []}, TEXTS, ValueError, "at least one layer"),
+        ({"layers": [3, -1]}, TEXTS, ValueError, "none twice"),
         ({"learning_rate": 1e30, "epochs": 20}, TEXTS, ValueError, "Lower learning_rate"),
     ],
 )

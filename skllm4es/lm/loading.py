@@ -9,8 +9,11 @@ from difflib import get_close_matches
 from typing import Any
 
 import torch
+from huggingface_hub import constants
+from safetensors import SafetensorError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
+    AutoModel,
     AutoModelForCausalLM,
     AutoTokenizer,
     LlamaConfig,
@@ -20,6 +23,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 from transformers.utils import logging
+
+from skllm4es.lm.pooling import is_causal
 
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 
@@ -35,44 +40,120 @@ SMALL_LLAMA = {
 }
 
 
-def load_model(name: str | os.PathLike[str]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load a pretrained causal language model and its tokenizer.
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """Load a pretrained tokenizer.
 
     Parameters
     ----------
-    name : str or path
+    name : str
         A name on the model hub, or a local directory in the form of ``save_pretrained``.
 
     Returns
     -------
-    model : transformers.PreTrainedModel
-        The model in float32, in evaluation mode, on the CPU.
-    tokenizer : transformers.PreTrainedTokenizerBase
-        Its tokenizer.
+    transformers.PreTrainedTokenizerBase
+        The tokenizer.
 
     Raises
     ------
     OSError
         If it cannot be loaded; the message says what to do.
     """
-    name = os.path.expanduser(name)
+    with loading_errors(name):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name)
+    return tokenizer
+
+
+def load_causal_model(name: str) -> PreTrainedModel:
+    """Load a pretrained causal language model, to be trained.
+
+    Parameters
+    ----------
+    name : str
+        A name on the model hub, or a local directory.
+
+    Returns
+    -------
+    transformers.PreTrainedModel
+        The model in float32, in evaluation mode, on the CPU.
+
+    Raises
+    ------
+    OSError
+        If it cannot be loaded, or is not causal; the message says what to do.
+    """
+    with loading_errors(name):
+        model, missing = _load(AutoModelForCausalLM, name, torch.float32)
+        if not is_causal(model):
+            raise ValueError(
+                f"{type(model).__name__} is not a causal language model: its tokens see what follows them."
+            )
+        _check_complete(missing)
+    return model
+
+
+def load_base_model(name: str, dtype: torch.dtype) -> PreTrainedModel:
+    """Load a pretrained language model without its head, to embed with.
+
+    Parameters
+    ----------
+    name : str
+        A name on the model hub, or a local directory.
+    dtype : torch.dtype
+        The type of its weights.
+
+    Returns
+    -------
+    transformers.PreTrainedModel
+        The model, in evaluation mode, on the CPU.
+
+    Raises
+    ------
+    OSError
+        If it cannot be loaded; the message says what to do.
+    """
+    with loading_errors(name):
+        model, missing = _load(AutoModel, name, dtype)
+        # The pooler of an encoder, on top of its last layer, is not used.
+        _check_complete([weights for weights in missing if "pooler" not in weights])
+    return model
+
+
+@contextmanager
+def loading_errors(name: str) -> Iterator[None]:
+    """Load quietly, and say what to do where a model cannot be loaded.
+
+    Parameters
+    ----------
+    name : str
+        Its name.
+
+    Yields
+    ------
+    None
+        Nothing.
+
+    Raises
+    ------
+    OSError
+        Instead of any error that loading raises.
+    """
     try:
-        with _no_progress_bar():
-            tokenizer = AutoTokenizer.from_pretrained(name)
-            model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
-    except (OSError, ValueError) as error:
+        with quietly():
+            yield
+    except (OSError, ValueError, SafetensorError) as error:
         raise OSError(
             f"The language model {name!r} could not be loaded: {_first_line(error)}\n"
             "1. A local model: pass the directory that holds its config.json; "
             f"{'it is there' if os.path.isdir(name) else 'there is no directory of this name here'}.\n"
-            "2. A model of the hub: check its spelling (owner/name) and that this machine reaches the hub; "
+            "2. A model of the hub: check its spelling (owner/name) and that this machine reaches the hub"
+            f"{' (HF_HUB_OFFLINE is set, which forbids it)' if constants.HF_HUB_OFFLINE else ''}; "
             "download it once where it does, or copy its directory here.\n"
             "3. A gated model: accept its terms on its page, then log in with `hf auth login`.\n"
             "4. A model that is not a causal language model (BERT, T5, ...) cannot be fine-tuned by next-token "
-            "prediction: choose a decoder such as Llama, Qwen or GPT-2.\n"
+            "prediction: choose a decoder such as Llama, Qwen or GPT-2, or embed with an encoder as it is by "
+            "finetune=None.\n"
             "5. No model at all: LLMEmbedder() trains a small one from scratch, offline."
         ) from error
-    return model.eval(), tokenizer
 
 
 def new_model(
@@ -151,14 +232,26 @@ def _check_settings(config: Mapping[str, Any]) -> None:
         )
 
 
+def _load(kind: Any, name: str, dtype: torch.dtype) -> tuple[PreTrainedModel, list[str]]:
+    model, report = kind.from_pretrained(name, dtype=dtype, output_loading_info=True)
+    return model.eval(), sorted(report["missing_keys"])
+
+
+def _check_complete(missing: Sequence[str]) -> None:
+    if missing:
+        raise ValueError(f"{len(missing)} of its weights are not in its files, such as {missing[0]}.")
+
+
 @contextmanager
-def _no_progress_bar() -> Iterator[None]:
-    """Silence the bar that transformers shows while it loads weights."""
-    shown = logging.is_progress_bar_enabled()
+def quietly() -> Iterator[None]:
+    """Silence the bar and the report that transformers shows while it loads or saves weights."""
+    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
+        logging.set_verbosity(level)
         if shown:
             logging.enable_progress_bar()
 

@@ -35,9 +35,9 @@ class Tokenized:
     ids : list of int
         The tokens.
     lines : list of int
-        Where the second, third, ... line begins; empty for texts that fit the window, which need not be split.
+        Where the second, third, ... line begins; empty where it was not asked for.
     body : int
-        Where the events begin, behind an instruction and the header line; 0 for texts that fit the window.
+        Where the events begin, behind an instruction and the header line; 0 where it was not asked for.
     """
 
     ids: list[int]
@@ -45,7 +45,25 @@ class Tokenized:
     body: int
 
 
-def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> list[Tokenized]:
+@dataclass(frozen=True)
+class Window:
+    """Tokens that the model sees at once: a text, or a part of one behind its header.
+
+    Parameters
+    ----------
+    ids : list of int
+        The tokens.
+    n_header : int
+        How many of the first are instruction and header line; 0 where it was not asked for.
+    """
+
+    ids: list[int]
+    n_header: int
+
+
+def tokenize(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int, *, headers: bool = False
+) -> list[Tokenized]:
     """Turn texts into tokens, special tokens at the beginning included.
 
     Parameters
@@ -55,13 +73,17 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_lengt
     texts : sequence of str
         The texts.
     max_length : int
-        Texts with more tokens than this also get the places where their lines begin.
+        Texts with more tokens than this also get the places where their lines begin, and their events.
+    headers : bool, default=False
+        Whether all texts get these.
 
     Returns
     -------
     list of Tokenized
         One entry a text, none without tokens.
     """
+    if not texts:
+        return []
     encoded = tokenizer(list(texts), add_special_tokens=True, return_attention_mask=False, verbose=False)["input_ids"]
     filler = next(
         token
@@ -69,12 +91,12 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_lengt
         if token is not None
     )
     return [
-        Tokenized(ids or [filler], *(_line_starts(tokenizer, text) if len(ids) > max_length else ([], 0)))
+        Tokenized(ids or [filler], *(_line_starts(tokenizer, text) if headers or len(ids) > max_length else ([], 0)))
         for text, ids in zip(texts, encoded, strict=True)
     ]
 
 
-def split(tokens: Tokenized, max_length: int) -> list[list[int]]:
+def split(tokens: Tokenized, max_length: int) -> list[Window]:
     """Split a text that is longer than the window, between events where possible, its header repeated.
 
     Parameters
@@ -86,11 +108,11 @@ def split(tokens: Tokenized, max_length: int) -> list[list[int]]:
 
     Returns
     -------
-    list of list of int
+    list of Window
         Sequences of at most `max_length` tokens, in order.
     """
     if len(tokens.ids) <= max_length:
-        return [tokens.ids]
+        return [Window(tokens.ids, tokens.body)]
     header = _header(tokens, max_length)
     room = max_length - len(header)
     windows = []
@@ -99,12 +121,12 @@ def split(tokens: Tokenized, max_length: int) -> list[list[int]]:
         end = _last_line_start(tokens.lines, start, start + room)
         if start + room >= len(tokens.ids):
             end = len(tokens.ids)
-        windows.append(header + tokens.ids[start:end])
+        windows.append(Window(header + tokens.ids[start:end], len(header)))
         start = end
     return windows
 
 
-def truncate(tokens: Tokenized, max_length: int) -> list[int]:
+def truncate(tokens: Tokenized, max_length: int) -> Window:
     """Cut a text that is longer than the window: keep its header and its latest events.
 
     Parameters
@@ -116,17 +138,17 @@ def truncate(tokens: Tokenized, max_length: int) -> list[int]:
 
     Returns
     -------
-    list of int
+    Window
         At most `max_length` tokens.
     """
     if len(tokens.ids) <= max_length:
-        return tokens.ids
+        return Window(tokens.ids, tokens.body)
     header = _header(tokens, max_length)
     start = len(tokens.ids) - (max_length - len(header))
     at_line = bisect_left(tokens.lines, start)
     if at_line < len(tokens.lines):
         start = tokens.lines[at_line]
-    return header + tokens.ids[start:]
+    return Window(header + tokens.ids[start:], len(header))
 
 
 def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:

@@ -1,62 +1,186 @@
-"""One forward pass over texts, reduced to the token mean of every layer.
+"""One forward pass over texts, reduced to one vector a layer as the hidden states appear.
 
-Means over tokens and over layers commute, so what is kept of a text is the matrix of its layers' token means; any
-pooling depth is a slice of it (paper, section 3.4).
+What is kept of a text is the matrix of its layers' vectors: means over tokens and over layers commute, so any pooling
+depth, any set of layers and their concatenation are slices of it (paper, section 3.4).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
+from skllm4es.lm.packing import Window
+
 #: Tokens in a batch, padding included. 2k to 8k were equally fast on a CPU.
-TOKEN_BUDGET = 4096
+TOKEN_BUDGET = {"cpu": 4096, "cuda": 65_536}
+#: Batches after which results are handed on, and kept if there is a cache.
+GROUP = 8
+
+FloatArray = npt.NDArray[np.float32]
 
 
-@torch.inference_mode()
-def layer_means(
-    model: PreTrainedModel, sequences: Sequence[Sequence[int]], *, progress: bool = False
-) -> npt.NDArray[np.float32]:
-    """Mean over tokens of the hidden states of every layer.
+@dataclass(frozen=True)
+class TokenPooling:
+    """How the hidden states of a text's tokens become one vector.
 
-    Sequences are sorted by length and padded on the right, without an attention mask: in a causal model a token
-    does not see what follows it, so the padding reaches no real token, and attention takes its fastest path.
+    Parameters
+    ----------
+    kind : {"mean", "last", "max", "events", "recency"}
+        The mean over all tokens (the paper's), the last token, the maximum, the mean without instruction and header,
+        or the mean with weights that halve every `half_life` tokens before the end.
+    half_life : float, default=256
+        For "recency", in tokens.
+    """
+
+    kind: Literal["mean", "last", "max", "events", "recency"] = "mean"
+    half_life: float = 256.0
+
+    def weights(self, windows: Sequence[Window]) -> list[FloatArray]:
+        """Weights of the tokens of each window of one text; they sum to one but for "max", where they are unused.
+
+        Parameters
+        ----------
+        windows : sequence of Window
+            The windows, in order.
+
+        Returns
+        -------
+        list of ndarray of shape (n_tokens,), dtype float32
+            One array a window.
+        """
+        sizes = [len(window.ids) for window in windows]
+        total = sum(sizes)
+        weights = np.ones(total)
+        if self.kind == "last":
+            weights[:-1] = 0
+        elif self.kind == "recency":
+            weights = 0.5 ** (np.arange(total)[::-1] / self.half_life)
+        elif self.kind == "events":
+            headers = [window.n_header for window in windows]
+            events = np.concatenate([np.arange(size) >= n for size, n in zip(sizes, headers, strict=True)])
+            if events.any():  # A text of a user without events has its header alone.
+                weights = events.astype(float)
+        return np.split((weights / weights.sum()).astype(np.float32), np.cumsum(sizes)[:-1])
+
+
+class LayerPooler:
+    """Runs a model over texts and pools the hidden states of every layer.
+
+    Windows are sorted by length and filled into batches by tokens. They are padded on the right, and a causal model
+    gets no attention mask: a token does not see what follows it, so the padding reaches no real token, and attention
+    takes its fastest path. A bidirectional encoder gets a mask.
 
     Parameters
     ----------
     model : transformers.PreTrainedModel
-        A causal language model; its head is not run.
-    sequences : sequence of sequence of int
-        The tokens of each text, none empty.
-    progress : bool, default=False
-        Whether to show a progress bar.
-
-    Returns
-    -------
-    ndarray of shape (n_sequences, n_layers + 1, hidden_size), dtype float32
-        Entry 0 is the input of the first layer (the embedded tokens), entry l the output of layer l; the last one
-        is taken after the final norm, as in the `hidden_states` of transformers.
+        A language model; its head is not run.
+    pooling : TokenPooling
+        How tokens are pooled.
+    token_budget : int, default=None
+        Tokens in a batch, padding included; by default as many as suit the device. It is halved whenever memory runs
+        out.
     """
-    decoder = model.base_model
-    model.eval()
-    layers = decoder_layers(decoder)
-    means = np.empty((len(sequences), len(layers) + 1, model.config.get_text_config().hidden_size), dtype=np.float32)
-    with tqdm(total=len(sequences), desc="embedding", unit="text", leave=None, disable=not progress) as bar:
-        for batch in _batches([len(sequence) for sequence in sequences]):
-            ids, weights = _pad([sequences[i] for i in batch], model.device)
-            with _reduced_inputs(layers, weights) as reduced:
-                last = decoder(input_ids=ids, use_cache=False).last_hidden_state
-            reduced.append(_weighted_mean(last, weights))
-            means[batch] = torch.stack(reduced, dim=1).cpu().numpy()
-            bar.update(len(batch))
-    return means
+
+    def __init__(self, model: PreTrainedModel, pooling: TokenPooling, token_budget: int | None = None) -> None:
+        self.decoder = model.base_model
+        self.layers = decoder_layers(self.decoder)
+        self.pooling = pooling
+        self.token_budget = token_budget or TOKEN_BUDGET.get(model.device.type, TOKEN_BUDGET["cpu"])
+        self.hidden_size = int(model.config.get_text_config().hidden_size)
+        model.eval()
+        self.masked = not is_causal(model)
+
+    def pool(self, texts: Sequence[Sequence[Window]]) -> Iterator[tuple[list[int], FloatArray]]:
+        """Pool texts, group by group, the longest first.
+
+        Parameters
+        ----------
+        texts : sequence of sequence of Window
+            The windows of each text.
+
+        Yields
+        ------
+        positions : list of int
+            Which texts.
+        layers : ndarray of shape (n_positions, n_layers + 1, hidden_size), dtype float32
+            Entry 0 pools the input of the first layer (the embedded tokens), entry l the output of layer l; the last
+            one is taken after the final norm, as in the `hidden_states` of transformers.
+        """
+        # Longest first, so that memory runs out at once or never.
+        order = np.argsort([-sum(len(window.ids) for window in windows) for windows in texts], kind="stable").tolist()
+        group: list[int] = []
+        n_tokens = 0
+        for position in order:
+            group.append(position)
+            n_tokens += sum(len(window.ids) for window in texts[position])
+            if n_tokens >= GROUP * self.token_budget:
+                yield group, self._pool_group([texts[i] for i in group])
+                group, n_tokens = [], 0
+        if group:
+            yield group, self._pool_group([texts[i] for i in group])
+
+    def _pool_group(self, texts: Sequence[Sequence[Window]]) -> FloatArray:
+        owners = [owner for owner, windows in enumerate(texts) for _ in windows]
+        sequences = [window.ids for windows in texts for window in windows]
+        weights = [each for windows in texts for each in self.pooling.weights(windows)]
+        highest = self.pooling.kind == "max"
+        pooled = np.full(
+            (len(texts), len(self.layers) + 1, self.hidden_size), -np.inf if highest else 0, dtype=np.float32
+        )
+        combine = np.maximum if highest else np.add
+        pending = np.argsort([-len(sequence) for sequence in sequences], kind="stable").tolist()
+        while pending:
+            batch = pending[: max(1, self.token_budget // len(sequences[pending[0]]))]
+            try:
+                layers = self._run([sequences[i] for i in batch], [weights[i] for i in batch])
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not _is_out_of_memory(error) or len(batch) == 1:
+                    raise
+                self.token_budget = len(sequences[pending[0]]) * (len(batch) // 2)
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
+                continue
+            combine.at(pooled, [owners[i] for i in batch], layers)
+            pending = pending[len(batch) :]
+        return pooled
+
+    @torch.inference_mode()
+    def _run(self, sequences: Sequence[Sequence[int]], weights: Sequence[FloatArray]) -> FloatArray:
+        device = self.decoder.device
+        width = max(map(len, sequences))
+        ids = torch.tensor([[*sequence, *[0] * (width - len(sequence))] for sequence in sequences]).to(device)
+        present = torch.tensor([len(sequence) for sequence in sequences])[:, None] > torch.arange(width)
+        padded = np.zeros((len(sequences), width), dtype=np.float32)
+        for row, each in zip(padded, weights, strict=True):
+            row[: len(each)] = each
+        reduction = _Reduction(torch.from_numpy(padded).to(device), None)
+        if self.pooling.kind == "max":
+            reduction = _Reduction(reduction.weights, ~present.to(device)[:, :, None])
+        mask = {"attention_mask": present.long().to(device)} if self.masked else {}
+        with _reduced_inputs(self.layers, reduction) as reduced:
+            last = self.decoder(input_ids=ids, use_cache=False, **mask).last_hidden_state
+        reduced.append(reduction(last))
+        return torch.stack(reduced, dim=1).cpu().numpy()
+
+
+@dataclass(frozen=True)
+class _Reduction:
+    """From hidden states (n, width, hidden) to (n, hidden): a weighted sum, or the maximum where nothing is absent."""
+
+    weights: torch.Tensor
+    absent: torch.Tensor | None
+
+    def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
+        if self.absent is not None:
+            return hidden.float().masked_fill(self.absent, -torch.inf).amax(dim=1)
+        return torch.bmm(self.weights[:, None], hidden.float())[:, 0]
 
 
 def decoder_layers(decoder: torch.nn.Module) -> torch.nn.ModuleList:
@@ -79,37 +203,35 @@ def decoder_layers(decoder: torch.nn.Module) -> torch.nn.ModuleList:
     raise ValueError(f"{type(decoder).__name__} has no list of {n_layers} layers: its hidden states cannot be read.")
 
 
-def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Positions of sequences of similar length, longest first, so that memory runs out at once or never."""
-    batch: list[int] = []
-    width = 0
-    for position in np.argsort(np.negative(lengths), kind="stable").tolist():
-        if batch and width * (len(batch) + 1) > TOKEN_BUDGET:
-            yield batch
-            batch = []
-        if not batch:
-            width = lengths[position]
-        batch.append(position)
-    if batch:
-        yield batch
+@torch.inference_mode()
+def is_causal(model: PreTrainedModel) -> bool:
+    """Tell, by trying, whether no token of a model sees what follows it.
 
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        The model, in evaluation mode.
 
-def _pad(sequences: Sequence[Sequence[int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids of shape (n, width), and the weight of each token in the mean of its text."""
-    width = max(map(len, sequences))
-    ids = torch.tensor([[*sequence, *[0] * (width - len(sequence))] for sequence in sequences])
-    lengths = torch.tensor([len(sequence) for sequence in sequences])
-    weights = (torch.arange(width) < lengths[:, None]) / lengths[:, None]
-    return ids.to(device), weights.to(device)
+    Returns
+    -------
+    bool
+        False for bidirectional encoders.
+    """
+    n_same, n_other = 4, 12
+    ids = torch.arange(n_same + 2 * n_other) % model.config.get_text_config().vocab_size
+    same, one, other = ids.to(model.device).split([n_same, n_other, n_other])
+    texts = torch.stack([torch.cat([same, one]), torch.cat([same, other])])
+    hidden = model.base_model(input_ids=texts).last_hidden_state[:, :n_same].float()
+    return bool((hidden[0] - hidden[1]).abs().max() <= 1e-5 * hidden.abs().max())
 
 
 @contextmanager
-def _reduced_inputs(layers: torch.nn.ModuleList, weights: torch.Tensor) -> Iterator[list[torch.Tensor]]:
-    """Collect the token means of what goes into each layer, as it goes in."""
+def _reduced_inputs(layers: torch.nn.ModuleList, reduction: _Reduction) -> Iterator[list[torch.Tensor]]:
+    """Collect, reduced, what goes into each layer, as it goes in."""
     reduced: list[torch.Tensor] = []
 
     def reduce(_: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        reduced.append(_weighted_mean(args[0] if args else kwargs["hidden_states"], weights))
+        reduced.append(reduction(args[0] if args else kwargs["hidden_states"]))
 
     hooks = [layer.register_forward_pre_hook(reduce, with_kwargs=True) for layer in layers]
     try:
@@ -119,5 +241,5 @@ def _reduced_inputs(layers: torch.nn.ModuleList, weights: torch.Tensor) -> Itera
             hook.remove()
 
 
-def _weighted_mean(hidden: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    return torch.bmm(weights[:, None], hidden.float())[:, 0]
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

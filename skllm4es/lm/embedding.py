@@ -1,0 +1,136 @@
+"""From texts to pooled layers: each distinct text once, and once for all where there is a cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from tqdm.auto import tqdm
+
+from skllm4es.lm.cache import Cache, hash_of
+from skllm4es.lm.language_model import LanguageModel
+from skllm4es.lm.packing import Window, split, tokenize, truncate
+from skllm4es.lm.pooling import LayerPooler, TokenPooling
+
+#: Changes whenever the vector of a text does, so that older ones are not taken for it.
+_VERSION = "1"
+#: Texts that are read from the cache at once.
+_READ_AT_ONCE = 256
+#: Texts that are turned into tokens at once, of which the longest are embedded first.
+_TOKENIZED_AT_ONCE = 16_384
+
+
+class Embedded(NamedTuple):
+    """One text.
+
+    Parameters
+    ----------
+    text : str
+        The text.
+    layers : ndarray of shape (n_layers + 1, hidden_size), dtype float32
+        Its pooled hidden states.
+    truncated : bool
+        Whether it was cut.
+    """
+
+    text: str
+    layers: npt.NDArray[np.float32]
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class TextEmbedder:
+    """Runs a language model over texts.
+
+    Parameters
+    ----------
+    language_model : LanguageModel
+        The model.
+    dtype : torch.dtype
+        The type of its weights.
+    device : str
+        Where it runs.
+    max_length : int
+        The most tokens that the model sees at once.
+    overflow : {"chunk", "truncate"}
+        What is embedded of a text that has more.
+    pooling : TokenPooling
+        How tokens are pooled.
+    progress : bool, default=False
+        Whether to show a progress bar.
+    """
+
+    language_model: LanguageModel
+    dtype: torch.dtype
+    device: str
+    max_length: int
+    overflow: str
+    pooling: TokenPooling
+    progress: bool = False
+
+    def embed(self, texts: Sequence[str], cache: Cache | None = None) -> Iterator[Embedded]:
+        """Embed texts, in an order of their own.
+
+        Parameters
+        ----------
+        texts : sequence of str
+            The texts; each distinct one is given once.
+        cache : Cache, default=None
+            Where to look first, and to keep what was computed, group by group.
+
+        Yields
+        ------
+        Embedded
+            A text and its pooled layers.
+        """
+        keys = {hash_of(text): text for text in texts}
+        space = self._space() if cache else b""
+        missing = list(keys)
+        if cache:
+            missing = []
+            for start in range(0, len(keys), _READ_AT_ONCE):
+                some = list(keys)[start : start + _READ_AT_ONCE]
+                found = cache.read(space, some)
+                missing += [key for key in some if key not in found]
+                for key, (vector, truncated) in found.items():
+                    yield Embedded(keys[key], vector.reshape(-1, self.language_model.hidden_size), truncated)
+        if not missing:
+            return
+        for group in self._compute([keys[key] for key in missing]):
+            if cache:
+                cache.write(space, {hash_of(text): (layers, truncated) for text, layers, truncated in group})
+            yield from group
+        if cache:
+            cache.evict()
+
+    def _compute(self, texts: Sequence[str]) -> Iterator[list[Embedded]]:
+        pooler = LayerPooler(self.language_model.load(self.dtype, self.device), self.pooling)
+        start, n_tokens = perf_counter(), 0
+        with tqdm(total=len(texts), desc="embedding", unit="user", leave=None, disable=not self.progress) as bar:
+            for first in range(0, len(texts), _TOKENIZED_AT_ONCE):
+                some = texts[first : first + _TOKENIZED_AT_ONCE]
+                windows, truncated = self._windows(some)
+                for positions, layers in pooler.pool(windows):
+                    yield [Embedded(some[i], each, truncated[i]) for i, each in zip(positions, layers, strict=True)]
+                    n_tokens += sum(len(window.ids) for i in positions for window in windows[i])
+                    bar.set_postfix_str(f"{n_tokens / (perf_counter() - start):,.0f} tokens/s", refresh=False)
+                    bar.update(len(positions))
+
+    def _windows(self, texts: Sequence[str]) -> tuple[list[list[Window]], list[bool]]:
+        tokenizer, headers = self.language_model.tokenizer, self.pooling.kind == "events"
+        tokenized = tokenize(tokenizer, texts, self.max_length, headers=headers)
+        if self.overflow == "chunk":
+            return [split(tokens, self.max_length) for tokens in tokenized], [False] * len(texts)
+        truncated = [len(tokens.ids) > self.max_length for tokens in tokenized]
+        return [[truncate(tokens, self.max_length)] for tokens in tokenized], truncated
+
+    def _space(self) -> bytes:
+        """Hash all that changes the vector of a text."""
+        half_life = self.pooling.half_life if self.pooling.kind == "recency" else None
+        settings = (str(self.dtype), self.max_length, self.overflow, self.pooling.kind, half_life)
+        return hash_of(_VERSION, self.language_model.fingerprint, repr(settings))

@@ -1,0 +1,183 @@
+"""A language model that is loaded when it is needed, and once for all embedders of a process that use it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import OrderedDict
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from skllm4es.lm.loading import load_base_model, load_tokenizer, loading_errors
+
+#: Models that were loaded from disk, the latest last: shared by all embedders, so that clones do not load them again.
+_SHARED: OrderedDict[tuple[str, torch.dtype, str], PreTrainedModel] = OrderedDict()
+_MAX_SHARED = 2
+
+
+class LanguageModel:
+    """A language model and its tokenizer, held in memory or found in a directory or on the hub.
+
+    Pickled, one that was found somewhere is found there again; one that is held, or `kept` in a cache, takes its
+    weights along.
+
+    Parameters
+    ----------
+    source : str, default=None
+        Hub name or directory.
+    kept : bool, default=False
+        Whether the source is a cache, which may be emptied.
+    model : transformers.PreTrainedModel, default=None
+        The model, if it is in memory.
+    tokenizer : transformers.PreTrainedTokenizerBase, default=None
+        Its tokenizer, likewise.
+    """
+
+    def __init__(
+        self,
+        source: str | None = None,
+        *,
+        kept: bool = False,
+        model: PreTrainedModel | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+    ) -> None:
+        self.source = source
+        self.kept = kept
+        self._model = model
+        self._tokenizer = tokenizer
+        self.config: PretrainedConfig
+        if model is not None:
+            self.config = model.config
+        else:
+            assert source is not None
+            with loading_errors(source):
+                self.config = AutoConfig.from_pretrained(source)
+        self._fingerprint = None if source is None else _fingerprint_of_source(source, self.config)
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer."""
+        if self._tokenizer is None:
+            assert self.source is not None
+            self._tokenizer = load_tokenizer(self.source)
+        return self._tokenizer
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells this model from any other, by its weights and its tokenizer."""
+        if self._fingerprint is None:
+            assert self._model is not None
+            self._fingerprint = fingerprint_of_model(self._model, self.tokenizer)
+        return self._fingerprint
+
+    @property
+    def n_layers(self) -> int:
+        """Number of hidden layers."""
+        return int(self.config.get_text_config().num_hidden_layers)
+
+    @property
+    def hidden_size(self) -> int:
+        """Length of a hidden state."""
+        return int(self.config.get_text_config().hidden_size)
+
+    @property
+    def n_positions(self) -> int | None:
+        """The most tokens that the model can see, if there is a limit."""
+        return getattr(self.config.get_text_config(), "max_position_embeddings", None)
+
+    def load(self, dtype: torch.dtype, device: str) -> PreTrainedModel:
+        """Give the model, in evaluation mode.
+
+        Parameters
+        ----------
+        dtype : torch.dtype
+            The type of its weights.
+        device : str
+            Where it shall run.
+
+        Returns
+        -------
+        transformers.PreTrainedModel
+            The model. It may be shared: do not change it.
+        """
+        if self._model is not None:
+            # The parameters alone, as `from_pretrained` does: rotary frequencies in half precision would cost accuracy.
+            for weights in self._model.parameters():
+                weights.data = weights.data.to(dtype)
+            return self._model.to(device).eval()
+        assert self.source is not None
+        key = (self.fingerprint, dtype, device)
+        if key not in _SHARED:
+            _SHARED[key] = self._read(dtype).to(device)
+        _SHARED.move_to_end(key)
+        while len(_SHARED) > _MAX_SHARED:
+            _SHARED.popitem(last=False)
+        return _SHARED[key]
+
+    def _read(self, dtype: torch.dtype) -> PreTrainedModel:
+        assert self.source is not None
+        if self.kept and not os.path.isdir(self.source):
+            raise OSError(
+                f"The fine-tuned model that was kept in {self.source} is not there any more: the cache was emptied, or "
+                "memory_limit dropped it. Fit the embedder again; save_pretrained keeps one for good."
+            )
+        return load_base_model(self.source, dtype)
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self.source is None or (self.kept and self._model is not None):
+            return self.__dict__ | {"source": None, "kept": False}
+        if not self.kept:
+            return self.__dict__ | {"_tokenizer": None}
+        # The weights as they are kept, not in the type in which they run.
+        return self.__dict__ | {
+            "_model": self._read(torch.float32),
+            "_tokenizer": self.tokenizer,
+            "source": None,
+            "kept": False,
+        }
+
+
+def fingerprint_of_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
+    """Hash the weights, the settings and the tokenizer of a model in memory.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        The model.
+    tokenizer : transformers.PreTrainedTokenizerBase
+        Its tokenizer.
+
+    Returns
+    -------
+    str
+        Hexadecimal digits.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for name, weights in model.base_model.state_dict().items():
+        digest.update(f"{name} {weights.dtype} {tuple(weights.shape)}".encode())
+        digest.update(weights.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    digest.update(model.config.to_json_string().encode())
+    digest.update(tokenizer.backend_tokenizer.to_str().encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def _fingerprint_of_source(source: str, config: PretrainedConfig) -> str:
+    if not os.path.isdir(source):
+        return f"{source}@{getattr(config, '_commit_hash', None)}"
+    files = sorted(path for path in Path(source).iterdir() if path.is_file())
+    return _hash_files(tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files))
+
+
+@lru_cache(maxsize=64)
+def _hash_files(files: tuple[tuple[str, int, int], ...]) -> str:
+    """Hash the contents of files; their sizes and times tell when to do so again."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path, _, _ in files:
+        digest.update(Path(path).name.encode())
+        with open(path, "rb") as file:
+            digest.update(hashlib.file_digest(file, "blake2b").digest())
+    return digest.hexdigest()

@@ -1,0 +1,339 @@
+"""`memory`: nothing is computed twice, and nothing wrong is ever taken from it."""
+
+import multiprocessing
+import shutil
+import sqlite3
+
+import joblib
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import Pipeline
+
+from skllm4es import LLMEmbedder
+from skllm4es.lm import embedding, finetuning, pooling
+from skllm4es.lm.cache import Cache, hash_of
+
+TINY = {"vocab_size": 300, "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}
+TEXTS = [f"day|title|rating\n{day}, Heat, 5\n{day + 1}, Alien, {day % 5}" for day in range(12)]
+SPACE = b"s" * 16
+
+
+def embedder_in(memory, **params):
+    return LLMEmbedder(TINY, random_state=0, **{"memory": memory, "dtype": "float32", **params})
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """How many texts went through a model, and how many models were fine-tuned."""
+    counts = {"texts": 0, "models": 0}
+    compute, finetune = pooling.LayerPooler.pool, finetuning.finetune
+
+    def count_texts(self, texts):
+        counts["texts"] += len(texts)
+        return compute(self, texts)
+
+    def count_models(*args, **kwargs):
+        counts["models"] += 1
+        return finetune(*args, **kwargs)
+
+    monkeypatch.setattr(pooling.LayerPooler, "pool", count_texts)
+    monkeypatch.setattr(finetuning, "finetune", count_models)
+    return counts
+
+
+@pytest.fixture
+def frozen(tmp_path):
+    """A pretrained model in a directory."""
+    embedder = LLMEmbedder(TINY, dtype="float32", random_state=0).fit(TEXTS)
+    embedder.model_.save_pretrained(tmp_path / "model")
+    embedder.tokenizer_.save_pretrained(tmp_path / "model")
+    return str(tmp_path / "model")
+
+
+def test_the_cache_changes_no_vector(tmp_path, counted):
+    expected = embedder_in(None).fit_transform(TEXTS)
+    for _ in range(2):
+        np.testing.assert_array_equal(embedder_in(tmp_path).fit_transform(TEXTS), expected)
+    assert counted == {"texts": 2 * len(TEXTS), "models": 2}
+
+
+@pytest.mark.parametrize("wrap", [str, lambda path: joblib.Memory(path, verbose=0)])
+def test_memory_is_a_directory_or_a_joblib_memory(tmp_path, wrap):
+    embedder = embedder_in(wrap(tmp_path)).fit(TEXTS)
+    embedder.transform(TEXTS)
+    assert embedder.cache_info().n_vectors == len(TEXTS)
+
+
+def test_each_text_is_embedded_once_in_a_whole_search(tmp_path, frozen, counted):
+    pipe = Pipeline(
+        [("embed", LLMEmbedder(frozen, finetune=None, memory=tmp_path / "cache")), ("classify", LogisticRegression())]
+    )
+    y = np.arange(len(TEXTS)) % 2
+    depths = {"embed__pooling_depth": [1, 2, 3], "embed__layers": [None, [0, 1]]}
+    GridSearchCV(pipe, depths, cv=3).fit(TEXTS, y)
+    assert counted == {"texts": len(TEXTS), "models": 0}
+    info = pipe["embed"].cache_info()
+    assert (info.n_vectors, info.misses, info.n_models) == (len(TEXTS), len(TEXTS), 0)
+    assert info.hits > len(TEXTS)
+
+
+def test_each_fold_is_finetuned_once_in_a_whole_search(tmp_path, counted):
+    pipe = Pipeline([("embed", embedder_in(tmp_path)), ("classify", LogisticRegression())])
+    GridSearchCV(pipe, {"embed__pooling_depth": [1, 2, 3]}, cv=3, refit=False).fit(TEXTS, np.arange(len(TEXTS)) % 2)
+    assert counted == {"texts": 3 * len(TEXTS), "models": 3}
+
+
+@pytest.mark.parametrize(
+    "params",
+    [{"token_pooling": "max"}, {"max_length": 16}, {"max_length": 16, "overflow": "truncate"}, {"dtype": "bfloat16"}],
+)
+@pytest.mark.filterwarnings("ignore:.*texts have more than")
+def test_what_changes_a_vector_has_a_place_of_its_own(tmp_path, frozen, params):
+    def fit(memory, **changed):
+        return LLMEmbedder(frozen, finetune=None, memory=memory, **{"dtype": "float32", **changed}).fit(TEXTS)
+
+    plain = fit(tmp_path / "cache").transform(TEXTS)
+    changed = fit(tmp_path / "cache", **params).transform(TEXTS)
+    np.testing.assert_array_equal(changed, fit(None, **params).transform(TEXTS))
+    assert not np.array_equal(changed, plain)
+
+
+def test_half_life_matters_to_recency_alone(tmp_path, frozen, counted):
+    for params in (
+        {"half_life": 8},
+        {"half_life": 9},
+        {"token_pooling": "recency"},
+        {"token_pooling": "recency", "half_life": 9},
+    ):
+        LLMEmbedder(frozen, finetune=None, memory=tmp_path / "cache", **params).fit_transform(TEXTS)
+    assert counted["texts"] == 3 * len(TEXTS)
+
+
+@pytest.mark.parametrize(
+    "changed", [{"epochs": 2}, {"learning_rate": 1e-2}, {"random_state": 1}, {"model": {**TINY, "hidden_size": 4}}]
+)
+def test_what_changes_the_model_is_trained_anew(tmp_path, counted, changed):
+    embedder_in(tmp_path).fit(TEXTS)
+    embedder_in(tmp_path).set_params(**changed).fit(TEXTS)
+    embedder_in(tmp_path).fit(TEXTS[1:])
+    assert counted["models"] == 3
+
+
+def test_a_changed_model_in_the_same_directory_is_another(tmp_path, frozen, counted):
+    def embed():
+        return LLMEmbedder(frozen, finetune=None, memory=tmp_path / "cache", dtype="float32").fit_transform(TEXTS)
+
+    first = embed()
+    other = LLMEmbedder(TINY, dtype="float32", random_state=1).fit(TEXTS)
+    other.model_.save_pretrained(frozen)
+    assert not np.allclose(embed(), first)
+
+
+def test_losses_come_from_the_cache_too(tmp_path):
+    losses = embedder_in(tmp_path).fit(TEXTS).loss_curve_
+    assert losses
+    assert embedder_in(tmp_path).fit(TEXTS).loss_curve_ == losses
+
+
+def test_equal_texts_are_embedded_once(counted):
+    embedder = embedder_in(None).fit(TEXTS)
+    vectors = embedder.transform([*TEXTS, *TEXTS[::-1]])
+    assert counted["texts"] == len(TEXTS)
+    np.testing.assert_array_equal(vectors, np.vstack([vectors[:12], vectors[:12][::-1]]))
+
+
+def test_truncated_texts_are_counted_from_the_cache_too(tmp_path):
+    for _ in range(2):
+        embedder = embedder_in(tmp_path, max_length=16, overflow="truncate").fit(TEXTS)
+        with pytest.warns(UserWarning, match="13 of 13 texts have more than max_length=16"):
+            embedder.transform([*TEXTS, TEXTS[0]])
+        assert embedder.n_truncated_ == 13
+
+
+def test_an_interrupted_run_resumes(tmp_path, monkeypatch, counted):
+    monkeypatch.setattr(pooling, "GROUP", 1)
+    monkeypatch.setattr(pooling, "TOKEN_BUDGET", {"cpu": 64})
+    embedder = embedder_in(tmp_path).fit(TEXTS)
+    write, written = Cache.write, []
+
+    def interrupt(self, space, vectors):
+        if len(written) >= 5:
+            raise KeyboardInterrupt
+        write(self, space, vectors)
+        written.extend(vectors)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Cache, "write", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            embedder.transform(TEXTS)
+    assert 5 <= len(written) < len(TEXTS)
+    counted["texts"] = 0
+    embedder.transform(TEXTS)
+    assert counted["texts"] == len(TEXTS) - len(written)
+
+
+def test_two_processes_share_the_cache(tmp_path, frozen):
+    pipe = Pipeline(
+        [("embed", LLMEmbedder(frozen, finetune=None, memory=tmp_path / "cache")), ("classify", LogisticRegression())]
+    )
+    y = np.arange(len(TEXTS)) % 2
+    alone = cross_val_score(pipe, TEXTS, y, cv=4)
+    np.testing.assert_array_equal(
+        cross_val_score(pipe.set_params(embed__memory=tmp_path / "two"), TEXTS, y, cv=4, n_jobs=2), alone
+    )
+    assert Cache(tmp_path / "two").info().n_vectors == len(TEXTS)
+
+
+def write_and_read(directory, number):
+    cache = Cache(directory)
+    for i in range(30):
+        key = hash_of(f"{number} {i}")
+        cache.write(
+            SPACE, {key: (np.full(4, number, np.float32), False), hash_of(str(i)): (np.full(4, i, np.float32), True)}
+        )
+        assert cache.read(SPACE, [key])[key][0].tolist() == [number] * 4
+    return number
+
+
+@pytest.mark.slow
+def test_several_processes_write_at_once(tmp_path):
+    with multiprocessing.get_context("spawn").Pool(3) as pool:
+        assert pool.starmap(write_and_read, [(tmp_path, number) for number in range(3)]) == [0, 1, 2]
+    cache = Cache(tmp_path)
+    assert cache.info().n_vectors == 3 * 30 + 30
+    vector, truncated = cache.read(SPACE, [hash_of("7")])[hash_of("7")]
+    assert vector.tolist() == [7] * 4
+    assert truncated
+
+
+def fill(cache, n_vectors=100):
+    for i in range(n_vectors):
+        cache.write(SPACE, {hash_of(str(i)): (np.full(256, i, np.float32), False)})
+
+
+def damage(cache, change):
+    """Change the bytes of the file, with nothing left in its log."""
+    with sqlite3.connect(cache.file) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.execute("PRAGMA journal_mode = DELETE")
+    connection.close()
+    content = bytearray(cache.file.read_bytes())
+    change(content)
+    cache.file.write_bytes(content)
+
+
+def test_a_damaged_vector_is_an_error(tmp_path):
+    cache = Cache(tmp_path)
+    fill(cache)
+    vector = np.full(256, 42, np.float32).tobytes()
+
+    def flip_a_bit(content):
+        content[content.index(vector) + 100] ^= 1
+
+    damage(cache, flip_a_bit)
+    with pytest.raises(OSError, match=r"vectors.sqlite cannot be read: .*Delete the file, and its vectors"):
+        cache.read(SPACE, [hash_of("42")])
+    assert list(cache.read(SPACE, [hash_of("41")])) == [hash_of("41")]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content.__delitem__(slice(4096, None)),
+        lambda content: content.__setitem__(slice(0, 64), b"x" * 64),
+    ],
+    ids=["cut", "overwritten"],
+)
+def test_a_broken_file_is_an_error(tmp_path, change):
+    cache = Cache(tmp_path)
+    fill(cache)
+    damage(cache, change)
+    with pytest.raises(OSError, match=r"vectors.sqlite cannot be (read|used)"):
+        cache.read(SPACE, [hash_of("42")])
+
+
+def test_a_foreign_file_is_an_error_and_stays(tmp_path):
+    (tmp_path / "vectors.sqlite").write_text("something else")
+    with pytest.raises(OSError, match="cannot be read"):
+        embedder_in(tmp_path).fit_transform(TEXTS)
+    assert (tmp_path / "vectors.sqlite").read_text() == "something else"
+
+
+def test_another_programs_database_is_an_error(tmp_path):
+    with sqlite3.connect(tmp_path / "vectors.sqlite") as connection:
+        connection.execute("CREATE TABLE vectors (a)")
+    connection.close()
+    with pytest.raises(OSError, match="a database of another program"):
+        Cache(tmp_path).read(SPACE, [])
+
+
+def test_another_version_is_an_error(tmp_path):
+    cache = Cache(tmp_path)
+    fill(cache, 1)
+    with sqlite3.connect(cache.file) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(OSError, match="it has version 99 of the format"):
+        cache.read(SPACE, [])
+
+
+def test_the_least_recently_used_is_dropped_above_the_limit(tmp_path):
+    fill(Cache(tmp_path))
+    Cache(tmp_path).read(SPACE, [hash_of("0"), hash_of("1")])
+    cache = Cache(tmp_path, limit=100_000)
+    cache.evict()
+    info = cache.info()
+    assert info.n_bytes <= 100_000
+    assert 20 < info.n_vectors < 100
+    left = [i for i in range(100) if cache.read(SPACE, [hash_of(str(i))])]
+    assert left == [0, 1, *range(100 - len(left) + 2, 100)]
+
+
+def test_a_limit_keeps_the_latest_model(tmp_path):
+    for seed in range(3):
+        embedder = embedder_in(tmp_path, memory_limit=1).set_params(random_state=seed).fit(TEXTS)
+        embedder.transform(TEXTS)
+    assert embedder.cache_info().n_models == 1
+    assert embedder.transform(TEXTS).shape == (12, 8)
+
+
+def test_a_model_that_was_dropped_is_told(tmp_path):
+    embedder_in(tmp_path).fit(TEXTS)
+    embedder = embedder_in(tmp_path).fit(TEXTS)
+    shutil.rmtree(Cache(tmp_path).models)
+    with pytest.raises(OSError, match=r"(?s)was kept in .* is not there any more.*Fit the embedder again"):
+        embedder.transform(TEXTS)
+
+
+def test_dropping_does_not_take_a_model_from_the_embedder_that_trained_it(tmp_path):
+    embedder = embedder_in(tmp_path).fit(TEXTS)
+    shutil.rmtree(Cache(tmp_path).models)
+    assert embedder.transform(TEXTS).shape == (12, 8)
+
+
+def test_no_memory_no_info():
+    with pytest.raises(ValueError, match="set memory=DIR"):
+        embedder_in(None).cache_info()
+
+
+def test_nothing_is_left_of_a_model_that_could_not_be_stored(tmp_path):
+    cache = Cache(tmp_path)
+
+    def fail(draft):
+        (draft / "half").write_text("half a model")
+        raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space left"):
+        cache.store_model(b"k" * 16, fail)
+    assert list(cache.models.iterdir()) == []
+    assert cache.find_model(b"k" * 16) is None
+
+
+def test_versions_of_the_embedding_do_not_mix(tmp_path, frozen, monkeypatch, counted):
+    embedder = LLMEmbedder(frozen, finetune=None, memory=tmp_path / "cache").fit(TEXTS)
+    embedder.transform(TEXTS)
+    monkeypatch.setattr(embedding, "_VERSION", "another")
+    embedder.transform(TEXTS)
+    assert counted["texts"] == 2 * len(TEXTS)

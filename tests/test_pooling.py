@@ -1,0 +1,218 @@
+"""Pooling of tokens and layers: against the definition, on what transformers itself gives as hidden states."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import BertConfig, BertModel, BertTokenizerFast, LlamaConfig, LlamaForCausalLM
+
+from skllm4es import LLMEmbedder
+from skllm4es.lm.packing import Window, split, tokenize
+from skllm4es.lm.pooling import LayerPooler, TokenPooling, is_causal
+
+TINY = {"vocab_size": 300, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
+HEADER = "day|title|rating"
+TEXTS = [
+    *("\n".join([HEADER, *(f"{day}, Heat, {day % 5}" for day in range(n))]) for n in (0, 1, 2, 5, 30)),
+    f"Films.\n\n{HEADER}\n1, Alien, 5",
+]
+
+
+@pytest.fixture(scope="module")
+def texts_directory(tmp_path_factory):
+    """A model on disk, so that embedders with other parameters have the same weights."""
+    directory = tmp_path_factory.mktemp("models") / "tiny"
+    embedder = LLMEmbedder(TINY, dtype="float32", random_state=0).fit(TEXTS)
+    embedder.model_.save_pretrained(directory)
+    embedder.tokenizer_.save_pretrained(directory)
+    return directory
+
+
+def embedder_of(directory, **params):
+    return LLMEmbedder(directory, finetune=None, **{"dtype": "float32", **params}).fit(TEXTS)
+
+
+def hidden_states(embedder, text):
+    """All hidden states of one text, (n_layers + 1, n_tokens, hidden), and where its events begin."""
+    encoded = embedder.tokenizer_(text, return_offsets_mapping=True)
+    with torch.inference_mode():
+        states = embedder.model_(
+            input_ids=torch.tensor([encoded["input_ids"]]), output_hidden_states=True
+        ).hidden_states
+    body = text.index(HEADER) + len(HEADER) + 1
+    n_header = sum(start < body for start, _ in encoded["offset_mapping"])
+    return torch.cat(states).double().numpy(), n_header
+
+
+def pooled(states, n_header, kind):
+    n_tokens = states.shape[1]
+    if kind == "last":
+        return states[:, -1]
+    if kind == "max":
+        return states.max(axis=1)
+    if kind == "events":
+        return states[:, n_header if n_header < n_tokens else 0 :].mean(axis=1)
+    weights = 0.5 ** ((n_tokens - 1 - np.arange(n_tokens)) / 8) if kind == "recency" else np.ones(n_tokens)
+    return np.average(states, axis=1, weights=weights)
+
+
+KINDS = ["mean", "last", "max", "events", "recency"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_layers_are_pooled_as_defined(texts_directory, kind):
+    embedder = embedder_of(texts_directory, token_pooling=kind, half_life=8)
+    layers = embedder.transform_layers(TEXTS)
+    assert layers.shape == (len(TEXTS), 4, 16)
+    assert layers.dtype == np.float32
+    for text, given in zip(TEXTS, layers, strict=True):
+        expected = pooled(*hidden_states(embedder, text), kind)
+        assert np.linalg.norm(given - expected) <= 1e-5 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize(
+    ("params", "layers"),
+    [
+        ({"pooling_depth": 2}, [2, 3]),
+        ({"layers": [0, -1]}, [0, 3]),
+        ({"layers": [-3]}, [1]),
+        ({"layers": [3, 1], "layer_pooling": "concat"}, [1, 3]),
+        ({"pooling_depth": 3, "layer_pooling": "concat"}, [1, 2, 3]),
+    ],
+)
+def test_any_layers_are_slices_of_the_same_pass(texts_directory, params, layers):
+    embedder = embedder_of(texts_directory, **params)
+    every = embedder.transform_layers(TEXTS)[:, layers]
+    concat = params.get("layer_pooling") == "concat"
+    expected = every.reshape(len(TEXTS), -1) if concat else every.mean(axis=1)
+    np.testing.assert_allclose(embedder.transform(TEXTS), expected, rtol=1e-6)
+    assert embedder.layers_ == layers
+    assert len(embedder.get_feature_names_out()) == expected.shape[1] == embedder.n_features_out_
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_text_in_windows_is_pooled_over_all_of_them(texts_directory, kind):
+    embedder = embedder_of(texts_directory, token_pooling=kind, half_life=8, max_length=64)
+    windows = split(tokenize(embedder.tokenizer_, [TEXTS[4]], 64, headers=True)[0], 64)
+    assert len(windows) > 2
+    states, events = [], []
+    for window in windows:
+        with torch.inference_mode():
+            output = embedder.model_(input_ids=torch.tensor([window.ids]), output_hidden_states=True)
+        states.append(torch.cat(output.hidden_states).double().numpy())
+        events.append(states[-1][:, window.n_header :])
+    # As if the windows lay end to end, headers included.
+    joined = np.concatenate(events if kind == "events" else states, axis=1)
+    expected = pooled(joined, 0, kind)
+    given = embedder.transform_layers([TEXTS[4]])[0]
+    assert np.linalg.norm(given - expected) <= 1e-5 * np.linalg.norm(expected)
+
+
+def test_weights_of_windows_are_those_of_one_text():
+    windows = [Window([1, 2, 3], 1), Window([1, 4], 1)]
+    assert [w.tolist() for w in TokenPooling("mean").weights(windows)] == [
+        [pytest.approx(0.2)] * 3,
+        [pytest.approx(0.2)] * 2,
+    ]
+    assert [w.tolist() for w in TokenPooling("last").weights(windows)] == [[0, 0, 0], [0, 1]]
+    assert [w.tolist() for w in TokenPooling("events").weights(windows)] == [
+        [0, pytest.approx(1 / 3), pytest.approx(1 / 3)],
+        [0, pytest.approx(1 / 3)],
+    ]
+    first, second = TokenPooling("recency", half_life=1).weights(windows)
+    assert np.concatenate([first, second]) == pytest.approx(np.array([1, 2, 4, 8, 16]) / 31)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bfloat16_is_close(texts_directory, kind):
+    exact = embedder_of(texts_directory, token_pooling=kind).transform(TEXTS)
+    rounded = embedder_of(texts_directory, token_pooling=kind, dtype="bfloat16").transform(TEXTS)
+    cosines = (exact * rounded).sum(axis=1) / np.linalg.norm(exact, axis=1) / np.linalg.norm(rounded, axis=1)
+    assert cosines.min() > 0.9999
+    assert rounded.dtype == np.float32
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_text_does_not_depend_on_its_neighbours_or_their_order(texts_directory, kind):
+    embedder = embedder_of(texts_directory, token_pooling=kind)
+    together = embedder.transform(TEXTS)
+    alone = np.vstack([embedder.transform([text]) for text in TEXTS])
+    np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(embedder.transform(TEXTS[::-1])[::-1], together, rtol=1e-4, atol=1e-6)
+
+
+def llama():
+    torch.manual_seed(0)
+    return LlamaForCausalLM(LlamaConfig(**TINY)).eval()
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory")])
+def test_out_of_memory_halves_the_budget_and_goes_on(monkeypatch, error):
+    texts = [[Window(list(range(1, n + 2)), 0)] for n in range(20)]
+    model = llama()
+    expected = dict(_pooled(LayerPooler(model, TokenPooling()), texts))
+    pooler = LayerPooler(model, TokenPooling(), token_budget=256)
+    run, sizes = pooler._run, []
+
+    def run_out_of_memory(sequences, weights):
+        if len(sequences) * len(sequences[0]) > 64:
+            raise error
+        sizes.append(len(sequences))
+        return run(sequences, weights)
+
+    monkeypatch.setattr(pooler, "_run", run_out_of_memory)
+    for position, layers in _pooled(pooler, texts):
+        np.testing.assert_allclose(layers, expected.pop(position), rtol=1e-4, atol=1e-6)
+    assert not expected
+    assert pooler.token_budget <= 64
+    assert max(sizes) > 1
+
+
+def test_one_text_too_many_for_memory_is_an_error(monkeypatch):
+    pooler = LayerPooler(llama(), TokenPooling())
+
+    def run_out_of_memory(sequences, weights):
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(pooler, "_run", run_out_of_memory)
+    with pytest.raises(torch.OutOfMemoryError):
+        list(pooler.pool([[Window([1, 2], 0)]]))
+
+
+def _pooled(pooler, texts):
+    for positions, layers in pooler.pool(texts):
+        yield from zip(positions, layers, strict=True)
+
+
+@pytest.fixture(scope="module")
+def encoder_directory(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("models") / "bert"
+    directory.mkdir()
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz", *"0123456789", "|", ","]
+    (directory / "vocab.txt").write_text("\n".join(words + [f"##{word}" for word in words[5:]]))
+    BertTokenizerFast(str(directory / "vocab.txt")).save_pretrained(directory)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=100, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2
+    )
+    BertModel(config).save_pretrained(directory)
+    return directory
+
+
+def test_causality_is_found_by_trying(encoder_directory):
+    assert is_causal(llama())
+    assert not is_causal(BertModel.from_pretrained(encoder_directory).eval())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bidirectional_encoders_get_a_mask(encoder_directory, kind):
+    embedder = embedder_of(encoder_directory, token_pooling=kind, half_life=8)
+    for text, given in zip(TEXTS, embedder.transform_layers(TEXTS), strict=True):
+        states, n_header = hidden_states(embedder, text)
+        if kind != "events":  # The encoder's tokens at the end have no place in the text.
+            expected = pooled(states, n_header, kind)
+            assert np.linalg.norm(given - expected) <= 1e-5 * np.linalg.norm(expected)
+
+
+def test_an_encoder_cannot_be_finetuned(encoder_directory):
+    with pytest.raises(OSError, match=r"(?s)is not a causal language model.*finetune=None"):
+        LLMEmbedder(encoder_directory).fit(TEXTS)

@@ -1,0 +1,158 @@
+"""Fitted embedders that leave the process: pickled, saved without pickle, cloned, frozen, shown."""
+
+import io
+import json
+import pickle
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import make_pipeline
+
+from skllm4es import LLMEmbedder
+from skllm4es.lm import language_model
+
+CONFIG = {
+    "vocab_size": 300,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+}
+TEXTS = [f"day|title|rating\n{day}, Heat, 5\n{day + 1}, Alien, {day % 5}" for day in range(12)]
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return LLMEmbedder(CONFIG, pooling_depth=2, random_state=0).fit(TEXTS)
+
+
+@pytest.fixture(scope="module")
+def directory(fitted, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("saved") / "embedder"
+    fitted.save_pretrained(directory)
+    return directory
+
+
+def n_bytes_of_weights(embedder):
+    return sum(weights.numel() * weights.element_size() for weights in embedder.model_.parameters())
+
+
+def test_what_was_saved_embeds_the_same(fitted, directory):
+    loaded = LLMEmbedder.from_pretrained(directory)
+    np.testing.assert_array_equal(loaded.transform(TEXTS), fitted.transform(TEXTS))
+    assert loaded.get_params() == fitted.get_params()
+    assert loaded.loss_curve_ == fitted.loss_curve_
+
+
+def test_nothing_is_saved_as_pickle(directory):
+    assert sorted(path.name for path in directory.iterdir()) == [
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "skllm4es.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
+
+
+def test_saving_never_overwrites(fitted, directory):
+    before = (directory / "skllm4es.json").read_bytes()
+    with pytest.raises(FileExistsError, match="new or empty"):
+        fitted.save_pretrained(directory)
+    assert (directory / "skllm4es.json").read_bytes() == before
+
+
+def test_a_parameter_that_json_cannot_hold_is_named_and_nothing_written(fitted, tmp_path):
+    embedder = pickle.loads(pickle.dumps(fitted)).set_params(random_state=np.random.RandomState(0))
+    with pytest.raises(TypeError, match=r"random_state=.*set_params\(random_state=None\)"):
+        embedder.save_pretrained(tmp_path / "new")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [None, "{", '{"format": "skllm4es.LLMEmbedder", "version": 99}', "{}"])
+def test_other_directories_are_refused(tmp_path, content):
+    if content is not None:
+        (tmp_path / "skllm4es.json").write_text(content)
+    with pytest.raises(OSError, match=r"no embedder in|holds .* and this version of skllm4es reads"):
+        LLMEmbedder.from_pretrained(tmp_path)
+
+
+def test_the_saved_settings_are_plain_json(directory):
+    settings = json.loads((directory / "skllm4es.json").read_text())
+    assert settings["version"] == 1
+    assert settings["parameters"]["pooling_depth"] == 2
+
+
+def test_a_fine_tuned_model_is_pickled_with_its_weights(fitted):
+    buffer = io.BytesIO()
+    joblib.dump(fitted, buffer)
+    n_weights = n_bytes_of_weights(fitted)
+    assert n_weights < buffer.tell() < 1.5 * n_weights + 100_000
+    buffer.seek(0)
+    np.testing.assert_array_equal(joblib.load(buffer).transform(TEXTS), fitted.transform(TEXTS))
+
+
+def test_a_model_from_elsewhere_is_pickled_by_its_name(directory):
+    embedder = LLMEmbedder(directory, finetune=None).fit(TEXTS)
+    vectors = embedder.transform(TEXTS)
+    pickled = pickle.dumps(embedder)
+    assert len(pickled) < 10_000
+    np.testing.assert_array_equal(pickle.loads(pickled).transform(TEXTS), vectors)
+
+
+@pytest.mark.parametrize("fits", [1, 2])
+def test_a_model_from_the_cache_is_pickled_with_its_weights(tmp_path, fits):
+    for _ in range(fits):
+        embedder = LLMEmbedder(CONFIG, memory=tmp_path, random_state=0).fit(TEXTS)
+    vectors = embedder.transform(TEXTS)
+    pickled = pickle.dumps(embedder.set_params(memory=None))
+    for folder in (tmp_path / "models").iterdir():
+        for file in folder.iterdir():
+            file.unlink()
+    np.testing.assert_array_equal(pickle.loads(pickled).transform(TEXTS), vectors)
+
+
+def test_clones_share_a_model_that_was_left_as_it_was(directory, monkeypatch):
+    language_model._SHARED.clear()
+    loaded = []
+    load = language_model.load_base_model
+    monkeypatch.setattr(language_model, "load_base_model", lambda *args: loaded.append(args) or load(*args))
+    embedders = [clone(LLMEmbedder(directory, finetune=None)).fit(TEXTS) for _ in range(4)]
+    for embedder in embedders:
+        embedder.transform(TEXTS)
+    assert len(loaded) == 1
+    assert embedders[0].model_ is embedders[3].model_
+
+
+def test_few_models_are_shared_at_a_time(directory):
+    for dtype in ("float32", "bfloat16", "float16"):
+        LLMEmbedder(directory, finetune=None, dtype=dtype).fit_transform(TEXTS)
+    assert len(language_model._SHARED) == 2
+
+
+def test_the_device_is_that_of_the_machine_that_loads(fitted):
+    state = fitted.__getstate__() | {"device_": "cuda:7"}
+    embedder = LLMEmbedder()
+    embedder.__setstate__(state)
+    assert embedder.transform(TEXTS).shape == (12, 64)
+
+
+def test_frozen_estimators_embed(fitted):
+    pipe = make_pipeline(FrozenEstimator(fitted))
+    np.testing.assert_array_equal(pipe.fit(TEXTS).transform(TEXTS), fitted.transform(TEXTS))
+
+
+def test_pandas_output_has_names_and_index(fitted):
+    embedder = clone(fitted).set_output(transform="pandas")
+    out = embedder.fit(TEXTS).transform(pd.Series(TEXTS, index=range(20, 32), name="text"))
+    assert out.columns.to_list() == [f"llmembedder{i}" for i in range(64)]
+    assert out.index.to_list() == list(range(20, 32))
+
+
+def test_html_repr_shows_the_parameters(fitted):
+    assert "pooling_depth" in fitted._repr_html_()
+    assert "LLMEmbedder" in LLMEmbedder()._repr_html_()
