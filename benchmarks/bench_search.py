@@ -1,0 +1,76 @@
+"""What a search over the pooling depth costs with `memory`: eight depths against one.
+
+    SKLLM4ES_DATA=... python -m benchmarks.bench_search [--users N] [--events 40]
+
+runs `GridSearchCV` over MovieLens 100k (gender) twice, five folds each, every search with an empty cache: over one
+depth and over eight. The language model, a small Llama of eight layers, is trained from scratch in every fold. The same
+is then done with that model left as it is, and the texts that it embeds are counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+from lightgbm import LGBMClassifier
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.pipeline import Pipeline
+
+from skllm4es import EventSerializer, LLMEmbedder, TextEnricher
+from skllm4es.datasets import fetch_movielens_100k
+
+MODEL = {"hidden_size": 96, "intermediate_size": 256, "num_hidden_layers": 8}
+DEPTHS = [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+def search(X: pd.DataFrame, y: pd.Series, embedder: LLMEmbedder, n_events: int, depths: list[int]) -> float:
+    pipe = Pipeline(
+        [
+            ("serialize", EventSerializer(["title", "genres", "rating"], max_events=n_events)),
+            ("enrich", TextEnricher(random_state=0)),
+            ("embed", embedder),
+            ("classify", LGBMClassifier(verbose=-1, n_jobs=1, random_state=0)),
+        ]
+    ).set_output(transform="pandas")
+    folds = StratifiedKFold(5, shuffle=True, random_state=0)
+    start = time.perf_counter()
+    GridSearchCV(pipe, {"embed__pooling_depth": depths}, scoring="roc_auc", cv=folds, refit=False).fit(X, y)
+    return time.perf_counter() - start
+
+
+def compare(name: str, X: pd.DataFrame, y: pd.Series, n_events: int, directory: Path, **params: object) -> None:
+    seconds = []
+    for depths in ([8], DEPTHS):
+        embedder = LLMEmbedder(memory=directory / f"{len(depths)} {name}", random_state=0, **params)
+        seconds.append(search(X, y, embedder, n_events, depths))
+    info = embedder.cache_info()
+    print(
+        f"| {name} | {seconds[0]:.0f} | {seconds[1]:.0f} | {seconds[1] / seconds[0]:.2f} | {info.misses:,} "
+        f"| {info.n_models} | {info.n_bytes / 1e6:,.0f} |",
+        flush=True,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--users", type=int, default=None, help="use the first users only")
+    parser.add_argument("--events", type=int, default=40, help="use the latest events of each user only")
+    arguments = parser.parse_args()
+    X, y = fetch_movielens_100k(return_X_y=True)
+    X, y = X[: arguments.users], y[: arguments.users]
+    print(f"{len(X)} users, at most {arguments.events} events each, 5 folds\n")
+    print("| model | one depth, s | eight depths, s | ratio | texts embedded | models trained | cache, MB |")
+    print("|---|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        directory = Path(folder)
+        compare("trained in each fold", X, y, arguments.events, directory, model=MODEL)
+        texts = EventSerializer(["title", "genres", "rating"], max_events=arguments.events).fit_transform(X)
+        LLMEmbedder(MODEL, epochs=0.01, random_state=0).fit(texts).save_pretrained(directory / "model")
+        compare("left as it is", X, y, arguments.events, directory, model=directory / "model", finetune=None)
+
+
+if __name__ == "__main__":
+    main()
