@@ -132,6 +132,9 @@ def compare(name: str, texts: list[str], repeats: int, device: str) -> None:
                 )
         check(ways["authors, float32"](), ways["**ours, float32**"](), ways["**ours, bfloat16**"]())
         seconds: dict[str, list[float]] = {way: [] for way in ways}
+        for way in ways:
+            if way.startswith("sentence"):
+                ways[way]()  # The others have just run.
         for _ in range(repeats):
             for way, embed in ways.items():
                 seconds[way].append(seconds_of(embed))
@@ -186,7 +189,11 @@ def print_shares(directory: Path, texts: list[str], dtype: str, device: str, tot
 
 
 def seconds_of_products(directory: Path, texts: list[str], dtype: torch.dtype, device: str) -> float:
-    """Time every matrix product of the decoder's layers, on the batches that ours runs, and nothing else."""
+    """Time every matrix product of the decoder's layers, on the batches that ours runs, and nothing else.
+
+    Those of attention are timed as plain products over the whole square, and counted by half: a token does not see what
+    follows it.
+    """
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype).to(device)
     weights = [w for w in model.base_model.layers.parameters() if w.dim() == 2]
     shapes: list[tuple[int, int]] = []
@@ -201,23 +208,39 @@ def seconds_of_products(directory: Path, texts: list[str], dtype: torch.dtype, d
         our_way(directory, texts, str(dtype)[6:], device, 1)()
     finally:
         LayerPooler._run = run  # type: ignore[method-assign]
-    inputs = {
-        (n * width, w.shape[1]): torch.randn(n * width, w.shape[1], dtype=dtype, device=device)
-        for n, width in shapes[1:]
-        for w in weights
-    }
+    batches = shapes[1:]  # The first one warmed up.
+    config = model.config
+    heads, head_dim = config.num_attention_heads, getattr(config, "head_dim", None)
+    head_dim = head_dim or config.hidden_size // heads
+    most, widest = max(n * width for n, width in batches), max(w.shape[1] for w in weights)
+    inputs = torch.randn(most * widest, dtype=dtype, device=device)
+    queries = torch.randn(most * heads * head_dim, dtype=dtype, device=device)
 
     @torch.inference_mode()
     def multiply() -> np.ndarray:
-        for n, width in shapes[1:]:  # The first one warmed up.
+        for n, width in batches:
             for w in weights:
-                torch.nn.functional.linear(inputs[n * width, w.shape[1]], w)
-        if device != "cpu":
-            torch.cuda.synchronize()
+                torch.nn.functional.linear(inputs[: n * width * w.shape[1]].view(-1, w.shape[1]), w)
+        synchronize(device)
         return np.empty(0)
 
-    multiply()
-    return statistics.median(seconds_of(multiply) for _ in range(3))
+    @torch.inference_mode()
+    def attend() -> np.ndarray:
+        for n, width in batches:
+            each = queries[: n * heads * width * head_dim].view(n * heads, width, head_dim)
+            for _ in range(config.num_hidden_layers):
+                torch.bmm(torch.bmm(each, each.transpose(1, 2)), each)
+        synchronize(device)
+        return np.empty(0)
+
+    multiply(), attend()
+    linear, attention = (statistics.median(seconds_of(way) for _ in range(3)) for way in (multiply, attend))
+    return linear + attention / 2
+
+
+def synchronize(device: str) -> None:
+    if device != "cpu":
+        torch.cuda.synchronize()
 
 
 def measure_3b(texts: list[str]) -> None:

@@ -66,6 +66,8 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder)
+        warm_up = LLMEmbedder(MODEL, memory=directory / "warm", random_state=0, epochs=0.1)
+        search(X[:20], y[:20], warm_up, 5, [1])
         compare("trained in each fold", X, y, arguments.events, directory, model=MODEL)
         texts = EventSerializer(["title", "genres", "rating"], max_events=arguments.events).fit_transform(X)
         LLMEmbedder(MODEL, epochs=0.01, random_state=0).fit(texts).save_pretrained(directory / "model")

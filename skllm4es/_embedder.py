@@ -80,13 +80,16 @@ class LLMEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         Where the model runs, as torch names it; a GPU where there is one by default.
     dtype : {"auto", "float32", "bfloat16", "float16"}, default="auto"
         The type of the weights with which `transform` runs. "auto" is bfloat16 on a device that multiplies it faster
-        than float32. Fine-tuning has float32 weights.
+        than float32. Fine-tuning has float32 weights. What `fit` resolves (`layers_`, `max_length_`, `device_`,
+        `dtype_`) stays until the next `fit`; the other parameters of pooling act on the next `transform`.
     memory : str, path or joblib.Memory, default=None
         Directory that keeps fine-tuned models and each text's pooled layers, so that neither is computed twice: a
         search over `pooling_depth` costs one fine-tuning a fold and one pass over each text. Several processes may
-        share it, on a local disk. With ``random_state=None`` the model that is found is the one of the first `fit`.
+        share it, on a local disk; a text that two of them need at the same time is embedded by both. With
+        ``random_state=None`` the model that is found is the one of the first `fit`.
     memory_limit : int, default=None
-        Size in bytes above which `memory` drops what was used least recently; no limit by default.
+        Size in bytes above which `memory` drops what was used least recently; no limit by default. Models that were
+        used within the last hour stay.
     random_state : int, RandomState instance or None, default=None
         Determines initial weights and the order of training.
     verbose : int, default=0
@@ -94,11 +97,6 @@ class LLMEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
 
     Attributes
     ----------
-    model_ : transformers.PreTrainedModel
-        The language model, fine-tuned; loaded when it is needed. A model that was not fine-tuned is shared by the
-        embedders of the process: do not change it.
-    tokenizer_ : transformers.PreTrainedTokenizerBase
-        Its tokenizer.
     layers_ : list of int
         The hidden layers that are pooled, from 0 for the embedded tokens.
     max_length_ : int
@@ -128,8 +126,10 @@ class LLMEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     Each distinct text is embedded once. A vector does not depend on the other texts, but for rounding: by 1e-6 in
     float32 and 1e-2 in bfloat16, relative to its length.
 
-    Pickled, an embedder takes its fine-tuned weights along, and the name of a model that it left as it was. For
-    production, `save_pretrained` writes a directory without pickle.
+    Pickled, an embedder takes along the weights that it trained, but only the name or directory of a model that it
+    left as it was, or that `from_pretrained` read.
+
+    With "events", the tokens that a tokenizer puts at the end of a text, as those of encoders do, count as events.
 
     Examples
     --------
@@ -301,28 +301,29 @@ class LLMEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             If a parameter cannot be written as JSON: a RandomState, which an int can replace.
         """
         check_is_fitted(self)
-        import torch
-
         from skllm4es.lm.saving import save_embedder
 
         parameters = {name: _as_json(name, value) for name, value in self.get_params(deep=False).items()}
-        fitted = {name: getattr(self, name) for name in _SAVED}
-        settings = {"parameters": parameters, "fitted": fitted}
-        save_embedder(Path(directory), self._language_model_, getattr(torch, self.dtype_), settings)
+        parameters |= {"memory": None, "memory_limit": None}  # Those of this machine.
+        settings = {"parameters": parameters, "fitted": {name: getattr(self, name) for name in _SAVED}}
+        model, tokenizer = self.load_model()
+        save_embedder(Path(directory), model, tokenizer, settings)
 
     @classmethod
-    def from_pretrained(cls, directory: str | os.PathLike[str]) -> Self:
+    def from_pretrained(cls, directory: str | os.PathLike[str], *, device: str | None = None) -> Self:
         """Read an embedder that `save_pretrained` wrote.
 
         Parameters
         ----------
         directory : str or path
             The directory.
+        device : str, default=None
+            Where the model shall run, if not where the embedder's parameter `device` says.
 
         Returns
         -------
         LLMEmbedder
-            The fitted embedder. Its model runs on the device that there is here.
+            The fitted embedder. It has no `memory`.
 
         Raises
         ------
@@ -332,41 +333,43 @@ class LLMEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         from skllm4es.lm.language_model import LanguageModel
         from skllm4es.lm.saving import read_settings
 
-        settings = read_settings(Path(directory))
+        folder = Path(directory).expanduser().absolute()
+        settings = read_settings(folder)
         embedder = cls(**settings["parameters"])
+        if device is not None:
+            embedder.set_params(device=device)
         for name, value in settings["fitted"].items():
             setattr(embedder, name, value)
-        embedder._language_model_ = LanguageModel(str(Path(directory).absolute()))
-        embedder.device_, _ = embedder._resolve_device()
+        embedder._language_model_ = LanguageModel(str(folder))
+        embedder.device_ = embedder._device_here()
         return embedder
 
-    @property
-    def model_(self) -> Any:
-        """The language model."""
+    def load_model(self) -> tuple[Any, Any]:
+        """Give the language model and its tokenizer, as `transform` runs them.
+
+        Returns
+        -------
+        model : transformers.PreTrainedModel
+            The model. Its head is there only if this embedder has just trained it. It may be shared by the embedders of
+            the process: do not change it.
+        tokenizer : transformers.PreTrainedTokenizerBase
+            Its tokenizer.
+        """
+        check_is_fitted(self)
         import torch
 
-        return self._fitted_language_model.load(getattr(torch, self.dtype_), self.device_)
-
-    @property
-    def tokenizer_(self) -> Any:
-        """Its tokenizer."""
-        return self._fitted_language_model.tokenizer
+        model = self._language_model_.load(getattr(torch, self.dtype_), self.device_)
+        return model, self._language_model_.tokenizer
 
     @property
     def n_features_out_(self) -> int:
         """The length of an embedding."""
         n_layers = len(self.layers_) if self.layer_pooling == "concat" else 1
-        return self._fitted_language_model.hidden_size * n_layers
+        return self._language_model_.hidden_size * n_layers
 
     @property
     def _n_features_out(self) -> int:
         return self.n_features_out_
-
-    @property
-    def _fitted_language_model(self) -> LanguageModel:
-        if not hasattr(self, "_language_model_"):
-            raise AttributeError("This LLMEmbedder is not fitted yet: it has no language model.")
-        return self._language_model_
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_language_model_")
@@ -374,7 +377,7 @@ class LLMEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         if self.__sklearn_is_fitted__():
-            self.device_, _ = self._resolve_device()
+            self.device_ = self._device_here()
 
     def _resolve_device(self) -> tuple[str, str]:
         """Give the device that there is here, and the type for the weights on it."""
@@ -386,6 +389,18 @@ class LLMEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
         fast = multiplies_bfloat16_fast(torch.device(device))
         return device, ("bfloat16" if fast else "float32") if self.dtype == "auto" else self.dtype
+
+    def _device_here(self) -> str:
+        """Give the device for an embedder that comes from another machine, perhaps."""
+        import torch
+
+        device, _ = self._resolve_device()
+        if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+            warnings.warn(
+                f"There is no device {device!r} here: the embedder runs on the CPU.", UserWarning, stacklevel=3
+            )
+            return "cpu"
+        return device
 
     def _language_model(self, training: list[str]) -> tuple[LanguageModel, list[float]]:
         """Give the model, fine-tuned if it shall be, and the loss over the course of that."""
@@ -399,50 +414,44 @@ class LLMEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
                     "pretrained model (model='owner/name' or a directory), or set finetune='full'."
                 )
             return LanguageModel(source), []
+        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         cache = self._cache()
         if cache is None:
-            model, tokenizer, losses = self._finetune(training, source)
+            model, tokenizer, losses = self._finetune(training, source, seed)
             return LanguageModel(model=model, tokenizer=tokenizer), losses
-        from skllm4es.lm.saving import read_losses, save_losses, save_model
+        from skllm4es.lm.saving import read_losses, save_trained
 
-        key = self._training_key(training, source)
-        if folder := cache.find_model(key):
-            return LanguageModel(str(folder), kept=True), read_losses(folder)
-        model, tokenizer, losses = self._finetune(training, source)
-
-        def save(draft: Path) -> None:
-            save_model(draft, model, tokenizer)
-            save_losses(draft, losses)
-
-        folder = cache.store_model(key, save)
-        language_model = LanguageModel(str(folder), kept=True, model=model, tokenizer=tokenizer)
+        key = self._training_key(training, source, None if self.random_state is None else seed)
+        with cache.lock_model(key):
+            if folder := cache.find_model(key):
+                return LanguageModel(str(folder), kept=True), read_losses(folder)
+            model, tokenizer, losses = self._finetune(training, source, seed)
+            folder = cache.store_model(key, lambda draft: save_trained(draft, model, tokenizer, losses))
+            language_model = LanguageModel(str(folder), kept=True, model=model, tokenizer=tokenizer)
         cache.evict()
         return language_model, losses
 
-    def _training_key(self, training: list[str], source: str | None) -> bytes:
+    def _training_key(self, training: list[str], source: str | None, seed: int | None) -> bytes:
         """Hash all that makes the fine-tuned model."""
         from skllm4es import __version__
         from skllm4es.lm.cache import hash_of
         from skllm4es.lm.language_model import LanguageModel
 
         base: Any = self.model if source is None else LanguageModel(source).fingerprint
-        seed = self.random_state
-        if isinstance(seed, np.random.RandomState):
-            seed = [part.tolist() if isinstance(part, np.ndarray) else part for part in seed.get_state()]  # type: ignore[assignment]
-        settings = [__version__, base, seed, self.max_length, self.finetune, self._schedule(source is not None)]
+        length = self.max_length if self.max_length == "auto" else int(self.max_length)
+        settings = [__version__, base, seed, length, self.finetune, self._schedule(source is not None)]
         return hash_of(json.dumps(settings, sort_keys=True, default=str), *training)
 
     def _schedule(self, pretrained: bool) -> dict[str, Any]:
         given = {"epochs": self.epochs, "learning_rate": self.learning_rate}
         return _SCHEDULES[pretrained] | {name: value for name, value in given.items() if value is not None}
 
-    def _finetune(self, texts: list[str], source: str | None) -> tuple[Any, Any, list[float]]:
+    def _finetune(self, texts: list[str], source: str | None, seed: int) -> tuple[Any, Any, list[float]]:
         from skllm4es.lm.finetuning import finetune
         from skllm4es.lm.loading import load_causal_model, load_tokenizer, new_model
         from skllm4es.lm.packing import split, tokenize
         from skllm4es.lm.seeding import isolated_seed
 
-        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         if source is None:
             with isolated_seed(seed):
                 model, tokenizer = new_model(texts, self.model)  # type: ignore[arg-type]
@@ -493,7 +502,7 @@ class LLMEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
                 f"max_length={self.max_length} is more than the {n_positions} positions of the language model. "
                 f"Choose at most {n_positions}, or 'auto'."
             )
-        return self.max_length  # type: ignore[return-value]
+        return int(self.max_length)
 
     def _cache(self) -> Cache | None:
         from skllm4es.lm.cache import Cache
@@ -517,7 +526,7 @@ class LLMEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             self.device_,
             self.max_length_,
             self.overflow,
-            TokenPooling(self.token_pooling, self.half_life),  # type: ignore[arg-type]
+            TokenPooling(self.token_pooling, float(self.half_life)),  # type: ignore[arg-type]
             progress=bool(self.verbose),
         )
         self.n_truncated_ = 0

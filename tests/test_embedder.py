@@ -22,7 +22,7 @@ def fitted():
 
 def reference_embedding(embedder, text, depth):
     """The definition, one text at a time: transformers' own hidden states, in float64."""
-    ids = torch.tensor([embedder.tokenizer_(text)["input_ids"]])
+    ids = torch.tensor([embedder.load_model()[1](text)["input_ids"]])
     with torch.inference_mode():
         hidden = embedder.model_(input_ids=ids, output_hidden_states=True).hidden_states
     return torch.stack(hidden[-depth:]).double().mean(dim=(0, 2))[0].numpy()
@@ -142,7 +142,7 @@ class TestLongTexts:
         header, events = instruction + self.HEADER, self.LONG.split("\n")[1:]
         for n_events in range(1, 30):
             kept = "\n".join([header, *events[-n_events:]])
-            if len(embedder.tokenizer_(kept)["input_ids"]) <= 64:
+            if len(embedder.load_model()[1](kept)["input_ids"]) <= 64:
                 longest = kept
         np.testing.assert_allclose(cut[0], embedder.transform([longest])[0], rtol=1e-5, atol=1e-6)
 
@@ -153,12 +153,12 @@ class TestLongTexts:
         header, *events = self.LONG.split("\n")
         windows, window = [], [header]
         for event in events:
-            if len(embedder.tokenizer_("\n".join([*window, event]) + "\n")["input_ids"]) > 64:
+            if len(embedder.load_model()[1]("\n".join([*window, event]) + "\n")["input_ids"]) > 64:
                 windows.append("\n".join(window) + "\n")
                 window = [header]
             window.append(event)
         windows.append("\n".join(window))
-        n_tokens = [len(embedder.tokenizer_(window)["input_ids"]) for window in windows]
+        n_tokens = [len(embedder.load_model()[1](window)["input_ids"]) for window in windows]
         expected = np.average(embedder.transform(windows), axis=0, weights=n_tokens)
         np.testing.assert_allclose(embedding[0], expected, rtol=1e-5, atol=1e-6)
 

@@ -2,12 +2,14 @@
 
 import io
 import json
+import os
 import pickle
 
 import joblib
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import make_pipeline
@@ -38,7 +40,7 @@ def directory(fitted, tmp_path_factory):
 
 
 def n_bytes_of_weights(embedder):
-    return sum(weights.numel() * weights.element_size() for weights in embedder.model_.parameters())
+    return sum(weights.numel() * weights.element_size() for weights in embedder.load_model()[0].parameters())
 
 
 def test_what_was_saved_embeds_the_same(fitted, directory):
@@ -134,11 +136,31 @@ def test_few_models_are_shared_at_a_time(directory):
     assert len(language_model._SHARED) == 2
 
 
-def test_the_device_is_that_of_the_machine_that_loads(fitted):
-    state = fitted.__getstate__() | {"device_": "cuda:7"}
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_an_embedder_from_a_gpu_runs_on_a_machine_without(fitted):
     embedder = LLMEmbedder()
-    embedder.__setstate__(state)
+    with pytest.warns(UserWarning, match="There is no device 'cuda:1' here: the embedder runs on the CPU"):
+        embedder.__setstate__(fitted.__getstate__() | {"device": "cuda:1", "device_": "cuda:1"})
     assert embedder.transform(TEXTS).shape == (12, 64)
+
+
+def test_another_device_is_chosen_on_loading(directory):
+    assert LLMEmbedder.from_pretrained(directory, device="cpu").device == "cpu"
+
+
+def test_other_users_may_read_what_was_saved(directory):
+    umask = os.umask(0)
+    os.umask(umask)
+    assert directory.stat().st_mode & 0o777 == 0o777 & ~umask
+
+
+def test_numpy_parameters_are_saved(tmp_path):
+    embedder = LLMEmbedder(CONFIG, max_length=np.int64(64), half_life=np.float64(8), random_state=np.int64(0)).fit(
+        TEXTS
+    )
+    embedder.save_pretrained(tmp_path / "new")
+    loaded = LLMEmbedder.from_pretrained(tmp_path / "new")
+    np.testing.assert_array_equal(loaded.transform(TEXTS), embedder.transform(TEXTS))
 
 
 def test_frozen_estimators_embed(fitted):
@@ -153,6 +175,7 @@ def test_pandas_output_has_names_and_index(fitted):
     assert out.index.to_list() == list(range(20, 32))
 
 
-def test_html_repr_shows_the_parameters(fitted):
+def test_html_repr_shows_the_parameters_and_loads_nothing(fitted, monkeypatch):
+    monkeypatch.delattr(language_model.LanguageModel, "load")
     assert "pooling_depth" in fitted._repr_html_()
     assert "LLMEmbedder" in LLMEmbedder()._repr_html_()

@@ -11,20 +11,25 @@ import shutil
 import sqlite3
 import tempfile
 import time
+import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from filelock import FileLock
 
 # "sk4e", as SQLite stores it in the header of the file.
 _APPLICATION_ID = 0x736B3465
 _VERSION = 1
 _WAIT = 60.0  # seconds for another process to finish writing
 _MAX_VARIABLES = 500
+_IN_USE = 3600.0  # seconds for which a model is not dropped after it was found
+_DRAFT = "draft-"
 
 #: Hits and misses of this process, by file.
 _COUNTS: dict[Path, Counter[str]] = {}
@@ -156,6 +161,21 @@ class Cache:
             connection.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?, ?, ?, ?)", rows)
         self._counts["misses"] += len(rows)
 
+    def lock_model(self, key: bytes) -> FileLock:
+        """Give a lock, so that one process makes a model while others wait for it.
+
+        Parameters
+        ----------
+        key : bytes
+            Hash of all that makes the model.
+
+        Returns
+        -------
+        filelock.FileLock
+            A context manager.
+        """
+        return FileLock(self.models / f"{key.hex()}.lock")
+
     def find_model(self, key: bytes) -> Path | None:
         """Give the folder of a model, if it is there.
 
@@ -170,13 +190,14 @@ class Cache:
             The folder.
         """
         folder = self.models / key.hex()
-        if not folder.is_dir():
+        try:
+            os.utime(folder)
+        except FileNotFoundError:
             return None
-        os.utime(folder)
         return folder
 
     def store_model(self, key: bytes, save: Callable[[Path], None]) -> Path:
-        """Keep a model, whole or not at all.
+        """Keep a model, whole or not at all. Hold its lock.
 
         Parameters
         ----------
@@ -191,37 +212,43 @@ class Cache:
             The folder where it is now.
         """
         folder = self.models / key.hex()
-        draft = Path(tempfile.mkdtemp(prefix="draft-", dir=self.models))
-        try:
+        with new_folder(folder) as draft:
             save(draft)
-            draft.replace(folder)
-        except OSError:
-            if not folder.is_dir():  # Else another process was first, with the same model.
-                raise
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
         return folder
 
     def evict(self) -> None:
-        """Drop what was used least recently, models first, until the size is within the limit."""
+        """Drop what was used least recently, models first, until the size is within the limit.
+
+        Models that were used within the last hour stay: other processes may be about to load them.
+        """
         if self.limit is None:
             return
-        for folder in sorted(self._model_folders(), key=lambda folder: folder.stat().st_mtime)[:-1]:
-            if self._size() <= self.limit:
-                return
-            shutil.rmtree(folder, ignore_errors=True)
+        for folder, _, used in sorted(self._model_folders(), key=itemgetter(2)):
+            if self._size() <= self.limit or time.time() - used < _IN_USE:
+                break
+            remove_folder(folder)
+        n_models = sum(n_bytes for _, n_bytes, _ in self._model_folders())
+        if n_models > self.limit:
+            warnings.warn(
+                f"The models in {self.models} that were used within the last hour take {n_models:,} bytes, more than "
+                f"memory_limit={self.limit:,}: no vectors are kept beside them. Raise memory_limit.",
+                UserWarning,
+                stacklevel=2,
+            )
         excess = self._size() - self.limit
         if excess <= 0:
             return
         with self._connection() as connection:
+            # A tenth more than must be, so that not every batch has to drop something.
             connection.execute(
                 "DELETE FROM vectors WHERE rowid IN (SELECT rowid FROM (SELECT rowid, SUM(LENGTH(value)) OVER "
                 "(ORDER BY used, rowid) - LENGTH(value) AS before FROM vectors) WHERE before < ?)",
-                [excess],
+                [excess + self.limit // 10],
             )
         with self._connection() as connection:
-            connection.execute("VACUUM")
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            connection.execute("PRAGMA incremental_vacuum").fetchall()
+        with self._connection() as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def info(self) -> CacheInfo:
         """Tell what is there.
@@ -233,22 +260,27 @@ class Cache:
         """
         with self._connection() as connection:
             (n_vectors,) = connection.execute("SELECT COUNT(*) FROM vectors").fetchone()
-        n_models = len(self._model_folders())
         counts = self._counts
+        n_models = len(self._model_folders())
         return CacheInfo(counts["hits"], counts["misses"], n_vectors, n_models, self._size(), self.limit)
 
-    def _model_folders(self) -> list[Path]:
-        return [folder for folder in self.models.iterdir() if not folder.name.startswith("draft-")]
+    def _model_folders(self) -> list[tuple[Path, int, float]]:
+        """Give the models' folders, their sizes, and when they were used."""
+        folders = [folder for folder in self.models.iterdir() if len(folder.name) == 32]
+        found = [(folder, _n_bytes(folder.glob("*")), _modified(folder)) for folder in folders]
+        return [(folder, n_bytes, used) for folder, n_bytes, used in found if used is not None]
 
     def _size(self) -> int:
-        return sum(path.stat().st_size for path in self.directory.rglob("*") if path.is_file())
+        return _n_bytes(self.directory.glob(f"{self.file.name}*")) + sum(each[1] for each in self._model_folders())
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
         """Connect, begin a transaction, and end it."""
         try:
+            self._create()
             with closing(sqlite3.connect(self.file, timeout=_WAIT)) as connection, connection:
-                self._prepare(connection)
+                connection.execute("PRAGMA synchronous = NORMAL")  # With a log, a crash loses the last batch at most.
+                self._check(connection)
                 yield connection
         except sqlite3.OperationalError as error:
             raise OSError(
@@ -258,28 +290,96 @@ class Cache:
         except sqlite3.DatabaseError as error:
             raise self._broken(str(error)) from error
 
-    def _prepare(self, connection: sqlite3.Connection) -> None:
-        connection.execute("PRAGMA synchronous = NORMAL")  # With a log, a crash may lose the last batch, nothing else.
+    def _check(self, connection: sqlite3.Connection) -> None:
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if (application, version) == (_APPLICATION_ID, _VERSION):
-            return
-        if application == _APPLICATION_ID:
-            raise self._broken(f"it has version {version} of the format, and this package reads version {_VERSION}")
-        if application or connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone() != (0,):
+        if application != _APPLICATION_ID:
             raise self._broken("it is a database of another program")
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("BEGIN IMMEDIATE")
-        connection.execute(
-            "CREATE TABLE IF NOT EXISTS vectors (space BLOB NOT NULL, text BLOB NOT NULL, value BLOB NOT NULL, "
-            "truncated INTEGER NOT NULL, digest BLOB NOT NULL, used REAL NOT NULL, PRIMARY KEY (space, text))"
-        )
-        connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {_VERSION}")
-        connection.commit()
+        if version != _VERSION:
+            raise self._broken(f"it has version {version} of the format, and this package reads version {_VERSION}")
+
+    def _create(self) -> None:
+        """Make the file, whole or not at all, and once where several processes begin at the same time."""
+        if self.file.exists():
+            return
+        handle, draft = tempfile.mkstemp(prefix=_DRAFT, dir=self.directory)
+        os.close(handle)
+        with closing(sqlite3.connect(draft)) as connection:
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            connection.execute("PRAGMA journal_mode = WAL").fetchall()
+            connection.execute(
+                "CREATE TABLE vectors (space BLOB NOT NULL, text BLOB NOT NULL, value BLOB NOT NULL, "
+                "truncated INTEGER NOT NULL, digest BLOB NOT NULL, used REAL NOT NULL, PRIMARY KEY (space, text))"
+            )
+            connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {_VERSION}")
+        os.chmod(draft, 0o666 & ~_umask())
+        with suppress(FileExistsError):  # Another process was first.
+            os.link(draft, self.file)
+        os.unlink(draft)
 
     def _broken(self, why: str) -> OSError:
         return OSError(
             f"The cache {self.file} cannot be read: {why}. Nothing was taken from it. Delete the file, and its "
             "vectors will be computed again, or choose another directory with memory=DIR."
         )
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Make a folder, whole or not at all.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Where it shall be; there may be an empty folder.
+
+    Yields
+    ------
+    pathlib.Path
+        The empty folder to write into.
+    """
+    draft = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=folder.parent))
+    try:
+        yield draft
+        draft.chmod(0o777 & ~_umask())
+        draft.replace(folder)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder; where this is interrupted, nobody takes what is left for the whole.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        The folder.
+    """
+    draft = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=folder.parent))
+    with suppress(FileNotFoundError):  # Another process was first.
+        folder.replace(draft)
+    shutil.rmtree(draft, ignore_errors=True)
+
+
+def _n_bytes(paths: Iterable[Path]) -> int:
+    """Sum the sizes of files, some of which other processes may just remove."""
+    total = 0
+    for path in paths:
+        with suppress(FileNotFoundError):
+            total += path.stat().st_size
+    return total
+
+
+def _modified(path: Path) -> float | None:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return None
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask

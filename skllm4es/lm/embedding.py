@@ -92,9 +92,9 @@ class TextEmbedder:
         space = self._space() if cache else b""
         missing = list(keys)
         if cache:
-            missing = []
-            for start in range(0, len(keys), _READ_AT_ONCE):
-                some = list(keys)[start : start + _READ_AT_ONCE]
+            wanted, missing = missing, []
+            for start in range(0, len(wanted), _READ_AT_ONCE):
+                some = wanted[start : start + _READ_AT_ONCE]
                 found = cache.read(space, some)
                 missing += [key for key in some if key not in found]
                 for key, (vector, truncated) in found.items():

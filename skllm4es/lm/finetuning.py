@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from skllm4es.lm.devices import multiplies_bfloat16_fast
 from skllm4es.lm.packing import PACKED_ATTENTION, can_pack, collate, pack
 from skllm4es.lm.seeding import isolated_seed
 
@@ -94,7 +94,7 @@ def finetune(
             remove_unused_columns=False,
             use_cpu=model.device.type == "cpu",
             dataloader_pin_memory=model.device.type == "cuda",
-            bf16=_has_fast_bf16(model.device),
+            bf16=multiplies_bfloat16_fast(model.device),
         )
         # One pack a step on one device; several devices are for a launcher of processes, not for DataParallel.
         arguments._n_gpu = min(1, arguments.n_gpu)
@@ -168,9 +168,3 @@ def _packed_attention(model: PreTrainedModel) -> Iterator[None]:
         yield
     finally:
         model.set_attn_implementation(usual)
-
-
-def _has_fast_bf16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 from collections import OrderedDict
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.hub import cached_file, extract_commit_hash
 
 from skllm4es.lm.loading import load_base_model, load_tokenizer, loading_errors
+from skllm4es.lm.saving import hash_folder, read_fingerprint
 
 #: Models that were loaded from disk, the latest last: shared by all embedders, so that clones do not load them again.
 _SHARED: OrderedDict[tuple[str, torch.dtype, str], PreTrainedModel] = OrderedDict()
 _MAX_SHARED = 2
+#: What tokenizers say where they know of no limit is far above.
+_NO_LIMIT = 10**9
 
 
 class LanguageModel:
@@ -47,23 +51,31 @@ class LanguageModel:
     ) -> None:
         self.source = source
         self.kept = kept
+        self.revision: str | None = None
         self._model = model
         self._tokenizer = tokenizer
+        self._fingerprint: str | None = None
         self.config: PretrainedConfig
-        if model is not None:
+        if source is None:
+            assert model is not None
             self.config = model.config
-        else:
-            assert source is not None
-            with loading_errors(source):
-                self.config = AutoConfig.from_pretrained(source)
-        self._fingerprint = None if source is None else _fingerprint_of_source(source, self.config)
+            return
+        with loading_errors(source):
+            if not os.path.isdir(source):
+                self.revision = _revision(source)
+            self.config = AutoConfig.from_pretrained(source, revision=self.revision)
+            if self.config.is_encoder_decoder:
+                raise ValueError(f"{self.config.model_type} has an encoder and a decoder.")
+        self._fingerprint = self._fingerprint_of_source()
+        if kept and self._fingerprint != read_fingerprint(Path(source)):
+            raise OSError(f"The model in {source} is damaged. Delete the folder, and it will be trained again.")
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer."""
         if self._tokenizer is None:
             assert self.source is not None
-            self._tokenizer = load_tokenizer(self.source)
+            self._tokenizer = load_tokenizer(self.source, self.revision)
         return self._tokenizer
 
     @property
@@ -87,7 +99,11 @@ class LanguageModel:
     @property
     def n_positions(self) -> int | None:
         """The most tokens that the model can see, if there is a limit."""
-        return getattr(self.config.get_text_config(), "max_position_embeddings", None)
+        limits = [getattr(self.config.get_text_config(), "max_position_embeddings", None)]
+        # Encoders such as RoBERTa have positions that no token may take.
+        limits.append(self.tokenizer.model_max_length)
+        known = [int(limit) for limit in limits if limit is not None and limit < _NO_LIMIT]
+        return min(known, default=None)
 
     def load(self, dtype: torch.dtype, device: str) -> PreTrainedModel:
         """Give the model, in evaluation mode.
@@ -125,19 +141,28 @@ class LanguageModel:
                 f"The fine-tuned model that was kept in {self.source} is not there any more: the cache was emptied, or "
                 "memory_limit dropped it. Fit the embedder again; save_pretrained keeps one for good."
             )
-        return load_base_model(self.source, dtype)
+        if self._fingerprint_of_source() != self._fingerprint:
+            raise OSError(f"The model in {self.source} is not the one that fit saw: it was changed since. Fit again.")
+        return load_base_model(self.source, dtype, self.revision)
+
+    def _fingerprint_of_source(self) -> str:
+        assert self.source is not None
+        return f"{self.source}@{self.revision}" if self.revision else hash_folder(Path(self.source))
 
     def __getstate__(self) -> dict[str, Any]:
-        if self.source is None or (self.kept and self._model is not None):
-            return self.__dict__ | {"source": None, "kept": False}
-        if not self.kept:
+        if self.source is not None and not self.kept:
             return self.__dict__ | {"_tokenizer": None}
-        # The weights as they are kept, not in the type in which they run.
+        # The weights as they are kept, not in the type in which they run; on the CPU, which every machine has.
+        model = self._read(torch.float32) if self._model is None else self._model
+        if model.device.type != "cpu":
+            model = copy.deepcopy(model).to("cpu")
+        fingerprint, tokenizer = self._fingerprint, self.tokenizer
         return self.__dict__ | {
-            "_model": self._read(torch.float32),
-            "_tokenizer": self.tokenizer,
             "source": None,
             "kept": False,
+            "_model": model,
+            "_tokenizer": tokenizer,
+            "_fingerprint": fingerprint,
         }
 
 
@@ -165,19 +190,7 @@ def fingerprint_of_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerB
     return digest.hexdigest()
 
 
-def _fingerprint_of_source(source: str, config: PretrainedConfig) -> str:
-    if not os.path.isdir(source):
-        return f"{source}@{getattr(config, '_commit_hash', None)}"
-    files = sorted(path for path in Path(source).iterdir() if path.is_file())
-    return _hash_files(tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files))
-
-
-@lru_cache(maxsize=64)
-def _hash_files(files: tuple[tuple[str, int, int], ...]) -> str:
-    """Hash the contents of files; their sizes and times tell when to do so again."""
-    digest = hashlib.blake2b(digest_size=16)
-    for path, _, _ in files:
-        digest.update(Path(path).name.encode())
-        with open(path, "rb") as file:
-            digest.update(hashlib.file_digest(file, "blake2b").digest())
-    return digest.hexdigest()
+def _revision(name: str) -> str | None:
+    """Find the commit of a model of the hub, as it is here or there."""
+    revision: str | None = extract_commit_hash(cached_file(name, "config.json"), None)
+    return revision

@@ -40,13 +40,15 @@ SMALL_LLAMA = {
 }
 
 
-def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
     """Load a pretrained tokenizer.
 
     Parameters
     ----------
     name : str
         A name on the model hub, or a local directory in the form of ``save_pretrained``.
+    revision : str, default=None
+        The commit on the hub; the newest by default.
 
     Returns
     -------
@@ -59,17 +61,19 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         If it cannot be loaded; the message says what to do.
     """
     with loading_errors(name):
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, revision=revision)
     return tokenizer
 
 
-def load_causal_model(name: str) -> PreTrainedModel:
+def load_causal_model(name: str, revision: str | None = None) -> PreTrainedModel:
     """Load a pretrained causal language model, to be trained.
 
     Parameters
     ----------
     name : str
         A name on the model hub, or a local directory.
+    revision : str, default=None
+        The commit on the hub; the newest by default.
 
     Returns
     -------
@@ -82,7 +86,7 @@ def load_causal_model(name: str) -> PreTrainedModel:
         If it cannot be loaded, or is not causal; the message says what to do.
     """
     with loading_errors(name):
-        model, missing = _load(AutoModelForCausalLM, name, torch.float32)
+        model, missing = _load(AutoModelForCausalLM, name, torch.float32, revision)
         if not is_causal(model):
             raise ValueError(
                 f"{type(model).__name__} is not a causal language model: its tokens see what follows them."
@@ -91,7 +95,7 @@ def load_causal_model(name: str) -> PreTrainedModel:
     return model
 
 
-def load_base_model(name: str, dtype: torch.dtype) -> PreTrainedModel:
+def load_base_model(name: str, dtype: torch.dtype, revision: str | None = None) -> PreTrainedModel:
     """Load a pretrained language model without its head, to embed with.
 
     Parameters
@@ -100,6 +104,8 @@ def load_base_model(name: str, dtype: torch.dtype) -> PreTrainedModel:
         A name on the model hub, or a local directory.
     dtype : torch.dtype
         The type of its weights.
+    revision : str, default=None
+        The commit on the hub; the newest by default.
 
     Returns
     -------
@@ -112,7 +118,7 @@ def load_base_model(name: str, dtype: torch.dtype) -> PreTrainedModel:
         If it cannot be loaded; the message says what to do.
     """
     with loading_errors(name):
-        model, missing = _load(AutoModel, name, dtype)
+        model, missing = _load(AutoModel, name, dtype, revision)
         # The pooler of an encoder, on top of its last layer, is not used.
         _check_complete([weights for weights in missing if "pooler" not in weights])
     return model
@@ -140,7 +146,7 @@ def loading_errors(name: str) -> Iterator[None]:
     try:
         with quietly():
             yield
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise OSError(
             f"The language model {name!r} could not be loaded: {_first_line(error)}\n"
             "1. A local model: pass the directory that holds its config.json; "
@@ -149,9 +155,9 @@ def loading_errors(name: str) -> Iterator[None]:
             f"{' (HF_HUB_OFFLINE is set, which forbids it)' if constants.HF_HUB_OFFLINE else ''}; "
             "download it once where it does, or copy its directory here.\n"
             "3. A gated model: accept its terms on its page, then log in with `hf auth login`.\n"
-            "4. A model that is not a causal language model (BERT, T5, ...) cannot be fine-tuned by next-token "
-            "prediction: choose a decoder such as Llama, Qwen or GPT-2, or embed with an encoder as it is by "
-            "finetune=None.\n"
+            "4. A model that is not a causal language model cannot be fine-tuned by next-token prediction: choose a "
+            "decoder such as Llama, Qwen or GPT-2. An encoder such as BERT can embed as it is, with finetune=None; one "
+            "with a decoder besides, such as T5, cannot.\n"
             "5. No model at all: LLMEmbedder() trains a small one from scratch, offline."
         ) from error
 
@@ -232,8 +238,8 @@ def _check_settings(config: Mapping[str, Any]) -> None:
         )
 
 
-def _load(kind: Any, name: str, dtype: torch.dtype) -> tuple[PreTrainedModel, list[str]]:
-    model, report = kind.from_pretrained(name, dtype=dtype, output_loading_info=True)
+def _load(kind: Any, name: str, dtype: torch.dtype, revision: str | None) -> tuple[PreTrainedModel, list[str]]:
+    model, report = kind.from_pretrained(name, dtype=dtype, revision=revision, output_loading_info=True)
     return model.eval(), sorted(report["missing_keys"])
 
 

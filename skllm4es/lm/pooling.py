@@ -6,6 +6,8 @@ depth, any set of layers and their concatenation are slices of it (paper, sectio
 
 from __future__ import annotations
 
+import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,12 +20,17 @@ from transformers import PreTrainedModel
 
 from skllm4es.lm.packing import Window
 
-#: Tokens in a batch, padding included. 2k to 8k were equally fast on a CPU.
-TOKEN_BUDGET = {"cpu": 4096, "cuda": 65_536}
+#: Tokens in a batch, padding included. On one CPU 2k to 8k were equally fast; on another 0.5k to 2k, and 8k took 1.7
+#: times as long.
+TOKEN_BUDGET = {"cpu": 2048, "cuda": 65_536}
 #: Batches after which results are handed on, and kept if there is a cache.
 GROUP = 8
 
 FloatArray = npt.NDArray[np.float32]
+
+# Embedders share models, so one thread at a time: a hook is called for every forward pass of its model.
+_FORWARD = threading.Lock()
+_CAUSAL: weakref.WeakKeyDictionary[PreTrainedModel, bool] = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -138,18 +145,29 @@ class LayerPooler:
         pending = np.argsort([-len(sequence) for sequence in sequences], kind="stable").tolist()
         while pending:
             batch = pending[: max(1, self.token_budget // len(sequences[pending[0]]))]
-            try:
-                layers = self._run([sequences[i] for i in batch], [weights[i] for i in batch])
-            except (torch.OutOfMemoryError, RuntimeError) as error:
-                if not _is_out_of_memory(error) or len(batch) == 1:
-                    raise
+            layers = self._run_if_it_fits([sequences[i] for i in batch], [weights[i] for i in batch])
+            if layers is None:
                 self.token_budget = len(sequences[pending[0]]) * (len(batch) // 2)
                 if torch.cuda.is_available():
                     torch.cuda.empty_cache()
                 continue
             combine.at(pooled, [owners[i] for i in batch], layers)
             pending = pending[len(batch) :]
+        if not np.isfinite(pooled).all():
+            raise ValueError(
+                f"Hidden states became infinite or NaN in {str(self.decoder.dtype)[6:]}. Set dtype='float32', or "
+                "'bfloat16', which has its range."
+            )
         return pooled
+
+    def _run_if_it_fits(self, sequences: Sequence[Sequence[int]], weights: Sequence[FloatArray]) -> FloatArray | None:
+        """Run a batch; give None where memory is too small for it, but not for half of it."""
+        try:
+            return self._run(sequences, weights)
+        except RuntimeError as error:
+            if not _is_out_of_memory(error) or len(sequences) == 1:
+                raise
+            return None  # And with the error goes its traceback, which holds on to what was computed so far.
 
     @torch.inference_mode()
     def _run(self, sequences: Sequence[Sequence[int]], weights: Sequence[FloatArray]) -> FloatArray:
@@ -164,7 +182,7 @@ class LayerPooler:
         if self.pooling.kind == "max":
             reduction = _Reduction(reduction.weights, ~present.to(device)[:, :, None])
         mask = {"attention_mask": present.long().to(device)} if self.masked else {}
-        with _reduced_inputs(self.layers, reduction) as reduced:
+        with _FORWARD, _reduced_inputs(self.layers, reduction) as reduced:
             last = self.decoder(input_ids=ids, use_cache=False, **mask).last_hidden_state
         reduced.append(reduction(last))
         return torch.stack(reduced, dim=1).cpu().numpy()
@@ -203,9 +221,8 @@ def decoder_layers(decoder: torch.nn.Module) -> torch.nn.ModuleList:
     raise ValueError(f"{type(decoder).__name__} has no list of {n_layers} layers: its hidden states cannot be read.")
 
 
-@torch.inference_mode()
 def is_causal(model: PreTrainedModel) -> bool:
-    """Tell, by trying, whether no token of a model sees what follows it.
+    """Tell, by trying once, whether no token of a model sees what follows it.
 
     Parameters
     ----------
@@ -217,11 +234,19 @@ def is_causal(model: PreTrainedModel) -> bool:
     bool
         False for bidirectional encoders.
     """
+    if model not in _CAUSAL:
+        _CAUSAL[model] = _try_causality(model)
+    return _CAUSAL[model]
+
+
+@torch.inference_mode()
+def _try_causality(model: PreTrainedModel) -> bool:
     n_same, n_other = 4, 12
     ids = torch.arange(n_same + 2 * n_other) % model.config.get_text_config().vocab_size
     same, one, other = ids.to(model.device).split([n_same, n_other, n_other])
     texts = torch.stack([torch.cat([same, one]), torch.cat([same, other])])
-    hidden = model.base_model(input_ids=texts).last_hidden_state[:, :n_same].float()
+    with _FORWARD:
+        hidden = model.base_model(input_ids=texts).last_hidden_state[:, :n_same].float()
     return bool((hidden[0] - hidden[1]).abs().max() <= 1e-5 * hidden.abs().max())
 
 
@@ -242,4 +267,5 @@ def _reduced_inputs(layers: torch.nn.ModuleList, reduction: _Reduction) -> Itera
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    messages = ("can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError) or any(message in str(error) for message in messages)

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from skllm4es.lm.language_model import LanguageModel
+from skllm4es.lm.cache import new_folder
 from skllm4es.lm.loading import quietly
 
 _SETTINGS = "skllm4es.json"
+_TRAINING = "training.json"
 _FORMAT = {"format": "skllm4es.LLMEmbedder", "version": 1}
 
 
 def save_embedder(
-    directory: Path, language_model: LanguageModel, dtype: torch.dtype, settings: Mapping[str, Any]
+    directory: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: Mapping[str, Any]
 ) -> None:
     """Write an embedder into a new directory, whole or not at all.
 
@@ -27,23 +28,20 @@ def save_embedder(
     ----------
     directory : pathlib.Path
         The directory.
-    language_model : LanguageModel
+    model : transformers.PreTrainedModel
         Its language model.
-    dtype : torch.dtype
-        The type of the weights with which it runs.
+    tokenizer : transformers.PreTrainedTokenizerBase
+        The model's tokenizer.
     settings : mapping
         The rest, as JSON can hold it.
     """
-    directory = directory.expanduser().absolute()
+    directory = directory.expanduser().resolve()
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise FileExistsError(f"There is something in {directory} already. Choose a directory that is new or empty.")
     directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as draft:
-        save_model(Path(draft), language_model.load(dtype, "cpu"), language_model.tokenizer)
-        _write(Path(draft) / _SETTINGS, _FORMAT | dict(settings))
-        directory.mkdir(exist_ok=True)
-        Path(draft).replace(directory)
-        Path(draft).mkdir()  # For the context manager to remove.
+    with new_folder(directory) as draft:
+        _save_model(draft, model, tokenizer)
+        _write(draft / _SETTINGS, _FORMAT | dict(settings))
 
 
 def read_settings(directory: Path) -> dict[str, Any]:
@@ -59,7 +57,7 @@ def read_settings(directory: Path) -> dict[str, Any]:
     dict
         The settings.
     """
-    file = directory.expanduser() / _SETTINGS
+    file = directory / _SETTINGS
     try:
         settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -73,38 +71,28 @@ def read_settings(directory: Path) -> dict[str, Any]:
     return settings
 
 
-def save_model(directory: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Write a language model and its tokenizer, as transformers does.
+def save_trained(
+    directory: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, losses: Sequence[float]
+) -> None:
+    """Write a fine-tuned model, its losses and a fingerprint of it.
 
     Parameters
     ----------
     directory : pathlib.Path
-        The directory.
+        An empty directory.
     model : transformers.PreTrainedModel
         The model.
     tokenizer : transformers.PreTrainedTokenizerBase
         Its tokenizer.
-    """
-    with quietly():
-        model.save_pretrained(directory)
-        tokenizer.save_pretrained(directory)
-
-
-def save_losses(directory: Path, losses: Sequence[float]) -> None:
-    """Write the course of the loss beside a model.
-
-    Parameters
-    ----------
-    directory : pathlib.Path
-        The directory of the model.
     losses : sequence of float
-        The losses.
+        The course of the loss.
     """
-    _write(directory / "losses.json", {"losses": list(losses)})
+    _save_model(directory, model, tokenizer)
+    _write(directory / _TRAINING, {"losses": list(losses), "fingerprint": hash_folder(directory)})
 
 
 def read_losses(directory: Path) -> list[float]:
-    """Read what `save_losses` wrote.
+    """Read the losses that `save_trained` wrote.
 
     Parameters
     ----------
@@ -116,8 +104,64 @@ def read_losses(directory: Path) -> list[float]:
     list of float
         The losses.
     """
-    losses: list[float] = json.loads((directory / "losses.json").read_text(encoding="utf-8"))["losses"]
+    losses: list[float] = _read_training(directory)["losses"]
     return losses
+
+
+def read_fingerprint(directory: Path) -> str:
+    """Read the fingerprint that `save_trained` wrote.
+
+    Parameters
+    ----------
+    directory : pathlib.Path
+        The directory of the model.
+
+    Returns
+    -------
+    str
+        Hexadecimal digits.
+    """
+    fingerprint: str = _read_training(directory)["fingerprint"]
+    return fingerprint
+
+
+def hash_folder(directory: Path) -> str:
+    """Hash the files of a model, but for what `save_trained` adds.
+
+    Parameters
+    ----------
+    directory : pathlib.Path
+        The directory.
+
+    Returns
+    -------
+    str
+        Hexadecimal digits.
+    """
+    files = sorted(path for path in directory.iterdir() if path.is_file() and path.name != _TRAINING)
+    return _hash_files(tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files))
+
+
+@lru_cache(maxsize=64)
+def _hash_files(files: tuple[tuple[str, int, int], ...]) -> str:
+    """Hash the contents of files; their sizes and times tell when to do so again."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path, _, _ in files:
+        digest.update(Path(path).name.encode())
+        with open(path, "rb") as file:
+            digest.update(hashlib.file_digest(file, "blake2b").digest())
+    return digest.hexdigest()
+
+
+def _save_model(directory: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    with quietly():
+        model.save_pretrained(directory)
+        tokenizer.save_pretrained(directory)
+
+
+def _read_training(directory: Path) -> dict[str, Any]:
+    training: dict[str, Any] = json.loads((directory / _TRAINING).read_text(encoding="utf-8"))
+    return training
 
 
 def _write(file: Path, content: Mapping[str, Any]) -> None:
