@@ -24,7 +24,7 @@ def reference_embedding(embedder, text, depth):
     """The definition, one text at a time: transformers' own hidden states, in float64."""
     ids = torch.tensor([embedder.load_model()[1](text)["input_ids"]])
     with torch.inference_mode():
-        hidden = embedder.model_(input_ids=ids, output_hidden_states=True).hidden_states
+        hidden = embedder.load_model()[0](input_ids=ids, output_hidden_states=True).hidden_states
     return torch.stack(hidden[-depth:]).double().mean(dim=(0, 2))[0].numpy()
 
 

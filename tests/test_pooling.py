@@ -35,7 +35,7 @@ def hidden_states(embedder, text):
     """All hidden states of one text, (n_layers + 1, n_tokens, hidden), and where its events begin."""
     encoded = embedder.load_model()[1](text, return_offsets_mapping=True)
     with torch.inference_mode():
-        states = embedder.model_(
+        states = embedder.load_model()[0](
             input_ids=torch.tensor([encoded["input_ids"]]), output_hidden_states=True
         ).hidden_states
     body = text.index(HEADER) + len(HEADER) + 1
@@ -97,7 +97,7 @@ def test_a_text_in_windows_is_pooled_over_all_of_them(texts_directory, kind):
     states, events = [], []
     for window in windows:
         with torch.inference_mode():
-            output = embedder.model_(input_ids=torch.tensor([window.ids]), output_hidden_states=True)
+            output = embedder.load_model()[0](input_ids=torch.tensor([window.ids]), output_hidden_states=True)
         states.append(torch.cat(output.hidden_states).double().numpy())
         events.append(states[-1][:, window.n_header :])
     # As if the windows lay end to end, headers included.
