@@ -1,6 +1,6 @@
 """What a search over the pooling depth costs with `memory`: eight depths against one.
 
-    SKLLM4ES_DATA=... python -m benchmarks.bench_search [--users N] [--events 40]
+    SKLLM4ES_DATA=... python -m benchmarks.bench_search [--users N] [--events 15]
 
 runs `GridSearchCV` over MovieLens 100k (gender) twice, five folds each, every search with an empty cache: over one
 depth and over eight. The language model, a small Llama of eight layers, is trained from scratch in every fold. The same
@@ -22,7 +22,7 @@ from sklearn.pipeline import Pipeline
 from skllm4es import EventSerializer, LLMEmbedder, TextEnricher
 from skllm4es.datasets import fetch_movielens_100k
 
-MODEL = {"hidden_size": 96, "intermediate_size": 256, "num_hidden_layers": 8}
+MODEL = {"hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 8}
 DEPTHS = [1, 2, 3, 4, 5, 6, 7, 8]
 
 
@@ -57,7 +57,7 @@ def compare(name: str, X: pd.DataFrame, y: pd.Series, n_events: int, directory: 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--users", type=int, default=None, help="use the first users only")
-    parser.add_argument("--events", type=int, default=40, help="use the latest events of each user only")
+    parser.add_argument("--events", type=int, default=15, help="use the latest events of each user only")
     arguments = parser.parse_args()
     X, y = fetch_movielens_100k(return_X_y=True)
     X, y = X[: arguments.users], y[: arguments.users]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from difflib import get_close_matches
 from numbers import Integral
 from typing import Any, Self
 
@@ -16,6 +15,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
+from skllm4es._messages import did_you_mean
 from skllm4es._texts import TEXT, TextTransformerMixin, read_texts
 from skllm4es.rewriters import Rewriter, TemplateRewriter, available_formats
 
@@ -277,6 +277,5 @@ def _single_column(X: Any) -> list[str]:
 def _check_formats(formats: list[str], known: list[str]) -> None:
     unknown = [name for name in formats if name not in known]
     if unknown or not formats:
-        near = [match for name in unknown for match in get_close_matches(str(name), known, n=1)]
-        hint = f" Did you mean {near}?" if near else ""
+        hint = did_you_mean(unknown, known)
         raise ValueError(f"formats names {unknown or 'nothing'}.{hint} The formats are {available_formats()}.")

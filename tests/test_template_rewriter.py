@@ -83,7 +83,7 @@ def test_instructions_inside_a_value_do_not_change_the_format():
 
 
 def test_unknown_format_is_named_with_its_nearest_match():
-    with pytest.raises(ValueError, match=r"Unknown formats: \['yml'\]. Did you mean 'yaml'\? The formats are"):
+    with pytest.raises(ValueError, match=r"Unknown formats: \['yml'\]. Did you mean \['yaml'\]\? The formats are"):
         rewrite(TEXT, "yml", 0)
 
 

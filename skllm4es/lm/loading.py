@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -24,6 +23,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from skllm4es._messages import did_you_mean
 from skllm4es.lm.pooling import is_causal
 
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
@@ -231,11 +231,8 @@ def _check_settings(config: Mapping[str, Any]) -> None:
     known = LlamaConfig().to_dict()
     unknown = [name for name in config if name not in known]
     if unknown:
-        near = [match for name in unknown for match in get_close_matches(name, known, n=1)]
-        raise ValueError(
-            f"The settings {unknown} are not of transformers.LlamaConfig."
-            + (f" Did you mean {near}?" if near else " See its documentation for their names.")
-        )
+        hint = did_you_mean(unknown, known) or " See its documentation for their names."
+        raise ValueError(f"The settings {unknown} are not of transformers.LlamaConfig.{hint}")
 
 
 def _load(kind: Any, name: str, dtype: torch.dtype, revision: str | None) -> tuple[PreTrainedModel, list[str]]:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from difflib import get_close_matches
 
 from sklearn.base import BaseEstimator
 
+from skllm4es._messages import did_you_mean
 from skllm4es.formats import FORMATS, EventTable, Variation, parse_events
 
 
@@ -117,8 +117,7 @@ def _check_lengths(texts: Sequence[str], formats: Sequence[str], seeds: Sequence
 def _check_formats(formats: Sequence[str]) -> None:
     unknown = sorted({str(name) for name in formats if name not in FORMATS})
     if unknown:
-        near = [match for name in unknown for match in get_close_matches(name, FORMATS, n=1)]
-        hint = f" Did you mean {', '.join(map(repr, near))}?" if near else ""
+        hint = did_you_mean(unknown, FORMATS)
         raise ValueError(f"Unknown formats: {unknown}.{hint} The formats are {available_formats()}.")
 
 

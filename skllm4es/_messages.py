@@ -1,0 +1,32 @@
+"""Parts of error messages that several modules write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+def did_you_mean(unknown: Iterable[object], known: Iterable[str]) -> str:
+    """Ask for the known names that are nearest to unknown ones.
+
+    Parameters
+    ----------
+    unknown : iterable of object
+        Names that were given.
+    known : iterable of str
+        Names that there are.
+
+    Returns
+    -------
+    str
+        A question with a space before it, or nothing where no name is near.
+
+    Examples
+    --------
+    >>> from skllm4es._messages import did_you_mean
+    >>> did_you_mean(["hmtl", "x"], ["html", "json"])
+    " Did you mean ['html']?"
+    """
+    names = list(known)
+    near = [match for name in unknown for match in get_close_matches(str(name), names, n=1)]
+    return f" Did you mean {near}?" if near else ""
