@@ -24,8 +24,8 @@ def did_you_mean(unknown: Iterable[object], known: Iterable[str]) -> str:
     Examples
     --------
     >>> from skllm4es._messages import did_you_mean
-    >>> did_you_mean(["hmtl", "x"], ["html", "json"])
-    " Did you mean ['html']?"
+    >>> did_you_mean(["jason", "x"], ["html", "json"])
+    " Did you mean ['json']?"
     """
     names = list(known)
     near = [match for name in unknown for match in get_close_matches(str(name), names, n=1)]
