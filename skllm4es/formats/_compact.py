@@ -31,6 +31,7 @@ from operator import itemgetter
 from typing import Literal
 
 from skllm4es.formats._lines import EventTable, end_of_line, quote, read_field, shorten, skip, split_lines
+from skllm4es.formats._values import STEPS, format_seconds
 
 COMPACT_MARK = "|"
 
@@ -44,7 +45,7 @@ _DATE = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _TIME = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2} ([01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}([.][0-9]{0,8}[1-9])?")
 _DISTANCE = re.compile("-?[0-9]{1,18}([.][0-9]{1,9})?")
 _DAY = 24 * 3600
-_SECOND = 1_000_000_000  # in nanoseconds, in which times are counted
+_SECOND = STEPS["ns"]  # Times are counted in nanoseconds.
 
 Point = tuple[str, int]
 
@@ -280,10 +281,7 @@ def _distance(above: Point | None, point: Point | None) -> str | None:
     if above is None or point is None or above[0] != point[0]:
         return None
     distance = point[1] - above[1]
-    if point[0] != "time" or distance % _SECOND == 0:
-        return str(distance // _SECOND if point[0] == "time" else distance)
-    seconds, rest = divmod(abs(distance), _SECOND)
-    return f"{'-' if distance < 0 else ''}{seconds}.{rest:09d}".rstrip("0")
+    return format_seconds(distance, _SECOND) if point[0] == "time" else str(distance)
 
 
 def _move(above: str | None, distance: str) -> str:

@@ -108,7 +108,7 @@ def format_values(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Ar
         return _format_each(column, lambda value: format(value, "f"))
     if types.is_duration(column.type):
         per_second = STEPS[column.type.unit]
-        return _format_each(column.cast(pa.int64()), lambda steps: _format_seconds(steps, per_second))
+        return _format_each(column.cast(pa.int64()), lambda steps: format_seconds(steps, per_second))
     return column.cast(pa.large_string())
 
 
@@ -218,7 +218,8 @@ def _format_each(column: pa.ChunkedArray | pa.Array, write: Callable[[Any], str]
     return pa.array([None if value is None else write(value) for value in column.to_pylist()], pa.large_string())
 
 
-def _format_seconds(steps: int, per_second: int) -> str:
+def format_seconds(steps: int, per_second: int) -> str:
+    """Write a number of steps, so many of which make a second, as seconds without needless digits."""
     whole, rest = divmod(abs(steps), per_second)
     fraction = f".{rest:0{len(str(per_second)) - 1}d}".rstrip("0") if rest else ""
     return f"{'-' if steps < 0 else ''}{whole}{fraction}"

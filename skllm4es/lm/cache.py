@@ -227,10 +227,10 @@ class Cache:
             if self._size() <= self.limit or time.time() - used < _IN_USE:
                 break
             remove_folder(folder)
-        n_models = sum(n_bytes for _, n_bytes, _ in self._model_folders())
-        if n_models > self.limit:
+        taken = sum(n_bytes for _, n_bytes, _ in self._model_folders())
+        if taken > self.limit:
             warnings.warn(
-                f"The models in {self.models} that were used within the last hour take {n_models:,} bytes, more than "
+                f"The models in {self.models} that were used within the last hour take {taken:,} bytes, more than "
                 f"memory_limit={self.limit:,}: no vectors are kept beside them. Raise memory_limit.",
                 UserWarning,
                 stacklevel=2,

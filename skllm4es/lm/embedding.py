@@ -88,27 +88,31 @@ class TextEmbedder:
         Embedded
             A text and its pooled layers.
         """
-        keys = {hash_of(text): text for text in texts}
-        space = self._space() if cache else b""
-        missing = list(keys)
-        if cache:
-            wanted, missing = missing, []
-            for start in range(0, len(wanted), _READ_AT_ONCE):
-                some = wanted[start : start + _READ_AT_ONCE]
-                found = cache.read(space, some)
-                missing += [key for key in some if key not in found]
-                for key, (vector, truncated) in found.items():
-                    yield Embedded(keys[key], vector.reshape(-1, self.language_model.hidden_size), truncated)
-        if not missing:
+        distinct = list(dict.fromkeys(texts))
+        if cache is None:
+            for group in self._compute(distinct):
+                yield from group
             return
-        for group in self._compute([keys[key] for key in missing]):
-            if cache:
-                cache.write(space, {hash_of(text): (layers, truncated) for text, layers, truncated in group})
+        space, keys = self._space(), {text: hash_of(text) for text in distinct}
+        missing = []
+        for start in range(0, len(distinct), _READ_AT_ONCE):
+            some = distinct[start : start + _READ_AT_ONCE]
+            found = cache.read(space, [keys[text] for text in some])
+            for text in some:
+                if keys[text] in found:
+                    vector, truncated = found[keys[text]]
+                    yield Embedded(text, vector.reshape(-1, self.language_model.hidden_size), truncated)
+                else:
+                    missing.append(text)
+        for group in self._compute(missing):
+            cache.write(space, {keys[text]: (layers, truncated) for text, layers, truncated in group})
             yield from group
-        if cache:
+        if missing:
             cache.evict()
 
     def _compute(self, texts: Sequence[str]) -> Iterator[list[Embedded]]:
+        if not texts:  # Nothing for which to load the model.
+            return
         pooler = LayerPooler(self.language_model.load(self.dtype, self.device), self.pooling)
         start, n_tokens = perf_counter(), 0
         with tqdm(total=len(texts), desc="embedding", unit="user", leave=None, disable=not self.progress) as bar:

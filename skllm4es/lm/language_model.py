@@ -156,14 +156,7 @@ class LanguageModel:
         model = self._read(torch.float32) if self._model is None else self._model
         if model.device.type != "cpu":
             model = copy.deepcopy(model).to("cpu")
-        fingerprint, tokenizer = self._fingerprint, self.tokenizer
-        return self.__dict__ | {
-            "source": None,
-            "kept": False,
-            "_model": model,
-            "_tokenizer": tokenizer,
-            "_fingerprint": fingerprint,
-        }
+        return self.__dict__ | {"source": None, "kept": False, "_model": model, "_tokenizer": self.tokenizer}
 
 
 def fingerprint_of_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
