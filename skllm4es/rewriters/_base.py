@@ -6,7 +6,7 @@ rewrites. Templates, language models and the prior methods all keep to this prot
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 
@@ -42,4 +42,53 @@ class Rewriter(Protocol):
         list of str of length n_texts
             The rewritten texts.
         """
+        ...
+
+
+class RewritingError(RuntimeError):
+    """One text could not be rewritten; the others can be."""
+
+
+@runtime_checkable
+class StreamingRewriter(Rewriter, Protocol):
+    """A rewriter that takes its time: a language model, here or behind a server.
+
+    `TextEnricher` keeps what it gives as it comes, so that an interrupted run loses nothing.
+    """
+
+    def iter_rewrites(
+        self, texts: Sequence[str], formats: Sequence[str], seeds: Sequence[int]
+    ) -> Iterator[tuple[int, str | RewritingError]]:
+        """Rewrite each text into the format beside it, and give each result when it is there.
+
+        Parameters
+        ----------
+        texts : sequence of str of length n_texts
+            Serialised events, as `EventSerializer` writes them.
+        formats : sequence of str of length n_texts
+            The format to write each text in.
+        seeds : sequence of int of length n_texts
+            The seed of each rewriting.
+
+        Yields
+        ------
+        (int, str or RewritingError)
+            The position of a text, and its rewriting or what went wrong with this one text. Each position comes
+            once, in any order. What befalls all texts (a server that stays away) is raised instead.
+        """
+        ...
+
+    def cache_key(self) -> str:
+        """Tell all that determines a rewriting besides text, format and seed: class, model, prompts, sampling.
+
+        Returns
+        -------
+        str
+            The key under which rewritings are kept. It holds no secret.
+        """
+        ...
+
+    @property
+    def n_tokens(self) -> int:
+        """How many tokens this rewriter has read and written so far, for the progress bar."""
         ...
