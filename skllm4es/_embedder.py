@@ -18,27 +18,44 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
+from skllm4es._callbacks import CallbackSupportMixin, fit_told_to_callbacks
 from skllm4es._texts import TEXT, read_texts
 
 if TYPE_CHECKING:
     from skllm4es.lm.cache import Cache, CacheInfo
+    from skllm4es.lm.finetuning import Course
     from skllm4es.lm.language_model import LanguageModel
+    from skllm4es.lm.training import Training
 
 #: The paper's pooling depth.
 _PAPER_DEPTH = 8
 
-#: The paper's schedule for pretrained models, and what worked from scratch on 2 CPU cores.
-_SCHEDULES: dict[bool, dict[str, Any]] = {
-    True: {"epochs": 2, "learning_rate": 1e-5, "warmup": 0.1, "weight_decay": 1e-6},
-    False: {"epochs": 1, "learning_rate": 1e-3, "warmup": 0.1, "weight_decay": 1e-2},
+#: The paper's schedule for pretrained models; ten times its learning rate for LoRA, as "LoRA Without Regret" (Schulman
+#: et al., 2025) finds; from scratch, what was best on texts held out.
+_SCHEDULES: dict[str, dict[str, Any]] = {
+    "full": {"epochs": 2, "learning_rate": 1e-5, "weight_decay": 1e-6, "batch_tokens": 16_384},
+    "lora": {"epochs": 2, "learning_rate": 1e-4, "weight_decay": 1e-6, "batch_tokens": 16_384},
+    "scratch": {"epochs": 1, "learning_rate": 1e-3, "weight_decay": 1e-2, "batch_tokens": 2048},
 }
 
-
 #: What `save_pretrained` writes of the fitted state, beside the model.
-_SAVED = ("layers_", "max_length_", "loss_curve_", "n_truncated_", "dtype_")
+_SAVED = (
+    "layers_",
+    "max_length_",
+    "loss_curve_",
+    "validation_loss_curve_",
+    "n_tokens_seen_",
+    "training_time_",
+    "n_truncated_",
+    "dtype_",
+)
 
 
-class LLMEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+#: Parameters that `save_pretrained` leaves out: directories, and texts that only `fit` needs.
+_OF_THIS_MACHINE = {"memory": None, "memory_limit": None, "checkpoint_dir": None, "extra_texts": None}
+
+
+class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     r"""Embed each user's text by a language model that is fine-tuned on the users' texts.
 
     `fit` trains a causal language model by next-token prediction; `transform` runs it over a text and takes the
@@ -64,18 +81,50 @@ class LLMEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         end.
     half_life : float, default=256
         In tokens, for ``token_pooling="recency"``.
-    finetune : {"full"} or None, default="full"
-        "full" trains all weights. None leaves a pretrained model as it is.
+    finetune : {"full", "lora"} or None, default="full"
+        "full" trains all weights, as the paper does. "lora" trains small matrices beside the weights of a pretrained
+        model (peft), which takes a fraction of the memory. None leaves a pretrained model as it is.
     max_length : int or "auto", default="auto"
         The most tokens that the model sees at once. "auto" is 2048, or the number of positions of a model that has
         fewer.
     overflow : {"chunk", "truncate"}, default="chunk"
         What is embedded of a text with more than `max_length` tokens: all of it, in windows that are averaged by
         their number of tokens, or its header and latest events alone.
+    n_params : int or "auto", default="auto"
+        About how many weights the model has that is trained from scratch. "auto" is one for each token of text.
+    extra_texts : dataframe, series, ndarray or list of str, default=None
+        Texts of further users to train on, such as those without a label; read as `X` of `fit` is.
     epochs : float, default=None
         How often training sees each text: 2 for pretrained models and 1 from scratch by default.
     learning_rate : float, default=None
-        The highest learning rate; 1e-5 for pretrained models and 1e-3 from scratch by default.
+        The highest learning rate, from which it falls as a cosine; by default 1e-5 for pretrained models (1e-4 with
+        LoRA) and 1e-3 from scratch.
+    warmup : float, default=None
+        Share of the steps (below 1) or number of steps (from 1) over which the learning rate rises; by default 608
+        steps, as in the authors' code, or a tenth of a training of fewer than 6,080.
+    weight_decay : float, default=None
+        Weight decay of AdamW (betas 0.9 and 0.95); 1e-6 for pretrained models and 1e-2 from scratch by default.
+    batch_tokens : int, default=None
+        About how many tokens there are in the batch of one step: as many windows of `max_length` are accumulated, over
+        all devices. 16,384 for pretrained models and 2,048 from scratch by default.
+    validation_fraction : float, default=None
+        Share of the users to hold out. Training stops when the loss on their texts does not fall any more, and the
+        weights with the lowest are taken.
+    patience : int, default=5
+        Evaluations without a lower loss on the users held out, after which training stops. There are about ten
+        evaluations in a training; ``training_args={"eval_steps": 20, "save_steps": 20}`` sets another rhythm.
+    lora_args : dict, default=None
+        Settings of :class:`peft.LoraConfig` that replace ours, which are
+        ``{"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}``.
+    merge_adapter : bool, default=True
+        Whether a LoRA adapter becomes part of the weights. If not, `memory` and `save_pretrained` keep the adapter
+        alone, a few megabytes, and need the pretrained model where it was.
+    training_args : dict, default=None
+        Further settings of :class:`transformers.TrainingArguments`, such as ``{"gradient_checkpointing": True}``,
+        ``{"report_to": "tensorboard"}``, ``{"adam_beta2": 0.999}`` or ``{"fsdp": "full_shard"}``.
+    checkpoint_dir : str or path, default=None
+        Directory where training is saved from time to time. A `fit` that was interrupted goes on from there when it is
+        called again with the same texts and parameters, and ends with the same weights. Needs a `random_state`.
     device : str, default=None
         Where the model runs, as torch names it; a GPU where there is one by default.
     dtype : {"auto", "float32", "bfloat16", "float16"}, default="auto"
@@ -103,6 +152,12 @@ class LLMEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         The most tokens that the model sees at once.
     loss_curve_ : list of float
         Next-token loss in nats a token over the course of training; empty without fine-tuning.
+    validation_loss_curve_ : list of float
+        That of the users held out, at each evaluation; empty without `validation_fraction`.
+    n_tokens_seen_ : int
+        Tokens trained on, each counted as often as it was seen.
+    training_time_ : float
+        Seconds of training; of an interrupted one, those since it went on.
     n_truncated_ : int
         How many texts of the latest `transform` were cut.
     device_ : str
@@ -147,11 +202,22 @@ class LLMEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         "layer_pooling": [StrOptions({"mean", "concat"})],
         "token_pooling": [StrOptions({"mean", "last", "max", "events", "recency"})],
         "half_life": [Interval(Real, 0, None, closed="neither")],
-        "finetune": [StrOptions({"full"}), None],
+        "finetune": [StrOptions({"full", "lora"}), None],
         "max_length": [Interval(Integral, 8, None, closed="left"), StrOptions({"auto"})],
         "overflow": [StrOptions({"chunk", "truncate"})],
+        "n_params": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "extra_texts": ["array-like", HasMethods("to_list"), HasMethods("columns"), None],
         "epochs": [Interval(Real, 0, None, closed="neither"), None],
         "learning_rate": [Interval(Real, 0, None, closed="neither"), None],
+        "warmup": [Interval(Real, 0, None, closed="left"), None],
+        "weight_decay": [Interval(Real, 0, None, closed="left"), None],
+        "batch_tokens": [Interval(Integral, 1, None, closed="left"), None],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither"), None],
+        "patience": [Interval(Integral, 1, None, closed="left")],
+        "lora_args": [Mapping, None],
+        "merge_adapter": ["boolean"],
+        "training_args": [Mapping, None],
+        "checkpoint_dir": [str, os.PathLike, None],
         "device": [str, None],
         "dtype": [StrOptions({"auto", "float32", "bfloat16", "float16"})],
         "memory": [str, os.PathLike, HasMethods(["cache"]), None],
@@ -172,8 +238,19 @@ class LLMEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         finetune: str | None = "full",
         max_length: int | str = "auto",
         overflow: str = "chunk",
+        n_params: int | str = "auto",
+        extra_texts: Any = None,
         epochs: float | None = None,
         learning_rate: float | None = None,
+        warmup: float | None = None,
+        weight_decay: float | None = None,
+        batch_tokens: int | None = None,
+        validation_fraction: float | None = None,
+        patience: int = 5,
+        lora_args: Mapping[str, Any] | None = None,
+        merge_adapter: bool = True,
+        training_args: Mapping[str, Any] | None = None,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
         device: str | None = None,
         dtype: str = "auto",
         memory: str | os.PathLike[str] | joblib.Memory | None = None,
@@ -190,8 +267,19 @@ class LLMEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         self.finetune = finetune
         self.max_length = max_length
         self.overflow = overflow
+        self.n_params = n_params
+        self.extra_texts = extra_texts
         self.epochs = epochs
         self.learning_rate = learning_rate
+        self.warmup = warmup
+        self.weight_decay = weight_decay
+        self.batch_tokens = batch_tokens
+        self.validation_fraction = validation_fraction
+        self.patience = patience
+        self.lora_args = lora_args
+        self.merge_adapter = merge_adapter
+        self.training_args = training_args
+        self.checkpoint_dir = checkpoint_dir
         self.device = device
         self.dtype = dtype
         self.memory = memory
@@ -216,16 +304,20 @@ class LLMEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         self : LLMEmbedder
             The fitted embedder.
         """
-        columns = read_texts(X, caller="LLMEmbedder")
-        training = [text for name, texts in columns.items() if name != TEXT or len(columns) == 1 for text in texts]
-        if not training:
+        corpus = _training_texts(X)
+        if not corpus:
             raise ValueError("LLMEmbedder: found 0 texts in X; a minimum of 1 is required.")
-        language_model, losses = self._language_model(training)
+        if self.extra_texts is not None:
+            corpus += _training_texts(self.extra_texts)
+        with fit_told_to_callbacks(self) as callbacks:
+            language_model, course = self._language_model(corpus, callbacks)
         layers = self._resolve_layers(language_model.n_layers)
         max_length = self._resolve_length(language_model.n_positions)
         # All at the end, so that a fit that fails leaves the embedder as it was.
         self._language_model_, self.layers_, self.max_length_ = language_model, layers, max_length
-        self.loss_curve_, self.n_truncated_ = losses, 0
+        self.loss_curve_, self.validation_loss_curve_ = course.losses, course.validation_losses
+        self.n_tokens_seen_, self.training_time_ = course.n_tokens, course.seconds
+        self.n_truncated_ = 0
         self.device_, self.dtype_ = self._resolve_device()
         return self
 
@@ -301,13 +393,18 @@ class LLMEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             If a parameter cannot be written as JSON: a RandomState, which an int can replace.
         """
         check_is_fitted(self)
+        import torch
+
         from skllm4es.lm.saving import save_embedder
 
-        parameters = {name: _as_json(name, value) for name, value in self.get_params(deep=False).items()}
-        parameters |= {"memory": None, "memory_limit": None}  # Those of this machine.
+        parameters = self.get_params(deep=False) | _OF_THIS_MACHINE
+        parameters = {name: _as_json(name, value) for name, value in parameters.items()}
         settings = {"parameters": parameters, "fitted": {name: getattr(self, name) for name in _SAVED}}
-        model, tokenizer = self.load_model()
-        save_embedder(Path(directory), model, tokenizer, settings)
+
+        def save_model(draft: Path) -> None:
+            self._language_model_.save(draft, getattr(torch, self.dtype_), self.device_)
+
+        save_embedder(Path(directory), save_model, settings)
 
     @classmethod
     def from_pretrained(cls, directory: str | os.PathLike[str], *, device: str | None = None) -> Self:
@@ -402,76 +499,69 @@ class LLMEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             return "cpu"
         return device
 
-    def _language_model(self, training: list[str]) -> tuple[LanguageModel, list[float]]:
-        """Give the model, fine-tuned if it shall be, and the loss over the course of that."""
+    def _language_model(self, corpus: list[list[str]], callbacks: list[Any]) -> tuple[LanguageModel, Course]:
+        """Give the model, fine-tuned if it shall be, and how its training went."""
+        from skllm4es.lm.finetuning import Course
         from skllm4es.lm.language_model import LanguageModel
+        from skllm4es.lm.processes import processes
+        from skllm4es.lm.training import Trainer
 
         source = os.path.expanduser(self.model) if isinstance(self.model, str | os.PathLike) else None
-        if self.finetune is None:
-            if source is None:
-                raise ValueError(
-                    "finetune=None leaves the model as it is, but a model from scratch has random weights. Name a "
-                    "pretrained model (model='owner/name' or a directory), or set finetune='full'."
-                )
-            return LanguageModel(source), []
-        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        cache = self._cache()
-        if cache is None:
-            model, tokenizer, losses = self._finetune(training, source, seed)
-            return LanguageModel(model=model, tokenizer=tokenizer), losses
-        from skllm4es.lm.saving import read_losses, save_trained
+        if source is None and self.finetune != "full":
+            raise ValueError(
+                f"finetune={self.finetune!r} needs a pretrained model, and a model from scratch has random weights. "
+                "Name one (model='owner/name' or a directory), or set finetune='full'."
+            )
+        if self.checkpoint_dir is not None and self.random_state is None:
+            raise ValueError(
+                "checkpoint_dir is of use to a training that begins in the same way each time: set random_state."
+            )
+        base = None if source is None else LanguageModel(source)
+        if base is not None and self.finetune is None:
+            return base, Course()
+        group = processes(self.device)
+        seed = group.agree(int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max)))
+        trainer = Trainer(
+            device=self._resolve_device()[0],
+            group=group,
+            cache=self._cache(),
+            checkpoint_dir=None if self.checkpoint_dir is None else Path(self.checkpoint_dir).expanduser().absolute(),
+            callbacks=callbacks,
+            progress=bool(self.verbose),
+        )
+        return trainer.find_or_train(
+            self._training(base, seed), corpus, self._admit, seeded=self.random_state is not None
+        )
 
-        key = self._training_key(training, source, None if self.random_state is None else seed)
-        with cache.lock_model(key):
-            if folder := cache.find_model(key):
-                return LanguageModel(str(folder), kept=True), read_losses(folder)
-            model, tokenizer, losses = self._finetune(training, source, seed)
-            folder = cache.store_model(key, lambda draft: save_trained(draft, model, tokenizer, losses))
-            language_model = LanguageModel(str(folder), kept=True, model=model, tokenizer=tokenizer)
-        cache.evict()
-        return language_model, losses
+    def _training(self, base: LanguageModel | None, seed: int) -> Training:
+        """Gather all that makes the fine-tuned model."""
+        from skllm4es.lm.adapters import check_settings
+        from skllm4es.lm.finetuning import Schedule, check_arguments
+        from skllm4es.lm.training import Training
 
-    def _training_key(self, training: list[str], source: str | None, seed: int | None) -> bytes:
-        """Hash all that makes the fine-tuned model."""
-        from skllm4es import __version__
-        from skllm4es.lm.cache import hash_of
-        from skllm4es.lm.language_model import LanguageModel
+        check_settings(self.lora_args or {})
+        check_arguments(self.training_args or {})
+        given = {name: getattr(self, name) for name in _SCHEDULES["full"]}
+        schedule = _SCHEDULES["scratch" if base is None else str(self.finetune)]
+        schedule = schedule | {name: value for name, value in given.items() if value is not None}
+        return Training(
+            base=base,
+            config=None if base is not None else self.model,  # type: ignore[arg-type]
+            n_params=self.n_params,
+            lora=dict(self.lora_args or {}) if self.finetune == "lora" else None,
+            merge_adapter=self.merge_adapter,
+            schedule=Schedule(
+                **schedule, warmup=self.warmup, patience=self.patience, arguments=dict(self.training_args or {})
+            ),
+            max_length=self.max_length if self.max_length == "auto" else int(self.max_length),
+            validation_fraction=self.validation_fraction,
+            seed=seed,
+        )
 
-        base: Any = self.model if source is None else LanguageModel(source).fingerprint
-        length = self.max_length if self.max_length == "auto" else int(self.max_length)
-        settings = [__version__, base, seed, length, self.finetune, self._schedule(source is not None)]
-        return hash_of(json.dumps(settings, sort_keys=True, default=str), *training)
-
-    def _schedule(self, pretrained: bool) -> dict[str, Any]:
-        given = {"epochs": self.epochs, "learning_rate": self.learning_rate}
-        return _SCHEDULES[pretrained] | {name: value for name, value in given.items() if value is not None}
-
-    def _finetune(self, texts: list[str], source: str | None, seed: int) -> tuple[Any, Any, list[float]]:
-        from skllm4es.lm.finetuning import finetune
-        from skllm4es.lm.loading import load_causal_model, load_tokenizer, new_model
-        from skllm4es.lm.packing import split, tokenize
-        from skllm4es.lm.seeding import isolated_seed
-
-        if source is None:
-            with isolated_seed(seed):
-                model, tokenizer = new_model(texts, self.model)  # type: ignore[arg-type]
-        else:
-            model, tokenizer = load_causal_model(source), load_tokenizer(source)
-        config = model.config.get_text_config()
-        self._resolve_layers(config.num_hidden_layers)
-        max_length = self._resolve_length(getattr(config, "max_position_embeddings", None))
-        end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-        room = max_length - len(end)
-        sequences = [
-            window.ids + (end if window is windows[-1] else [])
-            for tokens in tokenize(tokenizer, texts, room)
-            for windows in [split(tokens, room)]
-            for window in windows
-        ]
-        model.to(self._resolve_device()[0])
-        schedule = self._schedule(source is not None)
-        losses = finetune(model, sequences, max_length=max_length, seed=seed, progress=bool(self.verbose), **schedule)
-        return model, tokenizer, losses
+    def _admit(self, language_model: LanguageModel) -> int:
+        """Refuse a model that could not be embedded with, before it is trained; give its window."""
+        self._resolve_layers(language_model.n_layers)
+        return self._resolve_length(language_model.n_positions)
 
     def _resolve_layers(self, n_layers: int) -> list[int]:
         """Give the layers to pool, from 0 for the embedded tokens."""
@@ -516,6 +606,7 @@ class LLMEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
 
         from skllm4es.lm.embedding import TextEmbedder
         from skllm4es.lm.pooling import TokenPooling
+        from skllm4es.lm.processes import processes
 
         rows: dict[str, list[int]] = {}
         for row, text in enumerate(texts):
@@ -527,6 +618,7 @@ class LLMEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             self.max_length_,
             self.overflow,
             TokenPooling(self.token_pooling, float(self.half_life)),  # type: ignore[arg-type]
+            processes(self.device_),
             progress=bool(self.verbose),
         )
         self.n_truncated_ = 0
@@ -551,14 +643,19 @@ class LLMEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         return tags
 
 
+def _training_texts(X: Any) -> list[list[str]]:
+    """Read each user's texts to train on."""
+    columns = read_texts(X, caller="LLMEmbedder")
+    trained_on = [texts for name, texts in columns.items() if name != TEXT or len(columns) == 1]
+    return [list(texts) for texts in zip(*trained_on, strict=True)]
+
+
 def _as_json(name: str, value: Any) -> Any:
     """Give a parameter as JSON can hold it."""
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
-    if name == "memory" and value is not None and not isinstance(value, str):
-        return str(value.location)
     try:
         json.dumps(value)
     except TypeError as error:

@@ -14,7 +14,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import Pipeline
 
 from skllm4es import LLMEmbedder
-from skllm4es.lm import embedding, finetuning, language_model, pooling
+from skllm4es.lm import embedding, language_model, pooling, training
 from skllm4es.lm.cache import Cache, hash_of
 
 TINY = {"vocab_size": 300, "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}
@@ -30,7 +30,7 @@ def embedder_in(memory, **params):
 def counted(monkeypatch):
     """How many texts went through a model, and how many models were fine-tuned."""
     counts = {"texts": 0, "models": 0}
-    compute, finetune = pooling.LayerPooler.pool, finetuning.finetune
+    compute, finetune = pooling.LayerPooler.pool, training.finetune
 
     def count_texts(self, texts):
         counts["texts"] += len(texts)
@@ -41,7 +41,7 @@ def counted(monkeypatch):
         return finetune(*args, **kwargs)
 
     monkeypatch.setattr(pooling.LayerPooler, "pool", count_texts)
-    monkeypatch.setattr(finetuning, "finetune", count_models)
+    monkeypatch.setattr(training, "finetune", count_models)
     return counts
 
 

@@ -16,6 +16,7 @@ from skllm4es.lm.cache import Cache, hash_of
 from skllm4es.lm.language_model import LanguageModel
 from skllm4es.lm.packing import Window, split, tokenize, truncate
 from skllm4es.lm.pooling import LayerPooler, TokenPooling
+from skllm4es.lm.processes import Processes
 
 #: Changes whenever the vector of a text does, so that older ones are not taken for it.
 _VERSION = "1"
@@ -23,6 +24,8 @@ _VERSION = "1"
 _READ_AT_ONCE = 256
 #: Texts that are turned into tokens at once, of which the longest are embedded first.
 _TOKENIZED_AT_ONCE = 16_384
+#: Texts that each of several processes embeds before all of them tell the others.
+_GATHERED_AT_ONCE = 1024
 
 
 class Embedded(NamedTuple):
@@ -61,6 +64,8 @@ class TextEmbedder:
         What is embedded of a text that has more.
     pooling : TokenPooling
         How tokens are pooled.
+    group : Processes
+        Those that embed together.
     progress : bool, default=False
         Whether to show a progress bar.
     """
@@ -71,6 +76,7 @@ class TextEmbedder:
     max_length: int
     overflow: str
     pooling: TokenPooling
+    group: Processes
     progress: bool = False
 
     def embed(self, texts: Sequence[str], cache: Cache | None = None) -> Iterator[Embedded]:
@@ -94,10 +100,11 @@ class TextEmbedder:
                 yield from group
             return
         space, keys = self._space(), {text: hash_of(text) for text in distinct}
+        first = self.group.rank == 0
         missing = []
         for start in range(0, len(distinct), _READ_AT_ONCE):
             some = distinct[start : start + _READ_AT_ONCE]
-            found = cache.read(space, [keys[text] for text in some])
+            found = self.group.agree(cache.read(space, [keys[text] for text in some]) if first else {})
             for text in some:
                 if keys[text] in found:
                     vector, truncated = found[keys[text]]
@@ -105,17 +112,34 @@ class TextEmbedder:
                 else:
                     missing.append(text)
         for group in self._compute(missing):
-            cache.write(space, {keys[text]: (layers, truncated) for text, layers, truncated in group})
+            if first:
+                cache.write(space, {keys[text]: (layers, truncated) for text, layers, truncated in group})
             yield from group
-        if missing:
+        if missing and first:
             cache.evict()
 
     def _compute(self, texts: Sequence[str]) -> Iterator[list[Embedded]]:
+        """Embed texts, each process its share of them; all have the results of all."""
+        if self.group.size == 1:
+            yield from self._compute_here(texts)
+            return
+        at_once = self.group.size * _GATHERED_AT_ONCE
+        for start in range(0, len(texts), at_once):
+            share = texts[start : start + at_once][self.group.rank :: self.group.size]
+            yield self.group.gather([embedded for group in self._compute_here(share) for embedded in group])
+
+    def _compute_here(self, texts: Sequence[str]) -> Iterator[list[Embedded]]:
         if not texts:  # Nothing for which to load the model.
             return
         pooler = LayerPooler(self.language_model.load(self.dtype, self.device), self.pooling)
         start, n_tokens = perf_counter(), 0
-        with tqdm(total=len(texts), desc="embedding", unit="user", leave=None, disable=not self.progress) as bar:
+        with tqdm(
+            total=len(texts),
+            desc="embedding",
+            unit="user",
+            leave=None,
+            disable=not self.progress or self.group.rank > 0,
+        ) as bar:
             for first in range(0, len(texts), _TOKENIZED_AT_ONCE):
                 some = texts[first : first + _TOKENIZED_AT_ONCE]
                 windows, truncated = self._windows(some)

@@ -1,150 +1,414 @@
 """Fine-tuning by next-token prediction, with the Trainer of transformers over packed texts.
 
-The loss is the paper's (section 3.3): ``L = -sum_t log P(x_t | x_<t)``, all weights trainable.
+The loss is the paper's (section 3.3): ``L = -sum_t log P(x_t | x_<t)``, all weights trainable, or those of an adapter.
 """
 
 from __future__ import annotations
 
+import json
+import math
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
+from peft import PeftModel
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from skllm4es._messages import did_you_mean
 from skllm4es.lm.devices import multiplies_bfloat16_fast
 from skllm4es.lm.packing import PACKED_ATTENTION, can_pack, collate, pack
+from skllm4es.lm.processes import Processes
 from skllm4es.lm.seeding import isolated_seed
 
+#: The warm-up of the authors' code, in steps; shorter trainings warm up over a tenth of theirs.
+_WARMUP_STEPS = 608
+#: Parts of the training after which the losses are noted, and after which it is saved and evaluated.
+_LOGS, _SAVES = 50, 10
 
-def finetune(
-    model: PreTrainedModel,
-    sequences: Sequence[Sequence[int]],
-    *,
-    max_length: int,
-    epochs: float,
-    learning_rate: float,
-    warmup: float,
-    weight_decay: float,
-    seed: int,
-    progress: bool = False,
-) -> list[float]:
-    """Train all weights of a causal language model on sequences of tokens, in place.
+#: What fine-tuning decides by itself, and the parameter of `LLMEmbedder` that tells it.
+_RESERVED = {
+    "output_dir": "checkpoint_dir",
+    "resume_from_checkpoint": "checkpoint_dir",
+    "num_train_epochs": "epochs",
+    "max_steps": "epochs",
+    "learning_rate": "learning_rate",
+    "warmup_steps": "warmup",
+    "weight_decay": "weight_decay",
+    "per_device_train_batch_size": "batch_tokens",
+    "per_device_eval_batch_size": "batch_tokens",
+    "gradient_accumulation_steps": "batch_tokens",
+    "auto_find_batch_size": "batch_tokens",
+    "eval_strategy": "validation_fraction",
+    "load_best_model_at_end": "validation_fraction",
+    "metric_for_best_model": "validation_fraction",
+    "greater_is_better": "validation_fraction",
+    "seed": "random_state",
+    "data_seed": "random_state",
+    "use_cpu": "device",
+    "disable_tqdm": "verbose",
+    "remove_unused_columns": None,
+    "train_sampling_strategy": None,
+    "length_column_name": None,
+    "include_num_input_tokens_seen": None,
+}
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long, how fast and on how much text at once a language model is trained.
 
     Parameters
     ----------
-    model : transformers.PreTrainedModel
-        The model.
-    sequences : sequence of sequence of int
-        The tokens of each text, at most `max_length`.
-    max_length : int
-        The number of tokens in a batch, that is, in one pack of texts.
     epochs : float
         How often each text is seen.
     learning_rate : float
-        The highest learning rate; it rises linearly over the warm-up and falls as a cosine.
-    warmup : float
-        Share of the steps (below 1) or number of steps (from 1) over which the learning rate rises.
+        The highest learning rate.
     weight_decay : float
         Weight decay of AdamW (betas 0.9 and 0.95).
+    batch_tokens : int
+        About how many tokens there are in the batch of one step, over all devices.
+    warmup : float, default=None
+        Share of the steps (below 1) or number of steps (from 1) over which the learning rate rises from zero; it falls
+        as a cosine afterwards. By default 608 steps, as in the authors' code, but no more than a tenth of them.
+    patience : int, default=5
+        Evaluations without a lower loss on the texts held out, after which training stops.
+    arguments : mapping, default={}
+        Further settings of `transformers.TrainingArguments`.
+    """
+
+    epochs: float
+    learning_rate: float
+    weight_decay: float
+    batch_tokens: int
+    warmup: float | None = None
+    patience: int = 5
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def warmup_steps(self, steps: int) -> int:
+        """Give the number of steps over which the learning rate rises.
+
+        Parameters
+        ----------
+        steps : int
+            The number of all steps.
+
+        Returns
+        -------
+        int
+            The number.
+        """
+        if self.warmup is None:
+            return min(_WARMUP_STEPS, steps // 10)
+        return int(self.warmup * steps) if self.warmup < 1 else int(self.warmup)
+
+
+@dataclass(frozen=True)
+class Course:
+    """How a training went.
+
+    Parameters
+    ----------
+    losses : list of float
+        The mean next-token loss, in nats a token, of about fifty equal stretches.
+    validation_losses : list of float
+        That of the texts held out, at each evaluation.
+    n_tokens : int
+        Tokens trained on, each time that it was.
+    seconds : float
+        How long it took; of an interrupted training, the last part.
+    """
+
+    losses: list[float] = field(default_factory=list)
+    validation_losses: list[float] = field(default_factory=list)
+    n_tokens: int = 0
+    seconds: float = 0.0
+
+
+class DivergedError(ValueError):
+    """The loss became infinite or NaN."""
+
+
+def check_arguments(arguments: Mapping[str, Any]) -> None:
+    """Refuse settings that `transformers.TrainingArguments` does not have, or that parameters set.
+
+    Parameters
+    ----------
+    arguments : mapping
+        The settings.
+
+    Raises
+    ------
+    ValueError
+        If there is one of these.
+    """
+    known = {each.name for each in fields(TrainingArguments)} - set(_RESERVED)
+    unknown = [name for name in arguments if name not in known and name not in _RESERVED]
+    if unknown:
+        hint = did_you_mean(unknown, known) or " See its documentation for their names."
+        raise ValueError(f"training_args names {unknown}, which are not settings of TrainingArguments.{hint}")
+    reserved = [
+        f"{name!r} (" + (f"set {_RESERVED[name]} instead" if _RESERVED[name] else "packing needs it as it is") + ")"
+        for name in arguments
+        if name in _RESERVED
+    ]
+    if reserved:
+        raise ValueError(f"training_args cannot take {', '.join(reserved)}.")
+
+
+def finetune(
+    model: PreTrainedModel | PeftModel,
+    sequences: Sequence[Sequence[int]],
+    schedule: Schedule,
+    *,
+    max_length: int,
+    seed: int,
+    group: Processes,
+    held_out: Sequence[Sequence[int]] = (),
+    checkpoints: Path | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+    progress: bool = False,
+) -> Course:
+    """Train a causal language model on sequences of tokens, in place.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel or peft.PeftModel
+        The model, on the device where it shall be trained.
+    sequences : sequence of sequence of int
+        The tokens of each text, at most `max_length`.
+    schedule : Schedule
+        How to train.
+    max_length : int
+        The most tokens in one pack of texts.
     seed : int
         Seed of the order of the batches.
+    group : Processes
+        Those that train together.
+    held_out : sequence of sequence of int, default=()
+        Texts to evaluate on; training stops when their loss does not fall any more, and the best weights are taken.
+    checkpoints : pathlib.Path, default=None
+        Where to save the training from time to time. One that is there already is continued.
+    callbacks : sequence of transformers.TrainerCallback, default=()
+        Told of every step.
     progress : bool, default=False
         Whether to show a progress bar with the loss.
 
     Returns
     -------
-    list of float
-        The mean next-token loss, in nats a token, of about fifty equal stretches of the training.
+    Course
+        How it went.
 
     Raises
     ------
     ValueError
-        If there is nothing to learn from, or the loss is not finite.
+        If there is nothing to learn from.
+    DivergedError
+        If the loss becomes infinite or NaN.
     """
+    decoder = model.get_base_model() if isinstance(model, PeftModel) else model
+    packable = can_pack(decoder)
     # A model that cannot keep texts apart in one pack gets them one at a time.
-    packs = _packs(sequences, max_length if can_pack(model) else 1)
+    capacity = _capacity(sequences, min(max_length, schedule.batch_tokens)) if packable else 1
+    packs, validation_packs = make_packs(sequences, capacity), make_packs(held_out, capacity)
     if not packs:
         raise ValueError(
             "There is nothing to fine-tune on: no text has two tokens or more. Check the texts, or pass finetune=None."
         )
-    steps = max(1, round(len(packs) * epochs))
-    with tempfile.TemporaryDirectory() as directory, _packed_attention(model), isolated_seed(seed):
+    tokens_a_pack = sum(len(sequence) for texts in packs for sequence in texts) / len(packs)
+    accumulated = max(1, round(schedule.batch_tokens / tokens_a_pack / group.size))
+    steps = max(1, round(schedule.epochs * math.ceil(len(packs) / group.size / accumulated)))
+    shown = progress and group.rank == 0
+    if shown:
+        _tell_packing(packs, capacity if packable else None)
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        closing(_ProgressBar(disable=not shown)) as bar,
+        _packed_attention(decoder),
+        isolated_seed(seed),
+    ):
+        folder = checkpoints or Path(scratch)
         arguments = TrainingArguments(
-            output_dir=directory,
-            per_device_train_batch_size=1,
-            max_steps=steps,
-            learning_rate=learning_rate,
-            lr_scheduler_type="cosine",
-            warmup_steps=warmup,
-            weight_decay=weight_decay,
-            adam_beta1=0.9,
-            adam_beta2=0.95,
+            **_arguments(
+                schedule,
+                steps=steps,
+                accumulated=accumulated,
+                evaluated=bool(validation_packs),
+                saved=checkpoints is not None,
+                device=model.device,
+            ),
+            output_dir=str(folder),
             seed=seed,
-            save_strategy="no",
-            logging_strategy="steps",
-            logging_steps=max(1, steps // 50),
-            logging_nan_inf_filter=False,
-            report_to="none",
-            disable_tqdm=True,
-            remove_unused_columns=False,
-            use_cpu=model.device.type == "cpu",
-            dataloader_pin_memory=model.device.type == "cuda",
-            bf16=multiplies_bfloat16_fast(model.device),
         )
-        # One pack a step on one device; several devices are for a launcher of processes, not for DataParallel.
+        # One pack at a time on one device; several devices are for a launcher of processes, not for DataParallel.
         arguments._n_gpu = min(1, arguments.n_gpu)
         trainer = Trainer(
             model,
             arguments,
-            data_collator=_collate_pack if can_pack(model) else _collate_text,
+            data_collator=_collate_pack if packable else _collate_text,
             train_dataset=packs,
+            eval_dataset=validation_packs or None,
         )
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
-        if progress:
-            trainer.add_callback(_ProgressBar(steps, float(np.mean([sum(map(len, texts)) for texts in packs]))))
-        trainer.train()
-        # The Trainer leaves autocast wrapped around the model's forward.
-        trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
-        losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+        trainer.add_callback(_WatchLoss(schedule.learning_rate))
+        if validation_packs:
+            trainer.add_callback(EarlyStoppingCallback(early_stopping_patience=schedule.patience))
+        for callback in (bar, *callbacks):
+            trainer.add_callback(callback)
+        start = time.perf_counter()
+        trainer.train(resume_from_checkpoint=_latest_checkpoint(folder))
+        seconds = time.perf_counter() - start
+        _unwrap(trainer, model, group)
     model.eval()
-    if not np.isfinite(losses).all():
-        raise ValueError(
-            f"The loss became {next(loss for loss in losses if not np.isfinite(loss))} during fine-tuning. "
-            f"Lower learning_rate (it was {learning_rate:g})."
-        )
-    return losses
+    history = trainer.state.log_history
+    return Course(
+        [entry["loss"] for entry in history if "loss" in entry],
+        [entry["eval_loss"] for entry in history if "eval_loss" in entry],
+        int(trainer.state.num_input_tokens_seen),
+        seconds,
+    )
+
+
+def make_packs(sequences: Sequence[Sequence[int]], capacity: int) -> list[list[Sequence[int]]]:
+    """Gather sequences that have something to predict into packs.
+
+    Parameters
+    ----------
+    sequences : sequence of sequence of int
+        The tokens of each text.
+    capacity : int
+        The most tokens in a pack; a longer text is a pack by itself.
+
+    Returns
+    -------
+    list of list of sequence of int
+        The sequences of each pack.
+    """
+    useful = [sequence for sequence in sequences if len(sequence) > 1]
+    lengths = [min(len(sequence), capacity) for sequence in useful]
+    return [[useful[i] for i in positions] for positions in pack(lengths, capacity)]
+
+
+def _capacity(sequences: Sequence[Sequence[int]], wanted: int) -> int:
+    return max(wanted, max(map(len, sequences), default=0))
+
+
+def _arguments(
+    schedule: Schedule, *, steps: int, accumulated: int, evaluated: bool, saved: bool, device: torch.device
+) -> dict[str, Any]:
+    """Give the settings of the Trainer; those that the user gave come before ours."""
+    each_log = max(1, steps // _LOGS)
+    # A multiple of the former, so that a training that goes on from a checkpoint notes the same losses.
+    each_save = each_log * max(1, round(steps / each_log / _SAVES))
+    settings: dict[str, Any] = {
+        "per_device_train_batch_size": 1,
+        "per_device_eval_batch_size": 1,
+        "gradient_accumulation_steps": accumulated,
+        "max_steps": steps,
+        "learning_rate": schedule.learning_rate,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": schedule.warmup_steps(steps),
+        "weight_decay": schedule.weight_decay,
+        "adam_beta1": 0.9,
+        "adam_beta2": 0.95,
+        "logging_strategy": "steps",
+        "logging_steps": each_log,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "steps" if saved or evaluated else "no",
+        "save_steps": each_save,
+        "save_total_limit": 2,  # The latest may be half-written.
+        "save_only_model": not saved,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+        "include_num_input_tokens_seen": "all",
+        "prediction_loss_only": True,
+        "bf16": multiplies_bfloat16_fast(device) and not schedule.arguments.get("fp16"),
+        "use_cpu": device.type == "cpu",
+        "dataloader_pin_memory": device.type == "cuda",
+    }
+    if evaluated:
+        settings |= {"eval_strategy": "steps", "eval_steps": each_save, "load_best_model_at_end": True}
+    return settings | dict(schedule.arguments)
+
+
+class _WatchLoss(TrainerCallback):
+    """Ends a training that cannot come to anything, before its weights are saved; notes the loss of the last steps."""
+
+    def __init__(self, learning_rate: float) -> None:
+        self.learning_rate = learning_rate
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step >= state.max_steps:
+            control.should_log = True
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        for name in ("loss", "eval_loss"):
+            loss = (logs or {}).get(name, 0.0)
+            if not math.isfinite(loss):
+                raise DivergedError(
+                    f"The loss became {loss} in step {state.global_step} of {state.max_steps} of fine-tuning. "
+                    f"Lower learning_rate (it was {self.learning_rate:g})."
+                )
 
 
 class _ProgressBar(TrainerCallback):
-    """A bar with the loss and the tokens a second."""
+    """A bar with the losses and the tokens a second."""
 
-    def __init__(self, steps: int, tokens_a_step: float) -> None:
-        self.bar = tqdm(total=steps, desc="fine-tuning", unit="step", leave=None)
-        self.tokens_a_step = tokens_a_step
-        self.start = time.perf_counter()
+    def __init__(self, *, disable: bool) -> None:
+        self.bar = tqdm(desc="fine-tuning", unit="step", leave=None, disable=disable)
+        self.losses: dict[str, str] = {}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.start, self.tokens_before = time.perf_counter(), state.num_input_tokens_seen
+        self.bar.reset(total=state.max_steps)
+        self.bar.update(state.global_step)  # More than 0 where an interrupted training goes on.
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.bar.update(1)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if logs and "loss" in logs:
-            speed = self.bar.n * self.tokens_a_step / (time.perf_counter() - self.start)
-            self.bar.set_postfix_str(f"loss {float(logs['loss']):.3f}, {speed:,.0f} tokens/s")
+        names = {"loss": "loss", "eval_loss": "validation loss"}
+        self.losses |= {name: f"{logs[key]:.3f}" for key, name in names.items() if key in (logs or {})}
+        speed = (state.num_input_tokens_seen - self.tokens_before) / (time.perf_counter() - self.start)
+        losses = ", ".join(f"{name} {loss}" for name, loss in self.losses.items())
+        self.bar.set_postfix_str(f"{losses}, {speed:,.0f} tokens/s")
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def close(self) -> None:
         self.bar.close()
 
 
-def _packs(sequences: Sequence[Sequence[int]], capacity: int) -> list[list[Sequence[int]]]:
-    useful = [sequence for sequence in sequences if len(sequence) > 1]
-    lengths = [min(len(sequence), capacity) for sequence in useful]
-    return [[useful[i] for i in positions] for positions in pack(lengths, capacity)]
+def _tell_packing(packs: Sequence[Sequence[Sequence[int]]], capacity: int | None) -> None:
+    n_texts, n_tokens = sum(map(len, packs)), sum(len(ids) for texts in packs for ids in texts)
+    how = "one at a time, as this model cannot tell packed texts apart"
+    if capacity is not None:
+        how = f"in {len(packs):,} windows of {capacity:,}, {n_tokens / (len(packs) * capacity):.1%} full"
+    tqdm.write(f"fine-tuning on {n_texts:,} texts, {n_tokens:,} tokens, {how}")
+
+
+def _latest_checkpoint(folder: Path) -> str | None:
+    """Find the latest checkpoint that was written whole: the Trainer writes its state last."""
+    for checkpoint in sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.rpartition("-")[2])):
+        with suppress(OSError, ValueError):
+            json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+            return str(checkpoint)
+    return None
+
+
+def _unwrap(trainer: Trainer, model: PreTrainedModel | PeftModel, group: Processes) -> None:
+    """Undo what training put around the model, and give every process all of its weights."""
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+        model.load_state_dict(group.agree(weights))
+    # The Trainer leaves autocast wrapped around the model's forward.
+    trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
 
 
 def _collate_pack(batch: list[list[Sequence[int]]]) -> dict[str, Any]:

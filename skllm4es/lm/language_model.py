@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.hub import cached_file, extract_commit_hash
 
+from skllm4es.lm.adapters import underlying
 from skllm4es.lm.loading import load_base_model, load_tokenizer, loading_errors
-from skllm4es.lm.saving import hash_folder, read_fingerprint
+from skllm4es.lm.saving import fingerprint_of, hash_folder, read_fingerprint, save_model
 
 #: Models that were loaded from disk, the latest last: shared by all embedders, so that clones do not load them again.
-_SHARED: OrderedDict[tuple[str, torch.dtype, str], PreTrainedModel] = OrderedDict()
+_SHARED: OrderedDict[tuple[str, torch.dtype, str], PreTrainedModel | PeftModel] = OrderedDict()
 _MAX_SHARED = 2
 #: What tokenizers say where they know of no limit is far above.
 _NO_LIMIT = 10**9
@@ -35,7 +37,7 @@ class LanguageModel:
         Hub name or directory.
     kept : bool, default=False
         Whether the source is a cache, which may be emptied.
-    model : transformers.PreTrainedModel, default=None
+    model : transformers.PreTrainedModel or peft.PeftModel, default=None
         The model, if it is in memory.
     tokenizer : transformers.PreTrainedTokenizerBase, default=None
         Its tokenizer, likewise.
@@ -46,7 +48,7 @@ class LanguageModel:
         source: str | None = None,
         *,
         kept: bool = False,
-        model: PreTrainedModel | None = None,
+        model: PreTrainedModel | PeftModel | None = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
     ) -> None:
         self.source = source
@@ -63,11 +65,12 @@ class LanguageModel:
         with loading_errors(source):
             if not os.path.isdir(source):
                 self.revision = _revision(source)
-            self.config = AutoConfig.from_pretrained(source, revision=self.revision)
+            name, revision = underlying(source) or (source, self.revision)
+            self.config = AutoConfig.from_pretrained(name, revision=revision)
             if self.config.is_encoder_decoder:
                 raise ValueError(f"{self.config.model_type} has an encoder and a decoder.")
-        self._fingerprint = self._fingerprint_of_source()
-        if kept and self._fingerprint != read_fingerprint(Path(source)):
+        self._fingerprint = fingerprint_of(source, self.revision)
+        if kept and hash_folder(Path(source)) != read_fingerprint(Path(source)):
             raise OSError(f"The model in {source} is damaged. Delete the folder, and it will be trained again.")
 
     @property
@@ -120,6 +123,39 @@ class LanguageModel:
         transformers.PreTrainedModel
             The model. It may be shared: do not change it.
         """
+        model = self._load(dtype, device)
+        return model.get_base_model() if isinstance(model, PeftModel) else model
+
+    def save(self, directory: Path, dtype: torch.dtype, device: str) -> None:
+        """Write the model and its tokenizer into a directory, of an adapter that was not merged the adapter alone.
+
+        Parameters
+        ----------
+        directory : pathlib.Path
+            An empty directory.
+        dtype : torch.dtype
+            The type of the weights.
+        device : str
+            Where the model runs.
+        """
+        save_model(directory, self._load(dtype, device), self.tokenizer)
+
+    def kept_in(self, directory: str) -> LanguageModel:
+        """Give the same model, held in memory, as one that is in a cache too.
+
+        Parameters
+        ----------
+        directory : str
+            Its directory there.
+
+        Returns
+        -------
+        LanguageModel
+            The model.
+        """
+        return LanguageModel(directory, kept=True, model=self._model, tokenizer=self._tokenizer)
+
+    def _load(self, dtype: torch.dtype, device: str) -> PreTrainedModel | PeftModel:
         if self._model is not None:
             # The parameters alone, as `from_pretrained` does: rotary frequencies in half precision would cost accuracy.
             for weights in self._model.parameters():
@@ -134,20 +170,16 @@ class LanguageModel:
             _SHARED.popitem(last=False)
         return _SHARED[key]
 
-    def _read(self, dtype: torch.dtype) -> PreTrainedModel:
+    def _read(self, dtype: torch.dtype) -> PreTrainedModel | PeftModel:
         assert self.source is not None
         if self.kept and not os.path.isdir(self.source):
             raise OSError(
                 f"The fine-tuned model that was kept in {self.source} is not there any more: the cache was emptied, or "
                 "memory_limit dropped it. Fit the embedder again; save_pretrained keeps one for good."
             )
-        if self._fingerprint_of_source() != self._fingerprint:
+        if fingerprint_of(self.source, self.revision) != self._fingerprint:
             raise OSError(f"The model in {self.source} is not the one that fit saw: it was changed since. Fit again.")
         return load_base_model(self.source, dtype, self.revision)
-
-    def _fingerprint_of_source(self) -> str:
-        assert self.source is not None
-        return f"{self.source}@{self.revision}" if self.revision else hash_folder(Path(self.source))
 
     def __getstate__(self) -> dict[str, Any]:
         if self.source is not None and not self.kept:
@@ -159,12 +191,12 @@ class LanguageModel:
         return self.__dict__ | {"source": None, "kept": False, "_model": model, "_tokenizer": self.tokenizer}
 
 
-def fingerprint_of_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
+def fingerprint_of_model(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase) -> str:
     """Hash the weights, the settings and the tokenizer of a model in memory.
 
     Parameters
     ----------
-    model : transformers.PreTrainedModel
+    model : transformers.PreTrainedModel or peft.PeftModel
         The model.
     tokenizer : transformers.PreTrainedTokenizerBase
         Its tokenizer.

@@ -1,43 +1,21 @@
-"""Where the language model and its tokenizer come from: a hub name, a local directory, or texts alone."""
+"""Where a pretrained language model and its tokenizer come from: a hub name, or a local directory."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from huggingface_hub import constants
+from peft import PeftModel
 from safetensors import SafetensorError
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import (
-    AutoModel,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
-)
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from skllm4es._messages import did_you_mean
+from skllm4es.lm.adapters import attach_adapter, underlying
 from skllm4es.lm.pooling import is_causal
-
-BOS, EOS, PAD = "<s>", "</s>", "<pad>"
-
-#: The model that is trained from scratch where none is named. Measured on MovieLens 100k on 2 CPU cores.
-SMALL_LLAMA = {
-    "vocab_size": 4096,
-    "hidden_size": 128,
-    "intermediate_size": 384,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 2048,
-    "tie_word_embeddings": True,
-}
 
 
 def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
@@ -78,7 +56,7 @@ def load_causal_model(name: str, revision: str | None = None) -> PreTrainedModel
     Returns
     -------
     transformers.PreTrainedModel
-        The model in float32, in evaluation mode, on the CPU.
+        The model in float32, in evaluation mode, on the CPU. An adapter in the directory is part of its weights.
 
     Raises
     ------
@@ -86,6 +64,8 @@ def load_causal_model(name: str, revision: str | None = None) -> PreTrainedModel
         If it cannot be loaded, or is not causal; the message says what to do.
     """
     with loading_errors(name):
+        if base := underlying(name):
+            return attach_adapter(load_causal_model(*base), name).merge_and_unload()
         model, missing = _load(AutoModelForCausalLM, name, torch.float32, revision)
         if not is_causal(model):
             raise ValueError(
@@ -95,7 +75,7 @@ def load_causal_model(name: str, revision: str | None = None) -> PreTrainedModel
     return model
 
 
-def load_base_model(name: str, dtype: torch.dtype, revision: str | None = None) -> PreTrainedModel:
+def load_base_model(name: str, dtype: torch.dtype, revision: str | None = None) -> PreTrainedModel | PeftModel:
     """Load a pretrained language model without its head, to embed with.
 
     Parameters
@@ -109,8 +89,8 @@ def load_base_model(name: str, dtype: torch.dtype, revision: str | None = None) 
 
     Returns
     -------
-    transformers.PreTrainedModel
-        The model, in evaluation mode, on the CPU.
+    transformers.PreTrainedModel or peft.PeftModel
+        The model, in evaluation mode, on the CPU; with its head and its adapter, where the directory holds an adapter.
 
     Raises
     ------
@@ -118,6 +98,10 @@ def load_base_model(name: str, dtype: torch.dtype, revision: str | None = None) 
         If it cannot be loaded; the message says what to do.
     """
     with loading_errors(name):
+        if base := underlying(name):
+            model, missing = _load(AutoModelForCausalLM, base[0], dtype, base[1])
+            _check_complete(missing)
+            return attach_adapter(model, name)
         model, missing = _load(AutoModel, name, dtype, revision)
         # The pooler of an encoder, on top of its last layer, is not used.
         _check_complete([weights for weights in missing if "pooler" not in weights])
@@ -160,79 +144,6 @@ def loading_errors(name: str) -> Iterator[None]:
             "with a decoder besides, such as T5, cannot.\n"
             "5. No model at all: LLMEmbedder() trains a small one from scratch, offline."
         ) from error
-
-
-def new_model(
-    texts: Sequence[str], config: Mapping[str, Any] | None = None
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Make a small Llama with random weights and train a tokenizer for it.
-
-    Draws from torch's global random state: seed it first.
-
-    Parameters
-    ----------
-    texts : sequence of str
-        The texts that the tokenizer is trained on.
-    config : mapping, default=None
-        Settings of `transformers.LlamaConfig` that replace those of the small Llama.
-
-    Returns
-    -------
-    model : transformers.LlamaForCausalLM
-        The model in float32, in evaluation mode, on the CPU.
-    tokenizer : transformers.PreTrainedTokenizerFast
-        A byte-level BPE tokenizer, which puts ``<s>`` before each text.
-    """
-    _check_settings(config or {})
-    settings = {**SMALL_LLAMA, **(config or {})}
-    tokenizer = train_tokenizer(texts, settings["vocab_size"])
-    settings |= {
-        "vocab_size": len(tokenizer),
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
-    return LlamaForCausalLM(LlamaConfig(**settings)).eval(), tokenizer
-
-
-def train_tokenizer(texts: Sequence[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Train a byte-level BPE tokenizer, which can write any text.
-
-    Parameters
-    ----------
-    texts : sequence of str
-        The texts.
-    vocab_size : int
-        The largest number of tokens; small corpora give fewer.
-
-    Returns
-    -------
-    transformers.PreTrainedTokenizerFast
-        The tokenizer.
-    """
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        min_frequency=2,
-        special_tokens=[BOS, EOS, PAD],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer, length=len(texts))
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{BOS} $A", special_tokens=[(BOS, tokenizer.token_to_id(BOS))]
-    )
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS, pad_token=PAD)
-
-
-def _check_settings(config: Mapping[str, Any]) -> None:
-    known = LlamaConfig().to_dict()
-    unknown = [name for name in config if name not in known]
-    if unknown:
-        hint = did_you_mean(unknown, known) or " See its documentation for their names."
-        raise ValueError(f"The settings {unknown} are not of transformers.LlamaConfig.{hint}")
 
 
 def _load(kind: Any, name: str, dtype: torch.dtype, revision: str | None) -> tuple[PreTrainedModel, list[str]]:

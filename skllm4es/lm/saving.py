@@ -4,34 +4,35 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from skllm4es.lm.adapters import save_adapter, underlying
 from skllm4es.lm.cache import new_folder
+from skllm4es.lm.finetuning import Course
 from skllm4es.lm.loading import quietly
 
 _SETTINGS = "skllm4es.json"
 _TRAINING = "training.json"
+_BASE = "base.json"
 _FORMAT = {"format": "skllm4es.LLMEmbedder", "version": 1}
 
 
-def save_embedder(
-    directory: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: Mapping[str, Any]
-) -> None:
+def save_embedder(directory: Path, save_model: Callable[[Path], None], settings: Mapping[str, Any]) -> None:
     """Write an embedder into a new directory, whole or not at all.
 
     Parameters
     ----------
     directory : pathlib.Path
         The directory.
-    model : transformers.PreTrainedModel
-        Its language model.
-    tokenizer : transformers.PreTrainedTokenizerBase
-        The model's tokenizer.
+    save_model : callable of path to None
+        Writes its language model into a directory.
     settings : mapping
         The rest, as JSON can hold it.
     """
@@ -40,7 +41,7 @@ def save_embedder(
         raise FileExistsError(f"There is something in {directory} already. Choose a directory that is new or empty.")
     directory.parent.mkdir(parents=True, exist_ok=True)
     with new_folder(directory) as draft:
-        _save_model(draft, model, tokenizer)
+        save_model(draft)
         _write(draft / _SETTINGS, _FORMAT | dict(settings))
 
 
@@ -71,28 +72,21 @@ def read_settings(directory: Path) -> dict[str, Any]:
     return settings
 
 
-def save_trained(
-    directory: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, losses: Sequence[float]
-) -> None:
-    """Write a fine-tuned model, its losses and a fingerprint of it.
+def write_course(directory: Path, course: Course) -> None:
+    """Write how a model was trained beside it, and a fingerprint of it.
 
     Parameters
     ----------
     directory : pathlib.Path
-        An empty directory.
-    model : transformers.PreTrainedModel
-        The model.
-    tokenizer : transformers.PreTrainedTokenizerBase
-        Its tokenizer.
-    losses : sequence of float
-        The course of the loss.
+        The directory of the model.
+    course : Course
+        How its training went.
     """
-    _save_model(directory, model, tokenizer)
-    _write(directory / _TRAINING, {"losses": list(losses), "fingerprint": hash_folder(directory)})
+    _write(directory / _TRAINING, {"course": asdict(course), "fingerprint": hash_folder(directory)})
 
 
-def read_losses(directory: Path) -> list[float]:
-    """Read the losses that `save_trained` wrote.
+def read_course(directory: Path) -> Course:
+    """Read how a model was trained.
 
     Parameters
     ----------
@@ -101,15 +95,14 @@ def read_losses(directory: Path) -> list[float]:
 
     Returns
     -------
-    list of float
-        The losses.
+    Course
+        How its training went.
     """
-    losses: list[float] = _read_training(directory)["losses"]
-    return losses
+    return Course(**_read_training(directory)["course"])
 
 
 def read_fingerprint(directory: Path) -> str:
-    """Read the fingerprint that `save_trained` wrote.
+    """Read the fingerprint that `write_course` wrote.
 
     Parameters
     ----------
@@ -126,7 +119,7 @@ def read_fingerprint(directory: Path) -> str:
 
 
 def hash_folder(directory: Path) -> str:
-    """Hash the files of a model, but for what `save_trained` adds.
+    """Hash the files of a model, but for what `write_course` adds.
 
     Parameters
     ----------
@@ -153,9 +146,57 @@ def _hash_files(files: tuple[tuple[str, int, int], ...]) -> str:
     return digest.hexdigest()
 
 
-def _save_model(directory: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+def fingerprint_of(source: str, revision: str | None = None) -> str:
+    """Tell a model from any other by its files, and by those of the model under its adapter.
+
+    Parameters
+    ----------
+    source : str
+        A directory, or a name on the hub.
+    revision : str, default=None
+        The commit on the hub.
+
+    Returns
+    -------
+    str
+        The fingerprint.
+
+    Raises
+    ------
+    OSError
+        If the model under the adapter is not the one with which the adapter was saved.
+    """
+    if revision:
+        return f"{source}@{revision}"
+    fingerprint = hash_folder(Path(source))
+    if (base := underlying(source)) is None:
+        return fingerprint
+    beneath, file = fingerprint_of(*base), Path(source) / _BASE
+    if file.is_file() and json.loads(file.read_text(encoding="utf-8"))["fingerprint"] != beneath:
+        raise OSError(f"{base[0]}, the model under the adapter in {source}, was changed since the adapter was saved.")
+    return f"{fingerprint} on {beneath}"
+
+
+def save_model(directory: Path, model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Write a model and its tokenizer, of a model with an adapter the adapter alone.
+
+    Parameters
+    ----------
+    directory : pathlib.Path
+        An empty directory.
+    model : transformers.PreTrainedModel or peft.PeftModel
+        The model.
+    tokenizer : transformers.PreTrainedTokenizerBase
+        Its tokenizer.
+    """
     with quietly():
-        model.save_pretrained(directory)
+        if isinstance(model, PeftModel):
+            save_adapter(model, directory)
+            base = underlying(directory)
+            assert base is not None
+            _write(directory / _BASE, {"fingerprint": fingerprint_of(*base)})
+        else:
+            model.save_pretrained(directory)
         tokenizer.save_pretrained(directory)
 
 

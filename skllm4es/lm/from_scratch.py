@@ -1,0 +1,129 @@
+"""The language model that is made from the texts alone: a byte-level tokenizer and a small Llama of fitting size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+
+from skllm4es._messages import did_you_mean
+
+BOS, EOS, PAD = "<s>", "</s>", "<pad>"
+
+VOCAB_SIZE = 4096
+_N_POSITIONS = 2048
+#: Width of an attention head, and of the hidden states for each layer: deeper models are wider.
+_HEAD = 32
+_MIN_LAYERS, _MAX_LAYERS = 2, 24
+#: Weights for each token of text, from which "auto" chooses the size.
+_WEIGHTS_A_TOKEN = 1.0
+
+
+def new_model(
+    tokenizer: PreTrainedTokenizerFast, n_params: int | str, n_tokens: int, config: Mapping[str, Any] | None = None
+) -> PreTrainedModel:
+    """Make a small Llama with random weights.
+
+    Draws from torch's global random state: seed it first.
+
+    Parameters
+    ----------
+    tokenizer : transformers.PreTrainedTokenizerFast
+        Its tokenizer.
+    n_params : int or "auto"
+        About how many weights it shall have; "auto" is as many as there are tokens of text.
+    n_tokens : int
+        Number of tokens of text.
+    config : mapping, default=None
+        Settings of `transformers.LlamaConfig` that replace those of this Llama.
+
+    Returns
+    -------
+    transformers.LlamaForCausalLM
+        The model in float32, in evaluation mode, on the CPU.
+    """
+    wanted = round(_WEIGHTS_A_TOKEN * n_tokens) if n_params == "auto" else int(n_params)
+    n_layers = _n_layers(wanted, len(tokenizer))
+    settings: dict[str, Any] = {
+        "hidden_size": _HEAD * n_layers,
+        "num_hidden_layers": n_layers,
+        "max_position_embeddings": _N_POSITIONS,
+        "tie_word_embeddings": True,
+    }
+    settings |= config or {}
+    settings = {
+        "intermediate_size": 3 * settings["hidden_size"],
+        "num_attention_heads": max(1, settings["hidden_size"] // _HEAD),
+    } | settings
+    settings |= {
+        "vocab_size": len(tokenizer),
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    return LlamaForCausalLM(LlamaConfig(**settings)).eval()
+
+
+def check_config(config: Mapping[str, Any]) -> None:
+    """Refuse settings that a Llama does not have.
+
+    Parameters
+    ----------
+    config : mapping
+        Settings of `transformers.LlamaConfig`.
+
+    Raises
+    ------
+    ValueError
+        If one of them is unknown.
+    """
+    known = LlamaConfig().to_dict()
+    unknown = [name for name in config if name not in known]
+    if unknown:
+        hint = did_you_mean(unknown, known) or " See its documentation for their names."
+        raise ValueError(f"The settings {unknown} are not of transformers.LlamaConfig.{hint}")
+
+
+def train_tokenizer(texts: Sequence[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE tokenizer, which can write any text.
+
+    Parameters
+    ----------
+    texts : sequence of str
+        The texts.
+    vocab_size : int
+        The largest number of tokens; small corpora give fewer.
+
+    Returns
+    -------
+    transformers.PreTrainedTokenizerFast
+        The tokenizer, which puts ``<s>`` before each text.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        special_tokens=[BOS, EOS, PAD],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer, length=len(texts))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A", special_tokens=[(BOS, tokenizer.token_to_id(BOS))]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS, pad_token=PAD)
+
+
+def _n_layers(n_params: int, vocab_size: int) -> int:
+    """Find the depth of the Llama whose number of weights is nearest to the one wanted."""
+
+    def excess(n_layers: int) -> int:
+        width = _HEAD * n_layers
+        # Tied embeddings; in each layer 4 products of width^2 in attention and 9 in the feed-forward part.
+        return abs(vocab_size * width + n_layers * 13 * width**2 - n_params)
+
+    return min(range(_MIN_LAYERS, _MAX_LAYERS + 1), key=excess)
