@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -49,7 +51,8 @@ def add_adapter(
         The model with its adapter, ready to be trained.
     """
     config = LoraConfig(task_type=TaskType.CAUSAL_LM, **(DEFAULTS | dict(settings)))
-    adapted = get_peft_model(model, config, revision=revision)
+    with _old_names_allowed():
+        adapted = get_peft_model(model, config, revision=revision)
     # Found again from wherever the adapter is loaded.
     config.base_model_name_or_path = os.path.abspath(source) if os.path.isdir(source) else source
     return adapted
@@ -110,7 +113,8 @@ def attach_adapter(model: PreTrainedModel, directory: str | Path) -> PeftModel:
     peft.PeftModel
         The model with its adapter, in evaluation mode.
     """
-    return PeftModel.from_pretrained(model, str(directory), autocast_adapter_dtype=False).eval()
+    with _old_names_allowed():
+        return PeftModel.from_pretrained(model, str(directory), autocast_adapter_dtype=False).eval()
 
 
 def save_adapter(model: PeftModel, directory: Path) -> None:
@@ -125,3 +129,11 @@ def save_adapter(model: PeftModel, directory: Path) -> None:
     """
     model.save_pretrained(str(directory), save_embedding_layers=False)
     (directory / "README.md").unlink(missing_ok=True)  # A page for the hub, to be filled in.
+
+
+@contextmanager
+def _old_names_allowed() -> Iterator[None]:
+    """Keep from users the warning that peft 0.21 asks transformers by a name that is about to go."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        yield

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from peft import PeftModel
@@ -22,10 +22,14 @@ from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, Traine
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from skllm4es._messages import did_you_mean
+from skllm4es.lm.adapters import attach_adapter, underlying
 from skllm4es.lm.devices import multiplies_bfloat16_fast
+from skllm4es.lm.loading import load_causal_model, quietly
 from skllm4es.lm.packing import PACKED_ATTENTION, can_pack, collate, pack
 from skllm4es.lm.processes import Processes
 from skllm4es.lm.seeding import isolated_seed
+
+Model: TypeAlias = PreTrainedModel | PeftModel
 
 #: The warm-up of the authors' code, in steps; shorter trainings warm up over a tenth of theirs.
 _WARMUP_STEPS = 608
@@ -53,6 +57,8 @@ _RESERVED = {
     "data_seed": "random_state",
     "use_cpu": "device",
     "disable_tqdm": "verbose",
+    "gradient_checkpointing": "gradient_checkpointing",
+    "activation_checkpointing": "gradient_checkpointing",
     "remove_unused_columns": None,
     "train_sampling_strategy": None,
     "length_column_name": None,
@@ -79,6 +85,8 @@ class Schedule:
         as a cosine afterwards. By default 608 steps, as in the authors' code, but no more than a tenth of them.
     patience : int, default=5
         Evaluations without a lower loss on the texts held out, after which training stops.
+    gradient_checkpointing : bool, default=False
+        Whether to compute hidden states again in the backward pass instead of holding them.
     arguments : mapping, default={}
         Further settings of `transformers.TrainingArguments`.
     """
@@ -89,6 +97,7 @@ class Schedule:
     batch_tokens: int
     warmup: float | None = None
     patience: int = 5
+    gradient_checkpointing: bool = False
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def warmup_steps(self, steps: int) -> int:
@@ -163,7 +172,7 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
 
 
 def finetune(
-    model: PreTrainedModel | PeftModel,
+    model: Model,
     sequences: Sequence[Sequence[int]],
     schedule: Schedule,
     *,
@@ -174,13 +183,13 @@ def finetune(
     checkpoints: Path | None = None,
     callbacks: Sequence[TrainerCallback] = (),
     progress: bool = False,
-) -> Course:
-    """Train a causal language model on sequences of tokens, in place.
+) -> tuple[Model, Course]:
+    """Train a causal language model on sequences of tokens.
 
     Parameters
     ----------
     model : transformers.PreTrainedModel or peft.PeftModel
-        The model, on the device where it shall be trained.
+        The model, on the device where it shall be trained; its weights are changed in place.
     sequences : sequence of sequence of int
         The tokens of each text, at most `max_length`.
     schedule : Schedule
@@ -202,7 +211,9 @@ def finetune(
 
     Returns
     -------
-    Course
+    model : transformers.PreTrainedModel or peft.PeftModel
+        The trained model, another object only where the processes had shared its weights out among them.
+    course : Course
         How it went.
 
     Raises
@@ -231,7 +242,9 @@ def finetune(
         tempfile.TemporaryDirectory() as scratch,
         closing(_ProgressBar(disable=not shown)) as bar,
         _packed_attention(decoder),
+        _gradient_checkpointing(decoder, schedule.gradient_checkpointing),
         isolated_seed(seed),
+        quietly(),
     ):
         folder = checkpoints or Path(scratch)
         arguments = TrainingArguments(
@@ -265,10 +278,9 @@ def finetune(
         start = time.perf_counter()
         trainer.train(resume_from_checkpoint=_latest_checkpoint(folder))
         seconds = time.perf_counter() - start
-        _unwrap(trainer, model, group)
-    model.eval()
+        model = _unwrap(trainer, model, folder, group)
     history = trainer.state.log_history
-    return Course(
+    return model.eval(), Course(
         [entry["loss"] for entry in history if "loss" in entry],
         [entry["eval_loss"] for entry in history if "eval_loss" in entry],
         int(trainer.state.num_input_tokens_seen),
@@ -332,6 +344,7 @@ def _arguments(
         "prediction_loss_only": True,
         "bf16": multiplies_bfloat16_fast(device) and not schedule.arguments.get("fp16"),
         "use_cpu": device.type == "cpu",
+        "ddp_find_unused_parameters": False,
         "dataloader_pin_memory": device.type == "cuda",
     }
     if evaluated:
@@ -402,13 +415,25 @@ def _latest_checkpoint(folder: Path) -> str | None:
     return None
 
 
-def _unwrap(trainer: Trainer, model: PreTrainedModel | PeftModel, group: Processes) -> None:
+def _unwrap(trainer: Trainer, model: Model, folder: Path, group: Processes) -> Model:
     """Undo what training put around the model, and give every process all of its weights."""
-    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-        weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
-        model.load_state_dict(group.agree(weights))
+    if _is_sharded(trainer):
+        if trainer.is_fsdp_enabled:
+            trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
+        whole = Path(group.agree(str(folder))) / "whole"
+        trainer.save_model(str(whole))
+        group.agree(None)  # All wait until it is written.
+        base = underlying(whole)
+        loaded = attach_adapter(load_causal_model(*base), whole) if base else load_causal_model(str(whole))
+        return loaded.to(trainer.args.device)
     # The Trainer leaves autocast wrapped around the model's forward.
     trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    return model
+
+
+def _is_sharded(trainer: Trainer) -> bool:
+    """Whether no process has all the weights."""
+    return bool(trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)
 
 
 def _collate_pack(batch: list[list[Sequence[int]]]) -> dict[str, Any]:
@@ -432,3 +457,17 @@ def _packed_attention(model: PreTrainedModel) -> Iterator[None]:
         yield
     finally:
         model.set_attn_implementation(usual)
+
+
+@contextmanager
+def _gradient_checkpointing(model: PreTrainedModel, enabled: bool) -> Iterator[None]:
+    if not enabled:
+        yield
+        return
+    # Newer versions of transformers call it activation checkpointing, and warn of the older name.
+    name = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
+    getattr(model, f"{name}_checkpointing_enable")({"use_reentrant": False})
+    try:
+        yield
+    finally:
+        getattr(model, f"{name}_checkpointing_disable")()

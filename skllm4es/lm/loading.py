@@ -65,7 +65,7 @@ def load_causal_model(name: str, revision: str | None = None) -> PreTrainedModel
     """
     with loading_errors(name):
         if base := underlying(name):
-            return attach_adapter(load_causal_model(*base), name).merge_and_unload()
+            return attach_adapter(load_causal_model(*base), name).merge_and_unload().requires_grad_(True)
         model, missing = _load(AutoModelForCausalLM, name, torch.float32, revision)
         if not is_causal(model):
             raise ValueError(

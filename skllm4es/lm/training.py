@@ -202,7 +202,7 @@ class Trainer:
             # Two, so that there is always a whole one.
             _check_room(checkpoints.parent, 2 * (_WEIGHT + _STATE) * n_weights)
         with _writing_errors(checkpoints or Path()):
-            course = finetune(
+            trained, course = finetune(
                 trained.to(self.device),
                 _windows(tokenizer, corpus, max_length),
                 training.schedule,

@@ -1,0 +1,178 @@
+"""Trainings that are interrupted, repeated, or cannot be written."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from skllm4es import LLMEmbedder
+from skllm4es.lm import training
+
+TINY = {"vocab_size": 300, "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}
+TEXTS = [f"day|title|rating\n{day}, Heat, 5\n{day + 1}, Alien, {day % 5}" for day in range(12)]
+LONG = {"epochs": 20, "batch_tokens": 100, "dtype": "float32", "random_state": 0}
+
+SCRIPT = f"""
+import sys
+from skllm4es import LLMEmbedder
+LLMEmbedder({TINY}, checkpoint_dir=sys.argv[1], validation_fraction=eval(sys.argv[2]), **{LONG}).fit({TEXTS})
+"""
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """The number of the steps that this process trains."""
+    counted = []
+    step = transformers.Trainer.training_step
+
+    def count(*args, **kwargs):
+        counted.append(1)
+        return step(*args, **kwargs)
+
+    monkeypatch.setattr(transformers.Trainer, "training_step", count)
+    return counted
+
+
+def assert_equal_weights(one, other):
+    for ours, theirs in zip(one.load_model()[0].parameters(), other.load_model()[0].parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def kill_after_a_checkpoint(directory, validation):
+    """Run a training in another process, and kill that when it has written a checkpoint and begun another."""
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(directory), str(validation)])
+    deadline = time.monotonic() + 120
+    while len(list(directory.glob("*/checkpoint-*"))) < 2 and time.monotonic() < deadline:
+        assert process.poll() is None, "the training ended before it was killed"
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("validation", [None, 0.25])
+def test_a_killed_training_goes_on_and_ends_with_the_same_weights(tmp_path, steps, validation):
+    kill_after_a_checkpoint(tmp_path / "checkpoints", validation)
+    resumed = LLMEmbedder(TINY, checkpoint_dir=tmp_path / "checkpoints", validation_fraction=validation, **LONG).fit(
+        TEXTS
+    )
+    n_resumed = len(steps)
+    undisturbed = LLMEmbedder(TINY, validation_fraction=validation, **LONG).fit(TEXTS)
+    assert 0 < n_resumed < len(steps) - n_resumed
+    assert_equal_weights(resumed, undisturbed)
+    assert resumed.loss_curve_ == undisturbed.loss_curve_
+    assert resumed.validation_loss_curve_ == undisturbed.validation_loss_curve_
+    assert resumed.n_tokens_seen_ == undisturbed.n_tokens_seen_
+
+
+def interrupt_after(monkeypatch, n_steps):
+    """Let the next training be interrupted, as by Ctrl-C."""
+    step, done = transformers.Trainer.training_step, []
+
+    def interrupt(*args, **kwargs):
+        if len(done) == n_steps:
+            raise KeyboardInterrupt
+        done.append(1)
+        return step(*args, **kwargs)
+
+    monkeypatch.setattr(transformers.Trainer, "training_step", interrupt)
+
+
+def interrupted(monkeypatch, directory):
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 40)
+        with pytest.raises(KeyboardInterrupt):
+            LLMEmbedder(TINY, checkpoint_dir=directory, **LONG).fit(TEXTS)
+
+
+def test_a_half_written_checkpoint_is_passed_over(tmp_path, monkeypatch, steps):
+    interrupted(monkeypatch, tmp_path)
+    steps.clear()
+    latest = max(tmp_path.glob("*/checkpoint-*"), key=lambda path: int(path.name[11:]))
+    (latest / "trainer_state.json").write_text('{"half')
+    resumed = LLMEmbedder(TINY, checkpoint_dir=tmp_path, **LONG).fit(TEXTS)
+    n_resumed = len(steps)
+    undisturbed = LLMEmbedder(TINY, **LONG).fit(TEXTS)
+    assert n_resumed < len(steps) - n_resumed
+    assert_equal_weights(resumed, undisturbed)
+
+
+@pytest.mark.parametrize("changed", [{"learning_rate": 1e-2}, {"random_state": 1}, {"epochs": 21}])
+def test_another_training_begins_anew(tmp_path, monkeypatch, steps, changed):
+    interrupted(monkeypatch, tmp_path)
+    steps.clear()
+    LLMEmbedder(TINY, checkpoint_dir=tmp_path, **{**LONG, **changed}).fit(TEXTS)
+    n_steps = len(steps)
+    LLMEmbedder(TINY, **{**LONG, **changed}).fit(TEXTS)
+    assert n_steps == len(steps) - n_steps
+
+
+def test_nothing_is_left_of_a_training_that_ended(tmp_path):
+    LLMEmbedder(TINY, checkpoint_dir=tmp_path, **LONG).fit(TEXTS)
+    assert [path.suffix for path in tmp_path.iterdir()] in ([], [".lock"])
+
+
+def test_an_adapter_goes_on_too(tmp_path, monkeypatch, steps):
+    base = tmp_path / "base"
+    LLMEmbedder(TINY, random_state=0, dtype="float32").fit(TEXTS).save_pretrained(base)
+    adapt = {"model": base, "finetune": "lora", **LONG}
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 40)
+        with pytest.raises(KeyboardInterrupt):
+            LLMEmbedder(checkpoint_dir=tmp_path / "checkpoints", **adapt).fit(TEXTS)
+    steps.clear()
+    resumed = LLMEmbedder(checkpoint_dir=tmp_path / "checkpoints", **adapt).fit(TEXTS)
+    n_resumed = len(steps)
+    undisturbed = LLMEmbedder(**adapt).fit(TEXTS)
+    assert n_resumed < len(steps) - n_resumed
+    np.testing.assert_array_equal(resumed.transform(TEXTS), undisturbed.transform(TEXTS))
+
+
+def test_checkpoints_need_a_seed(tmp_path):
+    with pytest.raises(ValueError, match=r"checkpoint_dir is of use .* set random_state"):
+        LLMEmbedder(TINY, checkpoint_dir=tmp_path).fit(TEXTS)
+
+
+def test_a_disk_without_room_is_told_before_training(tmp_path, monkeypatch, steps):
+    usage = type("usage", (), {"free": 1000})
+    monkeypatch.setattr(training.shutil, "disk_usage", lambda _: usage)
+    for where in ({"memory": tmp_path}, {"checkpoint_dir": tmp_path}):
+        with pytest.raises(OSError, match=r"There are 1,000 bytes free .* Nothing was trained yet"):
+            LLMEmbedder(TINY, random_state=0, **where).fit(TEXTS)
+    assert steps == []
+
+
+FULL = f"""
+import resource, signal, sys
+from skllm4es import LLMEmbedder
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+import torch, transformers, peft, sklearn.frozen
+resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+try:
+    LLMEmbedder({TINY}, random_state=0, epochs=30, **{{sys.argv[1]: sys.argv[2]}}).fit({TEXTS})
+except OSError as error:
+    print("told:", error)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="the system has no limit on the size of files")
+@pytest.mark.parametrize("where", ["memory", "checkpoint_dir"])
+def test_a_disk_that_fills_up_is_told_and_nothing_half_written_is_used(tmp_path, where):
+    """No file may grow above 5,000 bytes, as on a disk that is full."""
+    assert resource.RLIMIT_FSIZE
+    environment = os.environ | {"PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, where, str(tmp_path)], capture_output=True, text=True, env=environment, timeout=120
+    )
+    assert "told: The model could not be written to" in done.stdout, done.stderr
+    embedder = LLMEmbedder(TINY, random_state=0, epochs=30, dtype="float32", **{where: tmp_path}).fit(TEXTS)
+    plain = LLMEmbedder(TINY, random_state=0, epochs=30, dtype="float32").fit(TEXTS)
+    assert_equal_weights(embedder, plain)

@@ -1,0 +1,71 @@
+"""Several processes that a launcher started: they train and embed together, and each has the whole result."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from skllm4es import LLMEmbedder
+
+TINY = {"vocab_size": 300, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2}
+TEXTS = [f"day|title|rating\n{day}, Heat, 5\n{day + 1}, Alien, {day % 5}" for day in range(40)]
+#: In batches of 4 packs, of which each of two processes has 2.
+PARAMS = {"epochs": 4, "max_length": 64, "batch_tokens": 228, "learning_rate": 1e-2, "dtype": "float32"}
+PARAMS |= {"training_args": {"bf16": False}}
+
+SCRIPT = f"""
+import os, sys
+import numpy as np
+from skllm4es import LLMEmbedder
+
+directory, memory = sys.argv[1], sys.argv[2] or None
+settings = {PARAMS}
+settings["training_args"] |= {{"fsdp": sys.argv[3]}} if sys.argv[3:] else {{}}
+embedder = LLMEmbedder({TINY}, random_state=0, memory=memory, **settings)
+vectors = embedder.fit({TEXTS}).transform({TEXTS})
+np.savez(f"{{directory}}/{{os.environ['RANK']}}.npz", vectors=vectors, losses=embedder.loss_curve_,
+         n_tokens=embedder.n_tokens_seen_)
+if memory and os.environ["RANK"] == "0":
+    assert embedder.cache_info().n_vectors == {len(TEXTS)}, embedder.cache_info()
+"""
+
+
+def launch(tmp_path, *arguments, launcher=("torch.distributed.run", "--nproc_per_node=2", "--standalone")):
+    """Run the script in two processes, and give what each of them has."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(
+        [sys.executable, "-m", *launcher, str(script), str(tmp_path), *arguments],
+        capture_output=True, text=True, env=environment, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return [dict(np.load(tmp_path / f"{rank}.npz")) for rank in range(2)]
+
+
+@pytest.fixture(scope="module")
+def alone():
+    return LLMEmbedder(TINY, random_state=0, **PARAMS).fit(TEXTS)
+
+
+def assert_the_whole_result(results, alone):
+    expected = alone.transform(TEXTS)
+    for result in results:
+        np.testing.assert_allclose(result["vectors"], expected, rtol=1e-2, atol=1e-3)
+        np.testing.assert_array_equal(result["vectors"], results[0]["vectors"])
+        np.testing.assert_allclose(result["losses"], alone.loss_curve_, rtol=1e-4)
+        assert result["n_tokens"] == pytest.approx(alone.n_tokens_seen_, rel=0.1)
+
+
+@pytest.mark.slow
+def test_two_processes_give_what_one_gives(tmp_path, alone):
+    assert_the_whole_result(launch(tmp_path, ""), alone)
+
+
+@pytest.mark.slow
+def test_they_share_a_memory(tmp_path, alone):
+    assert_the_whole_result(launch(tmp_path, str(tmp_path / "memory")), alone)
+    embedder = LLMEmbedder(TINY, random_state=0, memory=tmp_path / "memory", **PARAMS).fit(TEXTS)
+    assert embedder.cache_info().n_models == 1
