@@ -187,6 +187,14 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
     Pickled, an embedder takes along the weights that it trained, but only the name or directory of a model that it
     left as it was, or that `from_pretrained` read.
 
+    The paper's best model learned from two data sets: fit one embedder on the texts of both, or pass those of the
+    second as `extra_texts`, and use it in the pipelines of both as it is, in a
+    :class:`~sklearn.frozen.FrozenEstimator`.
+
+    In a script that ``torchrun`` or ``accelerate launch`` starts in several processes, `fit` trains data-parallel (or
+    as accelerate's configuration says) and `transform` shares the users out; each process has the whole result. The
+    directories `memory` and `checkpoint_dir` must then be the same for all.
+
     With "events", the tokens that a tokenizer puts at the end of a text, as those of encoders do, count as events.
 
     Examples
@@ -545,6 +553,10 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         from skllm4es.lm.finetuning import Schedule, check_arguments
         from skllm4es.lm.training import Training
 
+        if base is not None and self.n_params != "auto":
+            raise ValueError(f"n_params={self.n_params} is of a model from scratch, and {base.source} is pretrained.")
+        if self.lora_args is not None and self.finetune != "lora":
+            raise ValueError(f"lora_args is for finetune='lora'; got finetune={self.finetune!r}.")
         check_settings(self.lora_args or {})
         check_arguments(self.training_args or {})
         given = {name: getattr(self, name) for name in _SCHEDULES["full"]}

@@ -281,6 +281,11 @@ class TestSize:
         few, many = (LLMEmbedder(epochs=1e-9).fit(some).load_model()[0].num_parameters() for some in (texts[:9], texts))
         assert many > 2 * few
 
+    def test_a_pretrained_model_has_the_size_that_it_has(self, tmp_path):
+        embedder().fit(TEXTS).save_pretrained(tmp_path / "model")
+        with pytest.raises(ValueError, match="n_params=1000 is of a model from scratch"):
+            LLMEmbedder(tmp_path / "model", n_params=1000).fit(TEXTS)
+
     def test_settings_of_the_model_replace_its_size(self):
         fitted = LLMEmbedder({"hidden_size": 64}, random_state=0).fit(TEXTS)
         assert fitted.n_features_out_ == 64

@@ -101,6 +101,8 @@ def test_settings_of_the_adapter_are_those_of_peft(pretrained):
     assert n_few < n_many
     with pytest.raises(ValueError, match=r"lora_args names \['rank_patern'\].*Did you mean \['rank_pattern'\]"):
         lora(pretrained, lora_args={"rank_patern": {}})
+    with pytest.raises(ValueError, match="lora_args is for finetune='lora'; got finetune='full'"):
+        LLMEmbedder(pretrained, lora_args={"r": 2}).fit(TEXTS)
 
 
 def test_gradient_checkpointing_gives_the_same_adapter(pretrained):
