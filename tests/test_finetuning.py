@@ -112,6 +112,11 @@ class TestSchedule:
     def test_warmup_is_a_share_or_a_number_or_that_of_the_authors(self, warmup, steps, expected):
         assert self.schedule(warmup).warmup_steps(steps) == expected
 
+    @pytest.mark.parametrize(("n_tokens", "n_epochs"), [(100, 10), (40_000, 2.5), (10**6, 1)])
+    def test_few_texts_are_seen_more_often(self, n_tokens, n_epochs):
+        schedule = Schedule(epochs=None, learning_rate=1, weight_decay=0, batch_tokens=1)
+        assert schedule.n_epochs(n_tokens) == n_epochs
+
     @pytest.mark.parametrize(
         "changed",
         [
@@ -228,7 +233,7 @@ class TestObservation:
         assert losses[0] == pytest.approx(math.log(300), rel=0.1)
 
     def test_tokens_and_time_are_counted(self):
-        one, three = embedder().fit(TEXTS), embedder(epochs=3).fit(TEXTS)
+        one, three = embedder(epochs=1).fit(TEXTS), embedder(epochs=3).fit(TEXTS)
         assert three.n_tokens_seen_ == 3 * one.n_tokens_seen_ > 12 * 10
         assert three.training_time_ > 0
 

@@ -33,6 +33,8 @@ Model: TypeAlias = PreTrainedModel | PeftModel
 
 #: The warm-up of the authors' code, in steps; shorter trainings warm up over a tenth of theirs.
 _WARMUP_STEPS = 608
+#: Without a number of epochs, texts are seen until there are so many tokens, but not more often than this.
+_ENOUGH_TOKENS, _MAX_EPOCHS = 100_000, 10.0
 #: Parts of the training after which the losses are noted, and after which it is saved and evaluated.
 _LOGS, _SAVES = 50, 10
 
@@ -72,8 +74,8 @@ class Schedule:
 
     Parameters
     ----------
-    epochs : float
-        How often each text is seen.
+    epochs : float or None
+        How often each text is seen; None is as often as makes 100,000 tokens, from 1 to 10.
     learning_rate : float
         The highest learning rate.
     weight_decay : float
@@ -91,7 +93,7 @@ class Schedule:
         Further settings of `transformers.TrainingArguments`.
     """
 
-    epochs: float
+    epochs: float | None
     learning_rate: float
     weight_decay: float
     batch_tokens: int
@@ -99,6 +101,23 @@ class Schedule:
     patience: int = 5
     gradient_checkpointing: bool = False
     arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def n_epochs(self, n_tokens: int) -> float:
+        """Give the number of epochs.
+
+        Parameters
+        ----------
+        n_tokens : int
+            Number of tokens to train on.
+
+        Returns
+        -------
+        float
+            The number.
+        """
+        if self.epochs is None:
+            return min(_MAX_EPOCHS, max(1.0, _ENOUGH_TOKENS / n_tokens))
+        return self.epochs
 
     def warmup_steps(self, steps: int) -> int:
         """Give the number of steps over which the learning rate rises.
@@ -232,9 +251,9 @@ def finetune(
         raise ValueError(
             "There is nothing to fine-tune on: no text has two tokens or more. Check the texts, or pass finetune=None."
         )
-    tokens_a_pack = sum(len(sequence) for texts in packs for sequence in texts) / len(packs)
-    accumulated = max(1, round(schedule.batch_tokens / tokens_a_pack / group.size))
-    steps = max(1, round(schedule.epochs * math.ceil(len(packs) / group.size / accumulated)))
+    n_tokens = sum(len(sequence) for texts in packs for sequence in texts)
+    accumulated = max(1, round(schedule.batch_tokens / (n_tokens / len(packs)) / group.size))
+    steps = max(1, round(schedule.n_epochs(n_tokens) * math.ceil(len(packs) / group.size / accumulated)))
     shown = progress and group.rank == 0
     if shown:
         _tell_packing(packs, capacity if packable else None)
