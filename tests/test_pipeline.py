@@ -20,7 +20,7 @@ def make_pipeline(model=TINY, max_events=10, columns=None, **embedder):
         [
             ("serialize", EventSerializer(columns, max_events=max_events)),
             ("enrich", TextEnricher(random_state=0)),
-            ("embed", LLMEmbedder(model, random_state=0, **embedder)),
+            ("embed", LLMEmbedder(model, random_state=0, **{"epochs": 1, **embedder})),
             ("classify", LGBMClassifier(n_estimators=20, n_jobs=1, verbose=-1)),
         ]
     )
@@ -72,7 +72,9 @@ def test_grid_search_over_pooling_depth_beside_profile_columns(transactions):
 def test_feature_union_of_two_depths(transactions):
     X, _ = transactions
     texts = EventSerializer().fit_transform(X)
-    union = FeatureUnion([(f"k{depth}", LLMEmbedder(TINY, pooling_depth=depth, random_state=0)) for depth in (1, 4)])
+    union = FeatureUnion(
+        [(f"k{depth}", LLMEmbedder(TINY, epochs=1, pooling_depth=depth, random_state=0)) for depth in (1, 4)]
+    )
     assert union.fit_transform(texts).shape == (60, 32)
     assert union.get_feature_names_out()[0] == "k1__llmembedder0"
 

@@ -14,9 +14,9 @@ BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 
 VOCAB_SIZE = 4096
 _N_POSITIONS = 2048
-#: Width of an attention head, and of the hidden states for each layer: deeper models are wider.
-_HEAD = 32
-_MIN_LAYERS, _MAX_LAYERS = 2, 24
+#: Width of an attention head. The model has as many layers as heads, but four at the least: there is a depth to choose.
+_HEAD, _MAX_HEADS = 32, 24
+_MIN_LAYERS = 4
 #: Weights for each token of text, from which "auto" chooses the size.
 _WEIGHTS_A_TOKEN = 1.0
 
@@ -45,10 +45,10 @@ def new_model(
         The model in float32, in evaluation mode, on the CPU.
     """
     wanted = round(_WEIGHTS_A_TOKEN * n_tokens) if n_params == "auto" else int(n_params)
-    n_layers = _n_layers(wanted, len(tokenizer))
+    n_heads = _n_heads(wanted, len(tokenizer))
     settings: dict[str, Any] = {
-        "hidden_size": _HEAD * n_layers,
-        "num_hidden_layers": n_layers,
+        "hidden_size": _HEAD * n_heads,
+        "num_hidden_layers": max(_MIN_LAYERS, n_heads),
         "max_position_embeddings": _N_POSITIONS,
         "tie_word_embeddings": True,
     }
@@ -118,12 +118,12 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int) -> PreTrainedTokenize
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS, pad_token=PAD)
 
 
-def _n_layers(n_params: int, vocab_size: int) -> int:
-    """Find the depth of the Llama whose number of weights is nearest to the one wanted."""
+def _n_heads(n_params: int, vocab_size: int) -> int:
+    """Find the number of heads of the Llama whose number of weights is nearest to the one wanted."""
 
-    def excess(n_layers: int) -> int:
-        width = _HEAD * n_layers
+    def difference(n_heads: int) -> int:
+        width = _HEAD * n_heads
         # Tied embeddings; in each layer 4 products of width^2 in attention and 9 in the feed-forward part.
-        return abs(vocab_size * width + n_layers * 13 * width**2 - n_params)
+        return abs(vocab_size * width + max(_MIN_LAYERS, n_heads) * 13 * width**2 - n_params)
 
-    return min(range(_MIN_LAYERS, _MAX_LAYERS + 1), key=excess)
+    return min(range(1, _MAX_HEADS + 1), key=difference)
