@@ -12,7 +12,7 @@ import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from skllm4es.formats import canonical_value, parse_events
@@ -21,9 +21,10 @@ from skllm4es.formats import canonical_value, parse_events
 _BACKSLASH = re.compile(r"\\+(?:u([0-9a-fA-F]{4})|[nrtbf])?")
 _ENTITY = re.compile(r"&(?:amp;)*(?:amp|lt|gt|quot|apos|nbsp|#39|#x27)?;?")
 _T_OF_TIMES = re.compile(r"(?<=[0-9])t(?=[0-9]{2}:)")
-# Letters of scripts without spaces are words of their own.
-_WORD = re.compile(r"[^\W_\u3040-\u30ff\u3400-\u9fff]+|[\u3040-\u30ff\u3400-\u9fff]")
-_ASCII_WORD = re.compile("[0-9a-z]+")
+# Numbers, dates and times are one word each; letters of scripts without spaces are words of their own.
+_FIGURES = "[0-9]+(?:[-.:/][0-9]+)+"
+_WORD = re.compile(rf"{_FIGURES}|[^\W_\u3040-\u30ff\u3400-\u9fff]+|[\u3040-\u30ff\u3400-\u9fff]")
+_ASCII_WORD = re.compile(f"{_FIGURES}|[0-9a-z]+")
 
 _MONTH_NAMES = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
 _MONTHS = {name: number for number, name in enumerate(_MONTH_NAMES.split("|"), start=1)}
@@ -137,9 +138,7 @@ class _Text:
         folded = _fold(_XML_HEAD.sub("", text, count=1))
         self.words = _words(folded)
         self.dates, self.numbers = _dates_and_numbers(folded)
-        self._places: dict[str, list[int]] = {}
-        for place, word in enumerate(self.words):
-            self._places.setdefault(word, []).append(place)
+        self._counts = Counter(self.words)
         self._days: Counter[str] = Counter()
         for date, count in self.dates.items():
             self._days.update(dict.fromkeys(_days(date), count))
@@ -161,10 +160,17 @@ class _Text:
             count = max(count, min(n_days, self._times.get(time, 0)) if time else n_days)
         return count
 
+    @cached_property
+    def _places(self) -> dict[str, list[int]]:
+        places: dict[str, list[int]] = {}
+        for place, word in enumerate(self.words):
+            places.setdefault(word, []).append(place)
+        return places
+
     def _count_words(self, words: Words) -> int:
         """Count from the rarest word on, so that a text is not searched through for each value."""
         if len(words) == 1:
-            return len(self._places.get(words[0], ()))
+            return self._counts.get(words[0], 0)
         places = [self._places.get(word, ()) for word in words]
         rarest = min(places, key=len)
         if not rarest:
