@@ -44,7 +44,7 @@ from skllm4es.datasets import fetch_movielens_100k
 from skllm4es.lm.loading import train_tokenizer
 from skllm4es.rewriters import available_formats
 
-MODEL = {"vocab_size": 2048, "hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 4}
+MODEL = {"vocab_size": 2048, "hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 2}
 ROWS: dict[str, dict[str, Any] | None] = {
     "raw 1x": None,
     "best single format": {},  # The format comes from the choice.

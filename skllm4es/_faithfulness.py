@@ -139,13 +139,7 @@ class _Text:
         self.words = _words(folded)
         self.dates, self.numbers = _dates_and_numbers(folded)
         self._counts = Counter(self.words)
-        self._days: Counter[str] = Counter()
-        for date, count in self.dates.items():
-            self._days.update(dict.fromkeys(_days(date), count))
-        self._times = Counter(_canonical_time(*found) for found in _TIME.findall(folded))
-        self._numbers: Counter[str] = Counter()
-        for number, count in self.numbers.items():
-            self._numbers[_canonical_number(number)] += count
+        self._folded = folded
 
     def count(self, value: str, words: Words, enough: int) -> int:
         """Count how often a value is told; in other notations only if it is not told often enough as it is."""
@@ -159,6 +153,24 @@ class _Text:
             n_days = self._days.get(day, 0)
             count = max(count, min(n_days, self._times.get(time, 0)) if time else n_days)
         return count
+
+    @cached_property
+    def _days(self) -> Counter[str]:
+        days: Counter[str] = Counter()
+        for date, count in self.dates.items():
+            days.update(dict.fromkeys(_days(date), count))
+        return days
+
+    @cached_property
+    def _times(self) -> Counter[str]:
+        return Counter([_canonical_time(*found) for found in _TIME.findall(self._folded)])
+
+    @cached_property
+    def _numbers(self) -> Counter[str]:
+        numbers: Counter[str] = Counter()
+        for number, count in self.numbers.items():
+            numbers[_canonical_number(number)] += count
+        return numbers
 
     @cached_property
     def _places(self) -> dict[str, list[int]]:
@@ -220,7 +232,7 @@ def _read_original(text: str) -> _Original:
     fields = [Counter({value: count for value, count in column.items() if value in words}) for column in columns]
     dates, written = _dates_and_numbers(_fold(" ; ".join([*table.header, *n_events])))
     days = {day for date in dates for day in _days(date)}
-    numbers = {number for each in written for number in _readings_of_number(each)}
+    numbers = {number for each in written for number in (each, *_readings_of_number(each))}
     numbers.update(_canonical_number(part) for day in days for part in day.split("-"))
     numbers.update(map(str, range(len(table.rows) + 1)))
     numbers.update(number for column in columns for number in _totals(column))
@@ -288,5 +300,7 @@ def _precision(source: _Original, text: _Text) -> float:
 
 
 def _stems_from(known: set[str], number: str) -> bool:
+    if number in known:
+        return True
     whole, *parts = _readings_of_number(number)
     return whole in known or known.issuperset(parts)
