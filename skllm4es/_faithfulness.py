@@ -34,10 +34,10 @@ _NUMERIC_DATE = re.compile(
     rf"{_DIGIT}(?:"
     r"[0-9]{3}([-/.])[01]?[0-9]\1[0-3]?[0-9]"
     r"|[0-9]?([-/.])[0-3]?[0-9]\2[0-9]{4}"
-    rf"|[0-9]?(?:st|nd|rd|th)?(?: of)?[ -](?:{_MONTH_NAMES})[a-z]{{0,6}}\.?,?[ -][0-9]{{4}}"
+    rf"|[0-9]?(?:st|[nr]d|th)?(?: of)?[ -](?:{_MONTH_NAMES})[a-z]{{0,6}}\.?,?[ -][0-9]{{4}}"
     r")(?![^\W_])"
 )
-_NAMED_DATE = re.compile(rf"(?:{_MONTH_NAMES})[a-z]{{0,6}}\.? [0-3]?[0-9](?:st|nd|rd|th)?,? [0-9]{{4}}(?![^\W_])")
+_NAMED_DATE = re.compile(rf"(?:{_MONTH_NAMES})[a-z]{{0,6}}\.? [0-3]?[0-9](?:st|[nr]d|th)?,? [0-9]{{4}}(?![^\W_])")
 _PARTS_OF_DATE = re.compile(rf"[0-9]+|{_MONTH_NAMES}")
 _CANONICAL_DATE = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?: ([0-9]{2}:[0-9]{2}).*)?")
 _TIME = re.compile(r"([0-9]{1,2}):([0-9]{2})(?::[0-9]{2})?(?: ?([ap])\.?m\b)?")

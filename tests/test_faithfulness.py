@@ -58,7 +58,7 @@ def test_only_the_summary_is_not_complete():
         ("1234567.10", "1,234,567.1"),
         ("Bed & Breakfast", "bed &amp; breakfast"),
         ('Joe\'s "Diner"', '"JOE\'S \\"Diner\\""'),
-        ("Café", '"Caf\\u00e9"'),
+        ("Zürich", '"Z\\u00fcrich"'),
         ("snake_case", "snake\\_case"),
         ("Fast Food", "**Fast** Food"),
         ('"quoted"', "&quot;quoted&quot;"),
