@@ -225,35 +225,51 @@ def _repeated(variants: Sequence[Variant]) -> list[Variant]:
 def _settle(variants: Sequence[Variant], seed: int, policy: Policy) -> None:
     """Replace what cannot be kept, and name every outcome."""
     repeated = {id(each) for each in _repeated(variants)}
+    earlier: set[str] = set()
     for variant in variants:
-        unfaithful = policy.refuses(variant)
+        if variant.number == 0:
+            earlier.clear()
+        unfaithful = policy.check == "retry" and policy.refuses(variant)
         if variant.failed and policy.on_error == "raw":
-            variant.drawn, variant.outcome = (
-                measure(variant.original, variant.original, policy.check is not None),
-                "raw",
-            )
-        elif (variant.failed and policy.on_error == "template") or (unfaithful and policy.check == "retry"):
-            _write_template(variant, seed, policy)
-        elif variant.failed:
-            variant.outcome = "failed"
-        elif unfaithful:
-            variant.outcome = "unfaithful"
-        elif id(variant) in repeated:
-            variant.outcome = "repeated"
-        elif policy.check and variant.complete and math.isnan(variant.drawn.recall):
-            variant.outcome = "unchecked"
-        elif variant.n_retries:
-            variant.outcome = "retried"
+            _replace(variant, variant.original, "raw", policy)
+        elif unfaithful or (variant.failed and policy.on_error == "template"):
+            _replace(variant, _write_template(variant, seed, earlier), "template", policy)
+        else:
+            variant.outcome = _outcome(variant, id(variant) in repeated, policy)
+        if not variant.failed:
+            earlier.add(variant.text)
 
 
-def _write_template(variant: Variant, seed: int, policy: Policy) -> None:
-    known = variant.format in FORMATS
-    name = variant.format if known else random.Random(f"{seed} {variant.original}").choice(available_formats())
-    # Negative seeds, so that no template repeats one that a rewriter by templates gave.
-    number = -1 - seed - variant.number
-    try:
-        (text,) = TemplateRewriter().rewrite([variant.original], [name], [number])
-    except RewritingError as error:
-        variant.drawn, variant.outcome = Drawn(error), "failed"
-        return
-    variant.drawn, variant.outcome = measure(variant.original, text, policy.check is not None), "template"
+def _outcome(variant: Variant, repeated: bool, policy: Policy) -> str:
+    """Name the outcome of a variant that is not replaced."""
+    if variant.failed:
+        return "failed"
+    if policy.refuses(variant):
+        return "unfaithful"
+    if repeated:
+        return "repeated"
+    if policy.check and variant.complete and math.isnan(variant.drawn.recall):
+        return "unchecked"
+    return "retried" if variant.n_retries else "ok"
+
+
+def _replace(variant: Variant, text: str | RewritingError, outcome: str, policy: Policy) -> None:
+    variant.drawn = measure(variant.original, text, policy.check is not None)
+    variant.outcome = "failed" if variant.failed else outcome
+
+
+def _write_template(variant: Variant, seed: int, earlier: set[str]) -> str | RewritingError:
+    """Write a template that repeats no earlier variant, in the variant's format if there are templates of it."""
+    name = variant.format
+    if name not in FORMATS:
+        name = random.Random(f"{seed} {variant.original}").choice(available_formats())
+    for attempt in range(FREE_REDRAWS):
+        # Negative seeds, which no other variant has.
+        number = -1 - seed - variant.number - attempt * _NEXT_SEED
+        try:
+            (text,) = TemplateRewriter().rewrite([variant.original], [name], [number])
+        except RewritingError as error:
+            return error
+        if text not in earlier:
+            break
+    return text

@@ -137,6 +137,13 @@ def test_a_template_stands_for_what_stays_unfaithful():
     assert set(enricher.report_["n_retries"]) == {2}
 
 
+def test_templates_that_stand_for_variants_differ():
+    enricher = TextEnricher(Language(drops=1.0), formats="sql", n_variants=6, check="retry", max_retries=0)
+    with pytest.warns(UserWarning, match="replaced by templates"):
+        out = enricher.fit_transform(["a\nx", "b\ny"])
+    assert (out.nunique(axis=1) == 7).all()
+
+
 def test_raise_names_user_format_recall_and_missing_values():
     enricher = TextEnricher(Language(drops=1.0), formats="html", check="raise", random_state=0)
     message = r"1 of 1 .*min_recall=0.8.*user 'anna', format 'html': recall 0.00, 9 missing values: \['2020-03-05'"
