@@ -1,6 +1,9 @@
 """How fast templates rewrite: events per second on one core, for each format and for all formats mixed.
 
-The texts have 100 events of 5 fields each. Run: ``python benchmarks/bench_templates.py [n_texts]``.
+The texts have 100 events of 5 fields each. Run: ``python -m benchmarks.bench_templates [n_texts]``.
+
+Then the whole `TextEnricher` over the mixed formats, without and with the comparison of each text with its original, in
+one process and in two; a call before starts the processes.
 """
 
 import random
@@ -8,6 +11,7 @@ import sys
 from itertools import cycle, islice
 from time import perf_counter
 
+from skllm4es import TextEnricher
 from skllm4es.formats import format_events
 from skllm4es.rewriters import TemplateRewriter, available_formats
 
@@ -36,6 +40,14 @@ def events_per_second(texts: list[str], formats: list[str]) -> float:
     return len(texts) * N_EVENTS / (perf_counter() - start)
 
 
+def enriched_events_per_second(texts: list[str], **params: object) -> float:
+    enricher = TextEnricher(random_state=0, **params)
+    enricher.fit_transform(texts[:8])
+    start = perf_counter()
+    enricher.fit_transform(texts)
+    return len(texts) * N_EVENTS * enricher.n_variants / (perf_counter() - start)
+
+
 def main() -> None:
     n_texts = int(sys.argv[1]) if len(sys.argv) > 1 else 900
     rng = random.Random(0)
@@ -44,6 +56,12 @@ def main() -> None:
         print(f"{name:10} {events_per_second(texts, [name] * n_texts):10,.0f} events/s")
     mixed = list(islice(cycle(available_formats()), n_texts))
     print(f"{'mixed':10} {events_per_second(texts, mixed):10,.0f} events/s")
+    print("\nTextEnricher")
+    for n_jobs in (1, 2):
+        for check in (None, "warn"):
+            for n_variants in (1, 7):
+                speed = enriched_events_per_second(texts, n_jobs=n_jobs, check=check, n_variants=n_variants)
+                print(f"{n_jobs=} {check=!s:4} {n_variants=} {speed:10,.0f} events/s")
 
 
 if __name__ == "__main__":

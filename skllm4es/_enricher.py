@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import random
-from collections.abc import Sequence
-from numbers import Integral
+import warnings
+from collections.abc import Hashable, Sequence
+from functools import partial
+from numbers import Integral, Real
 from typing import Any, Self
 
+import joblib
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
@@ -16,14 +21,11 @@ from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
 from skllm4es._messages import did_you_mean
+from skllm4es._rewrites import RewriteCache
+from skllm4es._rewriting import draw_all
 from skllm4es._texts import TEXT, TextTransformerMixin, read_texts
-from skllm4es.rewriters import Rewriter, TemplateRewriter, available_formats
-
-#: Texts that are rewritten between two steps of the progress bar.
-_CHUNK = 256
-
-#: How often a rewriting is drawn anew where it equals another one of the same text.
-_REDRAWS = 5
+from skllm4es._variants import FREE_REDRAWS, Policy, Variant, complaints, first_error, make_variants
+from skllm4es.rewriters import Rewriter, StreamingRewriter, TemplateRewriter, available_formats
 
 
 class TextEnricher(TextTransformerMixin, BaseEstimator):
@@ -43,7 +45,8 @@ class TextEnricher(TextTransformerMixin, BaseEstimator):
         What rewrites: an object with the method ``rewrite(texts, formats, seeds)``;
         :class:`~skllm4es.rewriters.TemplateRewriter` by default.
     formats : str or sequence of str, default=None
-        The formats to write, one or several; all of :func:`~skllm4es.rewriters.available_formats` by default.
+        The formats to write, one or several; by default those that the rewriter names in an attribute
+        ``default_formats``, or else all of :func:`~skllm4es.rewriters.available_formats`.
         The variants of one text have different formats as long as there are enough.
     n_variants : int, default=1
         Number of rewritten texts for each text.
@@ -52,11 +55,34 @@ class TextEnricher(TextTransformerMixin, BaseEstimator):
     enrich : {"train", "always"}, default="train"
         "train" rewrites texts for training only. With "always" the texts that are embedded, the column ``text``,
         are rewritten ones too.
+    check : {"warn", "retry", "raise"} or None, default="warn"
+        What to do about a rewritten text whose recall, the share of the original's values that it tells, is below
+        `min_recall`: tell how many there are; draw them anew, and replace by a template what stays below; raise an
+        error at the end. None leaves the comparison out. The Notes say what is compared. Of formats that lose events by
+        design ("breakdown"), and of those that this package does not know, recall is reported and nothing is done.
+    min_recall : float, default=0.8
+        The least recall. What the comparison does not take for the same (a date without its year, a rounded amount)
+        lowers it by little; an LLM that skips one of up to five fields, or the last fifth of the events, lowers it to
+        0.8.
+    max_retries : int, default=3
+        How often a text is drawn anew, with another seed, if its recall is too low, or if it equals another variant of
+        the same text.
+    on_error : {"raise", "template", "raw"}, default="raise"
+        What to do where the rewriter cannot rewrite a text: raise an error when all the others are done, let a
+        template rewrite it, or leave it raw.
+    memory : str, path or joblib.Memory, default=None
+        Directory in which rewritten texts are kept, each from the moment when it is there. So an interrupted run goes
+        on where it was, and no folds or searches rewrite a text twice. Several processes may share it. Give an int as
+        `random_state`, or another run asks for other rewritings. It is for language models (rewriters with a
+        ``cache_key``): templates are written anew, which is cheaper than looking them up.
+    n_jobs : int, default=None
+        Number of processes for templates (and other rewriters without ``iter_rewrites``), as joblib counts them. The
+        texts do not depend on it.
     random_state : int, RandomState instance or None, default=None
         Determines formats and layouts. With an int, the rewritings of a text depend on nothing but this
         text.
     verbose : int, default=0
-        Whether to show a progress bar.
+        Whether to show a progress bar, with the texts and, for language models, the tokens a second.
 
     Attributes
     ----------
@@ -66,6 +92,13 @@ class TextEnricher(TextTransformerMixin, BaseEstimator):
         The formats that are written.
     seed_ : int
         The seed of the rewritings.
+    report_ : pandas.DataFrame
+        How the last `fit_transform` or `transform` that rewrote anything went: one row a rewritten text, with the
+        columns ``user`` (the label in the index of `X`), ``variant``, ``format``, ``recall``, ``precision``,
+        ``n_retries`` (how often it was drawn anew) and ``outcome``: "ok"; "retried", after which all was well;
+        "unfaithful", kept although its recall is too low; "repeated", equal to another variant; "unchecked", because
+        the raw text is not in the serialised form; "template" or "raw", which stand for it; "failed". It is there
+        after an error too. Recall and precision are those of the text that is given, NaN where they are not known.
 
     See Also
     --------
@@ -76,6 +109,16 @@ class TextEnricher(TextTransformerMixin, BaseEstimator):
     -----
     This is the text enrichment of LLM4ES (arXiv 2508.05688, section 3.2). With the default `enrich` it is the
     paper's "only train".
+
+    Recall and precision compare values, whatever their markup or notation. ``V`` are the distinct values of the raw
+    text's events, and ``V_f`` those of the field ``f``; ``n_f(v)`` counts the events that have the value ``v``, and
+    ``c(v)`` how often the rewritten text tells it::
+
+        recall = min( |{v in V: c(v) > 0}| / |V|,  max over f of  sum over V_f of min(n_f(v), c(v)) / sum of n_f(v) )
+
+    The first term falls with each value that is lost, the second with each event. Precision is the share of the numbers
+    and dates of the rewritten text that stem from the raw one: they stand there, count events, or are the total or mean
+    of a field. It is reported; nothing is done about it.
 
     Examples
     --------
@@ -94,6 +137,12 @@ class TextEnricher(TextTransformerMixin, BaseEstimator):
         "n_variants": [Interval(Integral, 1, None, closed="left")],
         "include_raw": ["boolean"],
         "enrich": [StrOptions({"train", "always"})],
+        "check": [StrOptions({"warn", "retry", "raise"}), None],
+        "min_recall": [Interval(Real, 0, 1, closed="both")],
+        "max_retries": [Interval(Integral, 0, None, closed="left")],
+        "on_error": [StrOptions({"raise", "template", "raw"})],
+        "memory": [str, os.PathLike, HasMethods(["cache"]), None],
+        "n_jobs": [Integral, None],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
@@ -106,6 +155,12 @@ class TextEnricher(TextTransformerMixin, BaseEstimator):
         n_variants: int = 1,
         include_raw: bool = False,
         enrich: str = "train",
+        check: str | None = "warn",
+        min_recall: float = 0.8,
+        max_retries: int = 3,
+        on_error: str = "raise",
+        memory: str | os.PathLike[str] | joblib.Memory | None = None,
+        n_jobs: int | None = None,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
     ) -> None:
@@ -114,6 +169,12 @@ class TextEnricher(TextTransformerMixin, BaseEstimator):
         self.n_variants = n_variants
         self.include_raw = include_raw
         self.enrich = enrich
+        self.check = check
+        self.min_recall = min_recall
+        self.max_retries = max_retries
+        self.on_error = on_error
+        self.memory = memory
+        self.n_jobs = n_jobs
         self.random_state = random_state
         self.verbose = verbose
 
@@ -157,10 +218,16 @@ class TextEnricher(TextTransformerMixin, BaseEstimator):
         texts : dataframe of shape (n_users, 1 + n_variants) or (n_users, 2 + n_variants)
             The columns ``text``, ``variant_0``, ``variant_1``, ..., and ``raw``, which repeats the raw text, with
             `include_raw`; with the index of `X`.
+
+        Raises
+        ------
+        RewritingError
+            If some texts could not be rewritten, with ``on_error="raise"``, or lost too much, with ``check="raise"``.
+            All others are kept in `memory`.
         """
         texts = _single_column(X)
         self._setup()
-        variants = self._rewrite(texts, self.n_variants)
+        variants = self._rewrite(texts, self.n_variants, like=X)
         columns = {TEXT: variants[0] if self.enrich == "always" else texts}
         columns |= {f"variant_{number}": variant for number, variant in enumerate(variants)}
         if self.include_raw:
@@ -181,10 +248,15 @@ class TextEnricher(TextTransformerMixin, BaseEstimator):
         -------
         texts : dataframe of shape (n_users, 1)
             The column ``text``, with the index of `X`.
+
+        Raises
+        ------
+        RewritingError
+            As `fit_transform`, with ``enrich="always"``.
         """
         check_is_fitted(self)
         texts = _single_column(X)
-        return self._frame({TEXT: self._rewrite(texts, 1)[0] if self.enrich == "always" else texts}, like=X)
+        return self._frame({TEXT: self._rewrite(texts, 1, like=X)[0] if self.enrich == "always" else texts}, like=X)
 
     def get_feature_names_out(self, input_features: Any = None) -> npt.NDArray[Any]:
         """Names of the columns that `transform` gives.
@@ -203,53 +275,68 @@ class TextEnricher(TextTransformerMixin, BaseEstimator):
         return np.array([TEXT], dtype=object)
 
     def _setup(self) -> None:
-        formats = [self.formats] if isinstance(self.formats, str) else self.formats
-        self.formats_ = available_formats() if formats is None else list(formats)
         self.rewriter_ = TemplateRewriter() if self.rewriter is None else self.rewriter
+        formats = [self.formats] if isinstance(self.formats, str) else self.formats
+        if formats is None:
+            formats = getattr(self.rewriter_, "default_formats", available_formats())
+        self.formats_ = list(formats)
         # Another rewriter may know other formats; it is asked for them, and says so if not.
         _check_formats(self.formats_, available_formats() if self.rewriter is None else self.formats_)
         self.seed_ = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
 
-    def _rewrite(self, texts: list[str], n_variants: int) -> list[list[str]]:
+    def _rewrite(self, texts: list[str], n_variants: int, *, like: Any) -> list[list[str]]:
         """Rewrite each text `n_variants` times: one list of texts a variant."""
-        variants: list[list[str]] = []
-        with tqdm(
-            total=len(texts) * n_variants, desc="enriching", unit="text", leave=None, disable=not self.verbose
-        ) as bar:
-            for number in range(n_variants):
-                variant = []
-                for start in range(0, len(texts), _CHUNK):
-                    chunk = slice(start, start + _CHUNK)
-                    variant += self._rewrite_once(texts[chunk], number, [earlier[chunk] for earlier in variants])
-                    bar.update(len(texts[chunk]))
-                variants.append(variant)
-        return variants
-
-    def _rewrite_once(self, texts: list[str], number: int, earlier: list[list[str]]) -> list[str]:
-        """Write one variant of each text, drawn anew where it equals an earlier one."""
-        formats = [self._format(text, number) for text in texts]
-        seed = self.seed_ + number
-        variant = self._call_rewriter(texts, formats, seed)
-        for redraw in range(1, _REDRAWS + 1):
-            again = [i for i, text in enumerate(variant) if any(text == other[i] for other in earlier)]
-            if not again:
-                break
-            redrawn = self._call_rewriter(
-                [texts[i] for i in again], [formats[i] for i in again], seed + redraw * 1_000_003
+        users = like.index if isinstance(like, pd.DataFrame | pd.Series) else range(len(texts))
+        variants = [
+            Variant(user, number, text, self._format(text, number))
+            for user, text in zip(users, texts, strict=True)
+            for number in range(n_variants)
+        ]
+        streams = isinstance(self.rewriter_, StreamingRewriter)
+        policy = Policy(
+            self.check,
+            self.min_recall,
+            self.max_retries,
+            max_redraws=self.max_retries if streams else FREE_REDRAWS,
+            on_error=self.on_error,
+        )
+        with tqdm(total=0, desc="enriching", unit="text", leave=None, disable=not self.verbose) as bar:
+            draw = partial(
+                draw_all,
+                self.rewriter_,
+                check=self.check is not None,
+                cache=self._cache(),
+                n_jobs=self.n_jobs,
+                bar=bar,
             )
-            for i, text in zip(again, redrawn, strict=True):
-                variant[i] = text
-        return variant
+            make_variants(variants, self.seed_, policy, draw)
+        self.report_ = _report(variants)
+        if error := first_error(variants, policy):
+            raise error
+        if told := complaints(variants, policy):
+            warnings.warn(f"{told} The attribute report_ says which.", UserWarning, stacklevel=3)
+        return [[variant.text for variant in variants[number::n_variants]] for number in range(n_variants)]
 
-    def _call_rewriter(self, texts: list[str], formats: list[str], seed: int) -> list[str]:
-        rewritten = list(self.rewriter_.rewrite(texts, formats, [seed] * len(texts)))
-        strange = [text for text in rewritten if not isinstance(text, str)]
-        if len(rewritten) != len(texts) or strange:
-            raise ValueError(
-                f"{type(self.rewriter_).__name__}.rewrite must give one str for each text; it gave {len(rewritten)} "
-                f"for {len(texts)} texts" + (f", among them {strange[0]!r}." if strange else ".")
+    def _cache(self) -> RewriteCache | None:
+        location: Any = getattr(self.memory, "location", self.memory)  # Of a joblib.Memory.
+        if location is None or isinstance(self.rewriter_, TemplateRewriter):
+            return None
+        if not isinstance(self.rewriter_, StreamingRewriter):
+            warnings.warn(
+                f"memory keeps nothing of {type(self.rewriter_).__name__}: nothing says what its texts depend on. Give "
+                "it iter_rewrites, cache_key and n_tokens, as skllm4es.rewriters.StreamingRewriter has them.",
+                UserWarning,
+                stacklevel=4,
             )
-        return rewritten
+            return None
+        if self.random_state is None:
+            warnings.warn(
+                "With random_state=None every run asks for other rewritings, so that memory spares none of them. Set "
+                "random_state to an int.",
+                UserWarning,
+                stacklevel=4,
+            )
+        return RewriteCache(location)
 
     def _format(self, text: str, number: int) -> str:
         """Choose the format of a text's variant: each format once before any comes again."""
@@ -272,6 +359,19 @@ def _single_column(X: Any) -> list[str]:
             f"TextEnricher rewrites one column of texts; X has {list(columns)}. Select one, for example X[['text']]."
         )
     return columns[TEXT]
+
+
+def _report(variants: Sequence[Variant]) -> pd.DataFrame:
+    columns: dict[str, list[Hashable]] = {
+        "user": [each.user for each in variants],
+        "variant": [each.number for each in variants],
+        "format": [each.format for each in variants],
+        "recall": [each.drawn.recall for each in variants],
+        "precision": [each.drawn.precision for each in variants],
+        "n_retries": [each.n_retries for each in variants],
+        "outcome": [each.outcome for each in variants],
+    }
+    return pd.DataFrame(columns)
 
 
 def _check_formats(formats: list[str], known: list[str]) -> None:

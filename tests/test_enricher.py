@@ -8,7 +8,7 @@ from sklearn.base import clone
 
 from skllm4es import TextEnricher
 from skllm4es.formats import FORMATS, parse_events, restore
-from skllm4es.rewriters import TemplateRewriter, available_formats
+from skllm4es.rewriters import RewritingError, TemplateRewriter, available_formats
 
 TEXTS = [
     "date|title|rating\n2020-03-05, Heat, 5\n2020-03-06, Alien, 4",
@@ -130,7 +130,10 @@ def test_a_rewriter_that_loses_texts_is_an_error(answer):
         ({"n_variants": 0}, TEXTS, ValueError, "n_variants"),
         ({"enrich": "never"}, TEXTS, ValueError, "enrich"),
         ({}, pd.DataFrame({"text": TEXTS, "more": TEXTS}), ValueError, "one column of texts"),
-        ({}, ["a|b\n1"], ValueError, "Text 0: Event 1 of the text has 1 fields"),
+        ({}, ["a|b\n1"], RewritingError, "user 0, format '.*': Text 0: Event 1 of the text has 1 fields"),
+        ({"check": "always"}, TEXTS, ValueError, "check"),
+        ({"min_recall": 1.1}, TEXTS, ValueError, "min_recall"),
+        ({"on_error": "ignore"}, TEXTS, ValueError, "on_error"),
     ],
 )
 def test_bad_input_is_refused(params, X, error, message):

@@ -201,6 +201,31 @@ def test_events_are_sometimes_grouped_by_day_and_by_category(name, heading):
     assert any(heading.format("Groceries") in text for text in texts)
 
 
+@pytest.mark.parametrize("name", ["json", "markdown", "html", "xml", "yaml"])
+@pytest.mark.parametrize("label", ["2020-03-05", "Groceries"])
+def test_grouped_events_are_read_back_in_their_order(name, label):
+    texts = renderings(name, TRANSACTIONS, names=False, values=False, analysis=False)
+    headings = [f'"{label}"', f"## {label}\n", f"<h2>{label}</h2>", f'<group label="{label}">', f"group: {label}\n"]
+    heading = dict(zip(["json", "markdown", "html", "xml", "yaml"], headings, strict=True))[name]
+    grouped = [text for text in texts if heading in text and (name != "json" or '"group"' in text)]
+    assert grouped
+    for text in grouped:
+        assert restore(FORMATS[name].parse(text), TRANSACTIONS.header) == canonical(TRANSACTIONS)
+
+
+@pytest.mark.parametrize("name", LOSSLESS)
+def test_order_of_the_fields_varies(name):
+    texts = renderings(name, TRANSACTIONS, names=False)
+    assert len({tuple(FORMATS[name].parse(text).header) for text in texts}) > 10
+
+
+@pytest.mark.parametrize("name", LOSSLESS)
+def test_names_of_the_fields_are_paraphrased(name):
+    spelt = {field for text in renderings(name, TRANSACTIONS) for field in FORMATS[name].parse(text).header}
+    assert spelt & {"transactionTime", "transaction_time", "Transaction Time", "transaction time"}
+    assert len(spelt) > 20
+
+
 @pytest.mark.parametrize("name", LOSSLESS)
 def test_no_two_fields_have_names_that_differ_only_in_case(name):
     header = ["date", "day", "amount", "value", "sum", "Amount", "", ""]

@@ -28,6 +28,9 @@ class Format(ABC):
         The key of the format in ``FORMATS``.
     lossless : bool
         Whether the events can be read back from a text.
+    complete : bool
+        Whether a text tells every value of every event. A format that is not complete is a summary, and loses events
+        by design.
 
     Examples
     --------
@@ -42,6 +45,7 @@ class Format(ABC):
 
     name: ClassVar[str]
     lossless: ClassVar[bool] = False
+    complete: ClassVar[bool] = True
     _styles: ClassVar[Sequence[str]] = STYLES
     _restyled: ClassVar[Sequence[Kind]] = KINDS
     _grouped: ClassVar[bool] = True

@@ -24,6 +24,7 @@ class BreakdownFormat(Format):
     """A summary of all events: totals, counts by category and by time, the first and the last event."""
 
     name = "breakdown"
+    complete = False
     _styles = ("words", "title")
     _grouped = False
 

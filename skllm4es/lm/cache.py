@@ -5,16 +5,14 @@ A directory with one SQLite file, which several processes read and write at once
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
-import sqlite3
 import tempfile
 import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
@@ -23,13 +21,14 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock
 
-# "sk4e", as SQLite stores it in the header of the file.
-_APPLICATION_ID = 0x736B3465
-_VERSION = 1
-_WAIT = 60.0  # seconds for another process to finish writing
+from skllm4es._store import DRAFT, Store, hash_of, umask
+
+_SCHEMA = (
+    "CREATE TABLE vectors (space BLOB NOT NULL, text BLOB NOT NULL, value BLOB NOT NULL, "
+    "truncated INTEGER NOT NULL, digest BLOB NOT NULL, used REAL NOT NULL, PRIMARY KEY (space, text))"
+)
 _MAX_VARIABLES = 500
 _IN_USE = 3600.0  # seconds for which a model is not dropped after it was found
-_DRAFT = "draft-"
 
 #: Hits and misses of this process, by file.
 _COUNTS: dict[Path, Counter[str]] = {}
@@ -62,27 +61,6 @@ class CacheInfo(NamedTuple):
     limit: int | None
 
 
-def hash_of(*parts: str | bytes) -> bytes:
-    """Hash texts or bytes, of which each has its place.
-
-    Parameters
-    ----------
-    *parts : str or bytes
-        What to hash.
-
-    Returns
-    -------
-    bytes
-        16 bytes.
-    """
-    digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
-        digest.update(len(data).to_bytes(8, "little"))
-        digest.update(data)
-    return digest.digest()
-
-
 class Cache:
     """Vectors and models in a directory.
 
@@ -105,6 +83,7 @@ class Cache:
         self.models = self.directory / "models"
         self.limit = limit
         self.models.mkdir(parents=True, exist_ok=True)
+        self._store = Store(self.file, _SCHEMA, "vectors")
         self._counts = _COUNTS.setdefault(self.file, Counter())
 
     def read(self, space: bytes, texts: Sequence[bytes]) -> dict[bytes, tuple[npt.NDArray[np.float32], bool]]:
@@ -123,7 +102,7 @@ class Cache:
             For each text that is there its array, flat, of dtype float32, and whether it was truncated.
         """
         found = {}
-        with self._connection() as connection:
+        with self._store.connection() as connection:
             for start in range(0, len(texts), _MAX_VARIABLES):
                 some = texts[start : start + _MAX_VARIABLES]
                 marks = ",".join("?" * len(some))
@@ -133,7 +112,7 @@ class Cache:
                 ).fetchall()
                 for text, value, truncated, digest in rows:
                     if hash_of(space, text, value, bytes([truncated])) != digest:
-                        raise self._broken("a vector in it is damaged")
+                        raise self._store.broken("a vector in it is damaged")
                     found[text] = np.frombuffer(value, dtype="<f4"), bool(truncated)
                 connection.execute(
                     f"UPDATE vectors SET used = ? WHERE space = ? AND text IN ({marks})",
@@ -157,7 +136,7 @@ class Cache:
         for text, (vector, truncated) in vectors.items():
             value = np.ascontiguousarray(vector, dtype="<f4").tobytes()
             rows.append((space, text, value, truncated, hash_of(space, text, value, bytes([truncated])), now))
-        with self._connection() as connection:
+        with self._store.connection() as connection:
             connection.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?, ?, ?, ?)", rows)
         self._counts["misses"] += len(rows)
 
@@ -238,14 +217,14 @@ class Cache:
         excess = self._size() - self.limit
         if excess <= 0:
             return
-        with self._connection() as connection:
+        with self._store.connection() as connection:
             # A tenth more than must be, so that not every batch has to drop something.
             connection.execute(
                 "DELETE FROM vectors WHERE rowid IN (SELECT rowid FROM (SELECT rowid, SUM(LENGTH(value)) OVER "
                 "(ORDER BY used, rowid) - LENGTH(value) AS before FROM vectors) WHERE before < ?)",
                 [excess + self.limit // 10],
             )
-        with self._connection() as connection:
+        with self._store.connection() as connection:
             # As a script: `execute` takes its first step alone, which frees one page.
             connection.executescript("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE)")
 
@@ -257,7 +236,7 @@ class Cache:
         CacheInfo
             Numbers and sizes.
         """
-        with self._connection() as connection:
+        with self._store.connection() as connection:
             (n_vectors,) = connection.execute("SELECT COUNT(*) FROM vectors").fetchone()
         counts = self._counts
         n_models = len(self._model_folders())
@@ -271,57 +250,6 @@ class Cache:
 
     def _size(self) -> int:
         return _n_bytes(self.directory.glob(f"{self.file.name}*")) + sum(each[1] for each in self._model_folders())
-
-    @contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
-        """Connect, begin a transaction, and end it."""
-        try:
-            self._create()
-            with closing(sqlite3.connect(self.file, timeout=_WAIT)) as connection, connection:
-                connection.execute("PRAGMA synchronous = NORMAL")  # With a log, a crash loses the last batch at most.
-                self._check(connection)
-                yield connection
-        except sqlite3.OperationalError as error:
-            raise OSError(
-                f"The cache {self.file} cannot be used: {error}. Check that the directory is on a local disk with room "
-                "and may be written to, or choose another with memory=DIR."
-            ) from error
-        except sqlite3.DatabaseError as error:
-            raise self._broken(str(error)) from error
-
-    def _check(self, connection: sqlite3.Connection) -> None:
-        (application,) = connection.execute("PRAGMA application_id").fetchone()
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if application != _APPLICATION_ID:
-            raise self._broken("it is a database of another program")
-        if version != _VERSION:
-            raise self._broken(f"it has version {version} of the format, and this package reads version {_VERSION}")
-
-    def _create(self) -> None:
-        """Make the file, whole or not at all, and once where several processes begin at the same time."""
-        if self.file.exists():
-            return
-        handle, draft = tempfile.mkstemp(prefix=_DRAFT, dir=self.directory)
-        os.close(handle)
-        with closing(sqlite3.connect(draft)) as connection:
-            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-            connection.execute("PRAGMA journal_mode = WAL").fetchall()
-            connection.execute(
-                "CREATE TABLE vectors (space BLOB NOT NULL, text BLOB NOT NULL, value BLOB NOT NULL, "
-                "truncated INTEGER NOT NULL, digest BLOB NOT NULL, used REAL NOT NULL, PRIMARY KEY (space, text))"
-            )
-            connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {_VERSION}")
-        os.chmod(draft, 0o666 & ~_umask())
-        with suppress(FileExistsError):  # Another process was first.
-            os.link(draft, self.file)
-        os.unlink(draft)
-
-    def _broken(self, why: str) -> OSError:
-        return OSError(
-            f"The cache {self.file} cannot be read: {why}. Nothing was taken from it. Delete the file, and its "
-            "vectors will be computed again, or choose another directory with memory=DIR."
-        )
 
 
 @contextmanager
@@ -338,10 +266,10 @@ def new_folder(folder: Path) -> Iterator[Path]:
     pathlib.Path
         The empty folder to write into.
     """
-    draft = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=folder.parent))
+    draft = Path(tempfile.mkdtemp(prefix=DRAFT, dir=folder.parent))
     try:
         yield draft
-        draft.chmod(0o777 & ~_umask())
+        draft.chmod(0o777 & ~umask())
         draft.replace(folder)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
@@ -356,7 +284,7 @@ def remove_folder(folder: Path) -> None:
     folder : pathlib.Path
         The folder.
     """
-    draft = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=folder.parent))
+    draft = Path(tempfile.mkdtemp(prefix=DRAFT, dir=folder.parent))
     with suppress(FileNotFoundError):  # Another process was first.
         folder.replace(draft)
     shutil.rmtree(draft, ignore_errors=True)
@@ -376,9 +304,3 @@ def _modified(path: Path) -> float | None:
         return path.stat().st_mtime
     except FileNotFoundError:
         return None
-
-
-def _umask() -> int:
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask

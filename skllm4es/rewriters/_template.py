@@ -12,6 +12,11 @@ from sklearn.base import BaseEstimator
 
 from skllm4es._messages import did_you_mean
 from skllm4es.formats import FORMATS, EventTable, Variation, parse_events
+from skllm4es.rewriters._base import RewritingError
+
+
+class UnreadableTextError(RewritingError, ValueError):
+    """A text that is not in the serialised form."""
 
 
 class TemplateRewriter(BaseEstimator):
@@ -76,6 +81,11 @@ class TemplateRewriter(BaseEstimator):
         -------
         list of str of length n_texts
             The rewritten texts.
+
+        Raises
+        ------
+        RewritingError
+            If a text is not in the serialised form; it is a ValueError too.
         """
         _check_lengths(texts, formats, seeds)
         _check_formats(formats)
@@ -124,8 +134,8 @@ def _check_formats(formats: Sequence[str]) -> None:
 def _parse(text: str, position: int) -> EventTable:
     try:
         return parse_events(text)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"Text {position}: {error}") from error
+    except ValueError as error:
+        raise UnreadableTextError(f"Text {position}: {error}") from error
 
 
 def _generator(text: str, name: str, seed: int) -> random.Random:

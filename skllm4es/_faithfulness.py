@@ -1,0 +1,306 @@
+r"""How faithful a rewritten text is: which values of the original it tells, and which of its numbers come from there.
+
+Any rewriting can be compared, in whatever markup or prose. Both texts are taken apart into words and numbers, so that
+restyling does not count: the case of letters, markup and its escapes (``&amp;``, ``\"``, ``\u00e9``), the notation of
+dates and times (to the minute), separators of thousands, zeros at a fraction's end, the sign of a number.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cached_property, lru_cache
+from typing import NamedTuple
+
+from skllm4es.formats import canonical_value, parse_events
+
+# Runs, because an escape may itself be escaped: what JSON writes as \n, Markdown writes as \\n.
+_BACKSLASH = re.compile(r"\\+(?:u([0-9a-fA-F]{4})|[nrtbf])?")
+_ENTITY = re.compile(r"&(?:amp;)*(?:amp|lt|gt|quot|apos|nbsp|#39|#x27)?;?")
+_T_OF_TIMES = re.compile(r"(?<=[0-9])t(?=[0-9]{2}:)")
+# Numbers, dates and times are one word each; letters of scripts without spaces are words of their own.
+_FIGURES = "[0-9]+(?:[-.:/][0-9]+)+"
+_WORD = re.compile(rf"{_FIGURES}|[^\W_\u3040-\u30ff\u3400-\u9fff]+|[\u3040-\u30ff\u3400-\u9fff]")
+_ASCII_WORD = re.compile(f"{_FIGURES}|[0-9a-z]+")
+
+_MONTH_NAMES = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
+_MONTHS = {name: number for number, name in enumerate(_MONTH_NAMES.split("|"), start=1)}
+# Patterns begin with what they can begin with, and look behind it then: `re` skips what cannot be the first character.
+_DIGIT = r"[0-9](?<![^\W_].)"
+_NUMERIC_DATE = re.compile(
+    rf"{_DIGIT}(?:"
+    r"[0-9]{3}([-/.])[01]?[0-9]\1[0-3]?[0-9]"
+    r"|[0-9]?([-/.])[0-3]?[0-9]\2[0-9]{4}"
+    rf"|[0-9]?(?:st|[nr]d|th)?(?: of)?[ -](?:{_MONTH_NAMES})[a-z]{{0,6}}\.?,?[ -][0-9]{{4}}"
+    r")(?![^\W_])"
+)
+_NAMED_DATE = re.compile(rf"(?:{_MONTH_NAMES})[a-z]{{0,6}}\.? [0-3]?[0-9](?:st|[nr]d|th)?,? [0-9]{{4}}(?![^\W_])")
+_PARTS_OF_DATE = re.compile(rf"[0-9]+|{_MONTH_NAMES}")
+_CANONICAL_DATE = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?: ([0-9]{2}:[0-9]{2}).*)?")
+_TIME = re.compile(r"([0-9]{1,2}):([0-9]{2})(?::[0-9]{2})?(?: ?([ap])\.?m\b)?")
+# A comma before three digits and then a space is one between cells: "5,100 250.00" is 5 and 100250.
+_NUMBER = re.compile(
+    rf"{_DIGIT}(?:[0-9]{{0,2}}(?:(?:,[0-9]{{3}})++(?! [0-9]{{3}}(?![0-9]))|(?: [0-9]{{3}})++)(?![0-9])(?:\.[0-9]++)?"
+    r"|[0-9]*+(?:\.[0-9]++)?)(?![^\W_]|\s?%)"
+)
+_PLAIN_NUMBER = re.compile(r"-?[0-9]{1,30}(?:\.[0-9]{1,30})?", re.ASCII)
+_XML_HEAD = re.compile(r"\s*<\?xml[^>]*>")
+
+Words = tuple[str, ...]
+
+
+class Faithfulness(NamedTuple):
+    """What a comparison found.
+
+    Parameters
+    ----------
+    recall : float
+        Share of the original that is told, from 0 to 1; see `compare`.
+    precision : float
+        Share of the numbers and dates of the rewritten text that stem from the original.
+    missing : list of str
+        The values of the original that are not told.
+    """
+
+    recall: float
+    precision: float
+    missing: list[str]
+
+
+def compare(original: str, rewritten: str) -> Faithfulness:
+    r"""Compare a rewritten text with its original.
+
+    **Recall.** ``V`` are the distinct values of the original's events, and ``V_f`` those of the field ``f``; ``n_f(v)``
+    counts the events that have the value ``v``, and ``c(v)`` how often the rewritten text tells it::
+
+        recall = min( |{v in V: c(v) > 0}| / |V|,  max over f of  sum over V_f of min(n_f(v), c(v)) / sum of n_f(v) )
+
+    The first term falls with each value that is lost, the second with each event: it is the share of the events that
+    the best kept field still tells. A value that many events share may thus stand once, in a heading. Empty values and
+    those without a letter or a digit do not count. Without values to compare, recall is 1.
+
+    **Precision.** A date of the rewritten text stems from the original if it is one of its dates. A number does if it
+    stands in the original, is a count of events (a whole number up to theirs), or is the total or the mean of a field
+    of numbers. Percentages are not compared. Without numbers, precision is 1.
+
+    Parameters
+    ----------
+    original : str
+        A text in the serialised form.
+    rewritten : str
+        Any text.
+
+    Returns
+    -------
+    Faithfulness
+        Recall, precision, and the missing values.
+
+    Raises
+    ------
+    ValueError
+        If the original is not in the serialised form.
+
+    Examples
+    --------
+    >>> from skllm4es._faithfulness import compare
+    >>> compare("date|amount\n2020-03-05, 1250.00\n2020-03-06, 7", "On March 5th, 2020 you paid $1,250, then 9.")
+    Faithfulness(recall=0.5, precision=0.6666666666666666, missing=['2020-03-06', '7'])
+    """
+    source, text = _read_original(original), _Text(rewritten)
+    counts = {value: text.count(value, words, source.n_events[value]) for value, words in source.words.items()}
+    missing = [value for value, count in counts.items() if not count]
+    told = 1 - len(missing) / len(counts) if counts else 1.0
+    events = [
+        sum([min(n_events, counts[value]) for value, n_events in field.items()]) / field.total()
+        for field in source.fields
+    ]
+    return Faithfulness(min(told, max(events, default=1.0)), _precision(source, text), missing)
+
+
+@dataclass(frozen=True)
+class _Original:
+    """What a rewritten text is compared with."""
+
+    words: dict[str, Words]
+    n_events: Counter[str]
+    fields: list[Counter[str]]
+    numbers: set[str]
+    days: set[str]
+
+
+class _Text:
+    """The words, dates and numbers of a text."""
+
+    def __init__(self, text: str) -> None:
+        folded = _fold(_XML_HEAD.sub("", text, count=1))
+        self.words = _words(folded)
+        self.dates, self.numbers = _dates_and_numbers(folded)
+        self._counts = Counter(self.words)
+        self._folded = folded
+
+    def count(self, value: str, words: Words, enough: int) -> int:
+        """Count how often a value is told; in other notations only if it is not told often enough as it is."""
+        count = self._count_words(words)
+        if count >= enough:
+            return count
+        number, day, time = _other_notations(value)
+        if number:
+            count = max(count, self._numbers.get(number, 0))
+        elif day:
+            n_days = self._days.get(day, 0)
+            count = max(count, min(n_days, self._times.get(time, 0)) if time else n_days)
+        return count
+
+    @cached_property
+    def _days(self) -> Counter[str]:
+        days: Counter[str] = Counter()
+        for date, count in self.dates.items():
+            days.update(dict.fromkeys(_days(date), count))
+        return days
+
+    @cached_property
+    def _times(self) -> Counter[str]:
+        return Counter([_canonical_time(*found) for found in _TIME.findall(self._folded)])
+
+    @cached_property
+    def _numbers(self) -> Counter[str]:
+        numbers: Counter[str] = Counter()
+        for number, count in self.numbers.items():
+            numbers[_canonical_number(number)] += count
+        return numbers
+
+    @cached_property
+    def _places(self) -> dict[str, list[int]]:
+        places: dict[str, list[int]] = {}
+        for place, word in enumerate(self.words):
+            places.setdefault(word, []).append(place)
+        return places
+
+    def _count_words(self, words: Words) -> int:
+        """Count from the rarest word on, so that a text is not searched through for each value."""
+        if len(words) == 1:
+            return self._counts.get(words[0], 0)
+        places = [self._places.get(word, ()) for word in words]
+        rarest = min(places, key=len)
+        if not rarest:
+            return 0
+        offset, length = places.index(rarest), len(words)
+        starts = [place - offset for place in rarest if place >= offset]
+        return [self.words[start : start + length] for start in starts].count(words)
+
+
+def _dates_and_numbers(folded: str) -> tuple[Counter[str], Counter[str]]:
+    """Count the dates, and the numbers that are not part of one, as they are written."""
+    dates: list[str] = []
+
+    def take(found: re.Match[str]) -> str:
+        dates.append(found[0])
+        return ";"
+
+    rest = _NAMED_DATE.sub(take, _NUMERIC_DATE.sub(take, folded))
+    return Counter(dates), Counter(_NUMBER.findall(rest))
+
+
+def _words(folded: str) -> Words:
+    return tuple((_ASCII_WORD if folded.isascii() else _WORD).findall(folded))
+
+
+def _fold(text: str) -> str:
+    """Undo escapes, and drop the difference between notations of letters."""
+    if "\\" in text:
+        text = _BACKSLASH.sub(lambda found: chr(int(found[1], 16)) if found[1] else " ", text)
+    if "&" in text:
+        text = _ENTITY.sub(" ", text)
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)
+    text = text.casefold()
+    return _T_OF_TIMES.sub(" ", text) if ":" in text else text
+
+
+# One text is compared with its rewritings one after the other.
+@lru_cache(maxsize=64)
+def _read_original(text: str) -> _Original:
+    table = parse_events(text)
+    columns = [Counter(filter(None, column)) for column in zip(*table.rows, strict=True)]
+    n_events: Counter[str] = Counter()
+    for column in columns:
+        n_events.update(column)
+    words = {value: words for value in n_events if (words := _words(_fold(value)))}
+    fields = [Counter({value: count for value, count in column.items() if value in words}) for column in columns]
+    dates, written = _dates_and_numbers(_fold(" ; ".join([*table.header, *n_events])))
+    days = {day for date in dates for day in _days(date)}
+    numbers = {number for each in written for number in (each, *_readings_of_number(each))}
+    numbers.update(_canonical_number(part) for day in days for part in day.split("-"))
+    numbers.update(map(str, range(len(table.rows) + 1)))
+    numbers.update(number for column in columns for number in _totals(column))
+    return _Original(words, n_events, [field for field in fields if field], numbers, days)
+
+
+# The values of many users are the same.
+@lru_cache(maxsize=16_384)
+def _other_notations(value: str) -> tuple[str, str, str]:
+    """Give the number, or the day and the time, that a value is; nothing for what it is not."""
+    canonical = canonical_value(value)
+    if _PLAIN_NUMBER.fullmatch(canonical):
+        return _canonical_number(canonical), "", ""
+    if found := _CANONICAL_DATE.fullmatch(canonical):
+        return "", found[1], found[2] or ""
+    return "", "", ""
+
+
+def _canonical_time(hour: str, minute: str, half: str) -> str:
+    return f"{(int(hour) % 12 + 12 * (half == 'p')) if half else int(hour):02}:{minute}"
+
+
+@lru_cache(maxsize=16_384)
+def _days(date: str) -> list[str]:
+    """Give the days that a date may mean: two where the month could be the day; the date itself if none."""
+    first, second, third = _PARTS_OF_DATE.findall(date)[:3]
+    if len(first) == 4:
+        parts = [(first, second, third)]
+    elif first in _MONTHS:
+        parts = [(third, first, second)]
+    else:
+        parts = [(third, second, first)] + ([(third, first, second)] if second.isdigit() else [])
+    numbers = [(int(year), _MONTHS.get(month) or int(month), int(day)) for year, month, day in parts]
+    days = [f"{year:04}-{month:02}-{day:02}" for year, month, day in numbers if 1 <= month <= 12 and 1 <= day <= 31]
+    return list(dict.fromkeys(days)) or [date]
+
+
+@lru_cache(maxsize=16_384)
+def _canonical_number(number: str) -> str:
+    whole, _, fraction = number.replace(",", "").replace(" ", "").lstrip("-").partition(".")
+    whole, fraction = whole.lstrip("0") or "0", fraction.rstrip("0")
+    return f"{whole}.{fraction}" if fraction else whole
+
+
+@lru_cache(maxsize=16_384)
+def _readings_of_number(number: str) -> list[str]:
+    """Give the number, and its parts, which may be numbers of their own."""
+    return [_canonical_number(number), *map(_canonical_number, re.split("[ ,]", number))]
+
+
+def _totals(column: Counter[str]) -> list[str]:
+    """Give the total and the mean of a column of numbers."""
+    if not column or not all(map(_PLAIN_NUMBER.fullmatch, column)):
+        return []
+    total = sum([Decimal(value) * count for value, count in column.items()], start=Decimal(0))
+    mean = total / column.total()
+    return [_canonical_number(f"{number:f}") for number in (total, *[round(mean, digits) for digits in range(3)])]
+
+
+def _precision(source: _Original, text: _Text) -> float:
+    n_days = sum([count for date, count in text.dates.items() if not source.days.isdisjoint(_days(date))])
+    n_numbers = sum([count for number, count in text.numbers.items() if _stems_from(source.numbers, number)])
+    n_all = text.dates.total() + text.numbers.total()
+    return (n_days + n_numbers) / n_all if n_all else 1.0
+
+
+def _stems_from(known: set[str], number: str) -> bool:
+    if number in known:
+        return True
+    whole, *parts = _readings_of_number(number)
+    return whole in known or known.issuperset(parts)

@@ -1,0 +1,137 @@
+"""The comparison of a rewritten text with its original: what is lost counts, how it is written does not."""
+
+import random
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from test_formats import HOSTILE, TRANSACTIONS, tables
+
+from skllm4es._faithfulness import compare
+from skllm4es.formats import FORMATS, EventTable, format_events
+
+COMPLETE = [name for name, text_format in FORMATS.items() if text_format.complete]
+PAYMENTS = format_events(TRANSACTIONS.header, TRANSACTIONS.rows)
+
+
+def recall(original, rewritten):
+    return compare(original, rewritten).recall
+
+
+@pytest.mark.parametrize("name", COMPLETE)
+@given(table=tables(), seed=st.integers(0, 2**32))
+@example(table=EventTable(["a", "b"], [[value, value] for value in HOSTILE]), seed=0)
+@example(table=EventTable(HOSTILE, [HOSTILE, HOSTILE]), seed=1)
+@example(table=EventTable(["amount"], [["5"], ["100250.00"], ["1250"]]), seed=2)
+def test_no_template_is_ever_flagged(name, table, seed):
+    text = FORMATS[name].render(table, random.Random(seed))
+    assert compare(format_events(table.header, table.rows), text)[::2] == (1.0, [])
+
+
+@pytest.mark.parametrize("name", COMPLETE)
+def test_all_numbers_of_a_template_stem_from_the_original(name):
+    for seed in range(60):
+        text = FORMATS[name].render(TRANSACTIONS, random.Random(seed))
+        assert compare(PAYMENTS, text).precision == 1.0, text
+
+
+def test_only_the_summary_is_not_complete():
+    assert [name for name in FORMATS if name not in COMPLETE] == ["breakdown"]
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("2020-03-05", "on March 5th, 2020"),
+        ("2020-03-05", "the 5th of March 2020"),
+        ("2020-03-05", "05/03/2020"),
+        ("2020-03-05", "03/05/2020"),
+        ("2020-03-05", "2020.3.5"),
+        ("2020-03-05", "Sept. is not it: Mar. 5, 2020!"),
+        ("2020-03-05 15:30:10", "## 5 March 2020\n15:30"),
+        ("2020-03-05 15:30:10", "March 5, 2020, 3:30 PM"),
+        ("2020-03-05 00:05:00", "March 5, 2020, 12:05 a.m."),
+        ("2020-03-05T15:30:10Z", "2020-03-05T15:30:10+00:00"),
+        ("1250.00", "$1,250"),
+        ("1250", "1 250.00 RUB"),
+        ("-300.5", "minus 300.50"),
+        ("1234567.10", "1,234,567.1"),
+        ("Bed & Breakfast", "bed &amp; breakfast"),
+        ('Joe\'s "Diner"', '"JOE\'S \\"Diner\\""'),
+        ("Zürich", '"Z\\u00fcrich"'),
+        ("snake_case", "snake\\_case"),
+        ("Fast Food", "**Fast** Food"),
+        ('"quoted"', "&quot;quoted&quot;"),
+        ("&lt;b&gt;", "&amp;lt;b&amp;gt;"),
+        ("東京", "私は東京に住む"),
+        ("ﬁne", "fine"),
+    ],
+)
+def test_restyling_is_not_a_loss(value, told):
+    assert recall(format_events(["field"], [[value]]), told) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("2020-03-05", "2020-03-06"),
+        ("2020-03-05", "March 2020"),
+        ("2020-03-05 15:30:10", "5 March 2020 at 15:31"),
+        ("2020-03-05 15:30:10", "5 March 2020 at 3:30 AM"),
+        ("1250.00", "125"),
+        ("1250.00", "1250.01"),
+        ("5", "15"),
+        ("Fuel", "Fuels"),
+        ("Toy Story", "Toy and Story"),
+    ],
+)
+def test_another_value_is_a_loss(value, told):
+    comparison = compare(format_events(["field"], [[value]]), told)
+    assert comparison.recall == 0.0
+    assert comparison.missing == [value]
+
+
+def test_recall_falls_with_the_values_that_are_lost():
+    original = format_events(["title", "shop"], [[f"item {letter}", "kiosk"] for letter in "abcd"])
+    assert recall(original, "item a, item b, item c, item d") == 4 / 5
+
+
+def test_recall_falls_with_events_whose_values_others_share():
+    original = format_events(["kind", "stars"], [["film", "5"]] * 8)
+    assert recall(original, "film 5, film 5") == 2 / 8
+
+
+def test_a_value_that_events_share_may_stand_once_in_a_heading():
+    original = format_events(["shop", "item"], [["kiosk", f"item {number}"] for number in "abcdef"])
+    assert recall(original, "kiosk:\n" + "\n".join(f"- item {number}" for number in "abcdef")) == 1.0
+
+
+def test_precision_falls_with_what_was_invented():
+    original = format_events(["date", "amount"], [["2020-03-05", "7.50"], ["2020-03-06", "9.50"]])
+    comparison = compare(original, "2020-03-05: 7.50; 2020-03-06: 9.50; 2020-03-07: 11")
+    assert comparison.recall == 1.0
+    assert comparison.precision == 4 / 6
+
+
+def test_counts_totals_and_means_are_not_invented():
+    original = format_events(["amount"], [["7.50"], ["9.51"], ["4"]])
+    assert compare(original, "1. 7.50 2. 9.51 3. 4; in total 21.01, on average 7.00, 33% each").precision == 1.0
+
+
+@pytest.mark.parametrize("original", ["title|rating", 'title\n""', "title\n!"])
+def test_without_values_nothing_can_be_lost(original):
+    assert compare(original, "Nothing happened.") == (1.0, 1.0, [])
+
+
+@given(tables(), st.text())
+def test_any_two_texts_can_be_compared(table, text):
+    comparison = compare(format_events(table.header, table.rows), text)
+    assert 0 <= comparison.recall <= 1
+    assert 0 <= comparison.precision <= 1
+
+
+def test_long_texts_take_no_more_than_their_length():
+    """Every value is looked up from its rarest word on: the texts are not searched through for each."""
+    rows = [[f"the film number {number} of the series", "drama"] for number in range(5_000)]
+    original = format_events(["title", "genre"], rows)
+    assert recall(original, original) == 1.0
