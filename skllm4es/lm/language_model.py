@@ -1,4 +1,4 @@
-"""A language model that is loaded when it is needed, and once for all embedders of a process that use it."""
+"""A language model that is loaded when it is needed, and once for all objects of a process that use it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import torch
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.hub import cached_file, extract_commit_hash
 
-from skllm4es.lm.loading import load_base_model, load_tokenizer, loading_errors
+from skllm4es.lm.loading import load_base_model, load_causal_model, load_tokenizer, loading_errors
 from skllm4es.lm.saving import hash_folder, read_fingerprint
 
-#: Models that were loaded from disk, the latest last: shared by all embedders, so that clones do not load them again.
-_SHARED: OrderedDict[tuple[str, torch.dtype, str], PreTrainedModel] = OrderedDict()
+#: Models that were loaded from disk, the latest last: shared by all objects, so that clones do not load them again.
+_SHARED: OrderedDict[tuple[str, torch.dtype, str, bool], PreTrainedModel] = OrderedDict()
 _MAX_SHARED = 2
 #: What tokenizers say where they know of no limit is far above.
 _NO_LIMIT = 10**9
@@ -105,7 +105,7 @@ class LanguageModel:
         known = [int(limit) for limit in limits if limit is not None and limit < _NO_LIMIT]
         return min(known, default=None)
 
-    def load(self, dtype: torch.dtype, device: str) -> PreTrainedModel:
+    def load(self, dtype: torch.dtype, device: str, *, head: bool = False) -> PreTrainedModel:
         """Give the model, in evaluation mode.
 
         Parameters
@@ -114,6 +114,8 @@ class LanguageModel:
             The type of its weights.
         device : str
             Where it shall run.
+        head : bool, default=False
+            Whether it is to write, with its head; what is held in memory comes as it is.
 
         Returns
         -------
@@ -126,15 +128,15 @@ class LanguageModel:
                 weights.data = weights.data.to(dtype)
             return self._model.to(device).eval()
         assert self.source is not None
-        key = (self.fingerprint, dtype, device)
+        key = (self.fingerprint, dtype, device, head)
         if key not in _SHARED:
-            _SHARED[key] = self._read(dtype).to(device)
+            _SHARED[key] = self._read(dtype, head).to(device)
         _SHARED.move_to_end(key)
         while len(_SHARED) > _MAX_SHARED:
             _SHARED.popitem(last=False)
         return _SHARED[key]
 
-    def _read(self, dtype: torch.dtype) -> PreTrainedModel:
+    def _read(self, dtype: torch.dtype, head: bool = False) -> PreTrainedModel:
         assert self.source is not None
         if self.kept and not os.path.isdir(self.source):
             raise OSError(
@@ -143,6 +145,8 @@ class LanguageModel:
             )
         if self._fingerprint_of_source() != self._fingerprint:
             raise OSError(f"The model in {self.source} is not the one that fit saw: it was changed since. Fit again.")
+        if head:
+            return load_causal_model(self.source, self.revision, dtype)
         return load_base_model(self.source, dtype, self.revision)
 
     def _fingerprint_of_source(self) -> str:
