@@ -142,9 +142,7 @@ def _batches(jobs: Sequence[Job], batch_tokens: int) -> Iterator[list[int]]:
         yield batch
 
 
-def _write(
-    model: PreTrainedModel, jobs: Sequence[Job], sampling: Sampling, ends: Sequence[int]
-) -> Iterator[Written]:
+def _write(model: PreTrainedModel, jobs: Sequence[Job], sampling: Sampling, ends: Sequence[int]) -> Iterator[Written]:
     width = max(len(job.ids) for job in jobs)
     ids = torch.tensor([[ends[0]] * (width - len(job.ids)) + job.ids for job in jobs], device=model.device)
     mask = torch.tensor([[0] * (width - len(job.ids)) + [1] * len(job.ids) for job in jobs], device=model.device)

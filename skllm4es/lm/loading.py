@@ -65,9 +65,7 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
     return tokenizer
 
 
-def load_causal_model(
-    name: str, revision: str | None = None, dtype: torch.dtype = torch.float32
-) -> PreTrainedModel:
+def load_causal_model(name: str, revision: str | None = None, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """Load a pretrained causal language model with its head, to be trained or to write with.
 
     Parameters

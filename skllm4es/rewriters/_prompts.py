@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 
 class Message(NamedTuple):
-    """What is said to a model, in three pieces.
+    """What is said to a model: a prompt, and data between tags.
 
     Parameters
     ----------
@@ -25,11 +25,14 @@ class Message(NamedTuple):
         The data.
     after : str
         The tag that closes them, and what to answer.
+    tag : str
+        The name of the tags, which is not in the data.
     """
 
     before: str
     data: str
     after: str
+    tag: str
 
     def __str__(self) -> str:
         return self.before + self.data + self.after
@@ -57,6 +60,7 @@ def compose(prompt: str, data: str, **blanks: object) -> Message:
         f"{read_prompt(prompt, **blanks)}\n\n{read_prompt('data', tag=tag)}\n\n<{tag}>\n",
         data,
         f"\n</{tag}>\n\n{read_prompt('end')}",
+        tag,
     )
 
 
