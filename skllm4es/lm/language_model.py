@@ -6,6 +6,7 @@ import copy
 import hashlib
 import os
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from transformers.utils.hub import cached_file, extract_commit_hash
 from skllm4es.lm.loading import load_base_model, load_causal_model, load_tokenizer, loading_errors
 from skllm4es.lm.saving import hash_folder, read_fingerprint
 
-#: Models that were loaded from disk, the latest last: shared by all objects, so that clones do not load them again.
-_SHARED: OrderedDict[tuple[str, torch.dtype, str, bool], PreTrainedModel] = OrderedDict()
+#: Models that were loaded from disk, the latest last: shared by all embedders, so that clones do not load them again.
+_SHARED: OrderedDict[tuple[str, torch.dtype, str], PreTrainedModel] = OrderedDict()
 _MAX_SHARED = 2
 #: What tokenizers say where they know of no limit is far above.
 _NO_LIMIT = 10**9
@@ -105,7 +106,7 @@ class LanguageModel:
         known = [int(limit) for limit in limits if limit is not None and limit < _NO_LIMIT]
         return min(known, default=None)
 
-    def load(self, dtype: torch.dtype, device: str, *, head: bool = False) -> PreTrainedModel:
+    def load(self, dtype: torch.dtype, device: str) -> PreTrainedModel:
         """Give the model, in evaluation mode.
 
         Parameters
@@ -114,8 +115,6 @@ class LanguageModel:
             The type of its weights.
         device : str
             Where it shall run.
-        head : bool, default=False
-            Whether it is to write, with its head; what is held in memory comes as it is.
 
         Returns
         -------
@@ -128,15 +127,9 @@ class LanguageModel:
                 weights.data = weights.data.to(dtype)
             return self._model.to(device).eval()
         assert self.source is not None
-        key = (self.fingerprint, dtype, device, head)
-        if key not in _SHARED:
-            _SHARED[key] = self._read(dtype, head).to(device)
-        _SHARED.move_to_end(key)
-        while len(_SHARED) > _MAX_SHARED:
-            _SHARED.popitem(last=False)
-        return _SHARED[key]
+        return _shared((self.fingerprint, dtype, device), lambda: self._read(dtype).to(device))
 
-    def _read(self, dtype: torch.dtype, head: bool = False) -> PreTrainedModel:
+    def _read(self, dtype: torch.dtype) -> PreTrainedModel:
         assert self.source is not None
         if self.kept and not os.path.isdir(self.source):
             raise OSError(
@@ -145,13 +138,31 @@ class LanguageModel:
             )
         if self._fingerprint_of_source() != self._fingerprint:
             raise OSError(f"The model in {self.source} is not the one that fit saw: it was changed since. Fit again.")
-        if head:
-            return load_causal_model(self.source, self.revision, dtype)
         return load_base_model(self.source, dtype, self.revision)
 
     def _fingerprint_of_source(self) -> str:
         assert self.source is not None
         return f"{self.source}@{self.revision}" if self.revision else hash_folder(Path(self.source))
+
+    def load_with_head(self, dtype: torch.dtype, device: str) -> PreTrainedModel:
+        """Give the model as it stands in its source, with its head, to write with.
+
+        Parameters
+        ----------
+        dtype : torch.dtype
+            The type of its weights.
+        device : str
+            Where it shall run.
+
+        Returns
+        -------
+        transformers.PreTrainedModel
+            The model, in evaluation mode. It may be shared: do not change it.
+        """
+        assert self.source is not None
+        source = self.source
+        key = (f"{self.fingerprint} with its head", dtype, device)
+        return _shared(key, lambda: load_causal_model(source, self.revision, dtype).to(device))
 
     def __getstate__(self) -> dict[str, Any]:
         if self.source is not None and not self.kept:
@@ -185,6 +196,16 @@ def fingerprint_of_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerB
     digest.update(model.config.to_json_string().encode())
     digest.update(tokenizer.backend_tokenizer.to_str().encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
+
+
+def _shared(key: tuple[str, torch.dtype, str], read: Callable[[], PreTrainedModel]) -> PreTrainedModel:
+    """Find a model among the latest, or read it."""
+    if key not in _SHARED:
+        _SHARED[key] = read()
+    _SHARED.move_to_end(key)
+    while len(_SHARED) > _MAX_SHARED:
+        _SHARED.popitem(last=False)
+    return _SHARED[key]
 
 
 def _revision(name: str) -> str | None:

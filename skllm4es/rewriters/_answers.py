@@ -56,9 +56,8 @@ def _without_chatter(text: str) -> str:
 
 def _inside_fence(text: str, data: str) -> str:
     """Give what a fence encloses, if that is most of the text."""
-    blocks = [match[2] for match in _FENCE.finditer(text)]
     if any(fence in data for fence in ("```", "~~~")):
         whole = re.fullmatch(r"(```+|~~~+)[^\n`]*\n(.*)\n\1", text.strip(), re.DOTALL)
         return whole[2] if whole else text
-    longest = max(blocks, key=len, default="")
-    return longest if 2 * len(longest) > len(text) else text
+    longest = max(_FENCE.finditer(text), key=lambda match: len(match[0]), default=None)
+    return longest[2] if longest and 2 * len(longest[0]) > len(text) else text

@@ -82,7 +82,12 @@ class HKFRRewriter(SummarisingRewriter):
         return (yield from self._merge(session, "hkfr_fuse", labelled, seed)) if len(labelled) > 1 else notes[0]
 
     def _all_themes(self) -> list[str]:
-        return list(_THEMES if self.themes is None else self.themes)
+        themes = list(_THEMES if self.themes is None else self.themes)
+        if not themes or not all(isinstance(theme, str) for theme in themes):
+            raise ValueError(
+                f"themes is a list of strings, at least one, such as ['genres', 'mood']; got {self.themes!r}."
+            )
+        return themes
 
     def _determinants(self) -> Mapping[str, object]:
         return {**super()._determinants(), "themes": self._all_themes()}

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from numbers import Integral, Real
 from queue import Empty, SimpleQueue
 from threading import Event, Lock, Thread
+from time import monotonic
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -22,7 +23,10 @@ from skllm4es.rewriters._prompts import Message
 _NO_KEY = "none"
 #: Questions that may be refused, with none answered, before it is taken to be the fault of all.
 _MAX_REFUSED = 10
+#: Questions in a row without an answer after which the server is taken to be away.
+_MAX_UNANSWERED = 3
 _CONNECT = 10.0  # seconds to find the server
+_LEAVE = 2.0  # seconds for questions that are under way when no more is wanted
 #: Pieces that few tokenizers cut further: a digit, a mark, four letters, a letter beyond ASCII.
 _PIECE = re.compile(r"\d|[A-Za-z]{1,4}|[^\sA-Za-z\d]|\n")
 #: Tokens that the form of a chat may add to a message.
@@ -78,9 +82,9 @@ class OpenAIRewriter(LanguageModelRewriter):
 
     Notes
     -----
-    A text that the server refuses, cannot answer while it answers others, or leaves unfinished is a
-    `RewritingError`, and the others are rewritten. When the server stays away, refuses the key or does not know the
-    model, a `ConnectionError` ends it all.
+    A text that the server refuses, does not answer after all attempts, or leaves unfinished is a `RewritingError`, and
+    the others are rewritten. When the server is not there, gives three texts in a row no answer, refuses the key or
+    does not know the model, a `ConnectionError` ends it all.
 
     Each question is sent with a seed that hangs on text, format and seed. Whether the same question then gets the
     same answer is up to the server: many draw by the seed, but batches in low precision still differ at times.
@@ -183,8 +187,8 @@ class _Server(Session):
         super().__init__(settings.context_length, settings.max_new_tokens)
         self.settings = settings
         self.client = client
-        self.n_answered = 0
-        self.n_refused = 0
+        self.n_answered = self.n_refused = 0
+        self.n_unanswered = 0  # in a row
         self.lock = Lock()
 
     def count(self, texts: Sequence[str]) -> list[int]:
@@ -214,11 +218,14 @@ class _Server(Session):
                 try:
                     results.put((position, self._ask(questions[position])))
                 except Exception as error:
+                    stopped.set()
                     results.put((position, error))
 
+        n_threads = min(self.settings.max_concurrency, len(questions))
+        threads = [Thread(target=work, name="OpenAIRewriter", daemon=True) for _ in range(n_threads)]
         try:
-            for _ in range(min(self.settings.max_concurrency, len(questions))):
-                Thread(target=work, name="OpenAIRewriter", daemon=True).start()
+            for thread in threads:
+                thread.start()
             for _ in range(len(questions)):
                 position, result = results.get()
                 if isinstance(result, Exception) and not isinstance(result, RewritingError):
@@ -226,11 +233,13 @@ class _Server(Session):
                 yield position, result
         finally:
             stopped.set()
+            end = monotonic() + _LEAVE
+            for thread in threads:
+                thread.join(max(0, end - monotonic()))
 
     def _ask(self, question: Question) -> Answer | RewritingError:
         import openai
 
-        n_answered = self.n_answered
         try:
             self.check_fits(self.count_message(question.message), question.max_new_tokens)
             answer = self._read(self._send(question), question)
@@ -241,16 +250,14 @@ class _Server(Session):
         except openai.NotFoundError as error:
             raise self._end(f"knows no model {self.settings.model!r} or nothing at this address", error) from None
         except (openai.RateLimitError, openai.InternalServerError, openai.APITimeoutError, _NotAChatError) as error:
-            if self.n_answered == n_answered:
-                raise self._end(f"gave no answer in {self.settings.max_retries + 1} attempts", error) from None
-            # It answers others meanwhile, so it is for this text.
-            return RewritingError(f"The server gave no answer to this text, but to others: {self._said(error)}")
+            return self._unanswered(error)
         except openai.APIConnectionError as error:
             raise self._end(f"was not there in {self.settings.max_retries + 1} attempts", error) from None
         except openai.APIStatusError as error:
             return self._refused(error)
         with self.lock:
             self.n_answered += 1
+            self.n_unanswered = 0
         return answer
 
     def _send(self, question: Question) -> Any:
@@ -279,6 +286,14 @@ class _Server(Session):
         if n_tokens is None:
             n_tokens = sum(self.count([str(question.message), text]))
         return Answer(text, choice.finish_reason != "length", n_tokens)
+
+    def _unanswered(self, error: Exception) -> RewritingError:
+        with self.lock:
+            self.n_unanswered += 1
+        what = f"gave no answer in {self.settings.max_retries + 1} attempts"
+        if self.n_unanswered >= _MAX_UNANSWERED:
+            raise self._end(f"{what}, to {self.n_unanswered} texts in a row", error) from None
+        return RewritingError(f"The server {what}: {self._said(error)}")
 
     def _refused(self, error: Exception) -> RewritingError:
         with self.lock:
@@ -319,7 +334,8 @@ class _Server(Session):
     def _said(self, error: Exception) -> str:
         """Quote an error, without the key if the server repeats it."""
         key = os.environ.get(self.settings.api_key_env)
-        said = str(error) or type(error).__name__
+        response = getattr(error, "response", None)
+        said = f"{response.status_code} {response.text}" if response is not None else str(error)
         return (said.replace(key, "***") if key else said)[:300]
 
 

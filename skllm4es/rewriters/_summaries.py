@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -25,7 +24,7 @@ class SummarisingRewriter(StepwiseRewriter):
 
     # Steps of one text wait for each other, so few enough are under way that some end early.
     _n_at_once = 256
-    _rewriter_constraint = [HasMethods(["iter_rewrites", "cache_key", "_open"])]
+    _rewriter_constraint = [HasMethods(["iter_rewrites", "_open"])]
 
     rewriter: LanguageModelRewriter
     n_words: int
@@ -35,7 +34,8 @@ class SummarisingRewriter(StepwiseRewriter):
 
     def _determinants(self) -> Mapping[str, object]:
         own = {name: value for name, value in self.get_params(deep=False).items() if name != "rewriter"}
-        return own | {"rewriter": json.loads(self.rewriter.cache_key())}
+        # Its model and sampling; the prompts of its own are not used.
+        return own | {"rewriter": {"class": type(self.rewriter).__name__, **self.rewriter._determinants()}}
 
     @abstractmethod
     def _summarise(self, session: Session, text: str, seed: int) -> Steps:

@@ -45,8 +45,8 @@ class TransformersRewriter(LanguageModelRewriter):
         The tokens, of questions and answers, that are in memory at once. By default 16,384, or, with continuous
         batching, as many as the device holds.
     chat_template : str, default=None
-        A Jinja template in place of the tokenizer's. ``"{{ messages[0]['content'] }}\n"`` asks a model that was not
-        trained for chats.
+        A Jinja template in place of the tokenizer's. ``"{{ messages[0]['content'] + '\n' }}"`` asks a model that was
+        not trained for chats.
     chat_template_kwargs : dict, default=None
         Further settings of the template, for example ``{"enable_thinking": False}`` for Qwen 3.
     device : str, default=None
@@ -166,7 +166,7 @@ class _LocalModel(Session):
                 "would not do what it is asked.\n"
                 "1. Choose an instruct model, whose name often ends in -Instruct or -it.\n"
                 "2. If it is one, pass its template as chat_template; its page shows how it wants to be asked.\n"
-                "3. To ask it without one, pass chat_template=\"{{ messages[0]['content'] }}\\n\"."
+                "3. To ask it without one, pass chat_template=\"{{ messages[0]['content'] + '\\n' }}\"."
             )
 
     def count(self, texts: Sequence[str]) -> list[int]:
@@ -192,7 +192,7 @@ class _LocalModel(Session):
                 jobs[position] = Job(ids, question.max_new_tokens, question.seed)
         if not jobs:
             return
-        model = self.language_model.load(getattr(torch, self.dtype), self.device, head=True)
+        model = self.language_model.load_with_head(getattr(torch, self.dtype), self.device)
         write = write_continuously if self._continuous() else write_in_batches
         sampling = Sampling(self.settings.temperature, self.settings.top_p)
         positions = list(jobs)
