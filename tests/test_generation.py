@@ -83,8 +83,8 @@ HOWS = [write_in_batches, write_continuously]
 @pytest.mark.parametrize("how", HOWS)
 def test_a_text_is_the_same_whichever_share_its_batch(model, jobs, how):
     together = write(model, jobs, how=how, batch_tokens=2000)
-    alone = [write(model, [job], how=how, batch_tokens=1)[0] for job in jobs[::4]]
-    assert together[::4] == alone
+    alone = [write(model, [job], how=how, batch_tokens=1)[0] for job in (jobs[0], jobs[5])]
+    assert [together[0], together[5]] == alone
 
 
 def test_continuous_and_padded_batches_write_the_same(model, jobs):

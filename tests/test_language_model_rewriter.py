@@ -283,6 +283,12 @@ def test_rewrite_raises_the_first_error_with_its_position():
         rewriter.rewrite([TEXT, LONG], ["json"] * 2, [0, 1])
 
 
+def test_half_a_character_is_an_error_of_its_text():
+    results = results_of(RecordingRewriter(), ["merchant\nCaf\ud800", TEXT])
+    assert re.match(r"Character 12 is '\\ud800', half of a pair", str(results[0]))
+    assert results[1] == "an answer"
+
+
 def test_text_that_does_not_parse_is_an_error_of_this_text():
     results = results_of(RecordingRewriter(), ["a|b\n1", TEXT])
     assert re.match("It is not in the serialised form: Event 1", str(results[0]))

@@ -4,12 +4,20 @@ import json
 import pickle
 import re
 
+import numpy as np
 import pytest
 from recording_rewriter import RecordingRewriter
 from sklearn.base import clone
 
 from skllm4es.formats import format_events, parse_events
-from skllm4es.rewriters import HKFRRewriter, RewritingError, StreamingRewriter, TemplateRewriter, TRSRRewriter
+from skllm4es.rewriters import (
+    HKFRRewriter,
+    RewritingError,
+    StreamingRewriter,
+    TemplateRewriter,
+    TransformersRewriter,
+    TRSRRewriter,
+)
 from skllm4es.rewriters import _prompts as prompts
 from skllm4es.rewriters._prompts import read_prompt
 
@@ -208,6 +216,11 @@ def test_what_changes_a_text_changes_the_cache_key(one, other):
     assert one.cache_key() != other.cache_key()
 
 
+def test_numbers_of_numpy_are_those_of_python():
+    numbers = {"rewriter": RecordingRewriter(), "block_size": np.int64(5), "n_words": np.int32(9)}
+    assert TRSRRewriter(**numbers).cache_key() == TRSRRewriter(RecordingRewriter(), block_size=5, n_words=9).cache_key()
+
+
 def test_prompts_of_other_methods_do_not_change_the_cache_key(monkeypatch):
     keys = {Method: Method(RecordingRewriter()).cache_key() for Method in METHODS}
     read = prompts._read
@@ -235,6 +248,7 @@ def test_prompts_name_their_source(name):
 @pytest.mark.parametrize(
     ("rewriter", "message"),
     [
+        (HKFRRewriter(TransformersRewriter("m", top_p=7)), "'top_p' parameter of TransformersRewriter"),
         (HKFRRewriter(TemplateRewriter()), "'rewriter' parameter"),
         (HKFRRewriter(RecordingRewriter(), themes=[]), r"themes is a list of strings.*got \[\]"),
         (HKFRRewriter(RecordingRewriter(), themes="genres"), "'themes' parameter"),

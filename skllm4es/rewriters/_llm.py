@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
+import numpy as np
 from sklearn.base import BaseEstimator
 
 from skllm4es.formats import FORMATS
@@ -101,7 +102,7 @@ class Session(ABC):
 
     def limit(self, auto: int) -> int:
         """Give the most tokens of an answer, which is `auto` unless the user says otherwise."""
-        return auto if self.max_new_tokens == "auto" else self.max_new_tokens
+        return auto if self.max_new_tokens == "auto" else int(self.max_new_tokens)
 
     def fits(self, n_tokens: int) -> bool:
         """Tell whether the context holds so many tokens."""
@@ -122,8 +123,8 @@ class StepwiseRewriter(BaseEstimator, ABC):
 
     #: Prompts that it uses.
     _prompts: ClassVar[Sequence[str]]
-    #: Texts that are under way at once; those whose steps need each other's answers should not all end together.
-    _n_at_once: ClassVar[int] = 100_000
+    #: Texts that are under way at once: enough to sort them by length, few enough that results come soon.
+    _n_at_once: ClassVar[int] = 4096
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {}
 
     @abstractmethod
@@ -201,7 +202,7 @@ class StepwiseRewriter(BaseEstimator, ABC):
             A JSON object. It holds no secret.
         """
         key = {"class": type(self).__name__, "version": _VERSION, "prompts": hash_prompts(self._prompts)}
-        return json.dumps(key | dict(self._determinants()), sort_keys=True)
+        return json.dumps(key | dict(self._determinants()), sort_keys=True, default=_as_json)
 
     @property
     def n_tokens(self) -> int:
@@ -220,6 +221,7 @@ class StepwiseRewriter(BaseEstimator, ABC):
                 yield from self._run(session, steps)
 
     def _all_steps(self, session: Session, text: str, format_name: str, seed: int) -> Steps:
+        _check_characters(text)
         if not read_events(text).rows:
             # A model would invent some.
             return TemplateRewriter().rewrite([text], [format_name], [seed])[0]
@@ -275,6 +277,21 @@ class _Run:
             self.result = end.value
         except RewritingError as error:
             self.result = error
+
+
+def _check_characters(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise RewritingError(
+            f"Character {error.start} is {text[error.start]!r}, half of a pair that is no character by itself, which "
+            "no model reads. Read the data with their right encoding."
+        ) from error
+
+
+def _as_json(value: Any) -> Any:
+    """Write a number of numpy, as a search over parameters sets it, as one of Python; all else by its repr."""
+    return value.item() if isinstance(value, np.generic) else repr(value)
 
 
 def _read(answer: Answer, question: Question) -> str | RewritingError:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from hashlib import blake2b
 from numbers import Integral, Real
 from queue import Empty, SimpleQueue
 from threading import Event, Lock, Thread
@@ -165,8 +167,8 @@ class OpenAIRewriter(LanguageModelRewriter):
             yield _Server(self, client)
 
     def _determinants(self) -> Mapping[str, object]:
-        from hashlib import blake2b
-
+        # It may hold what is secret, so not even the cache shall show it.
+        extra_body = json.dumps(self.extra_body or {}, sort_keys=True, default=repr)
         url = urlsplit(self.base_url)
         return {
             "model": self.model,
@@ -176,7 +178,7 @@ class OpenAIRewriter(LanguageModelRewriter):
             "top_p": float(self.top_p),
             "max_new_tokens": self.max_new_tokens,
             "context_length": self.context_length,
-            "extra_body": blake2b(repr(sorted((self.extra_body or {}).items())).encode(), digest_size=16).hexdigest(),
+            "extra_body": blake2b(extra_body.encode(), digest_size=16).hexdigest(),
         }
 
 
@@ -265,8 +267,8 @@ class _Server(Session):
             return self.client.chat.completions.create(
                 model=self.settings.model,
                 messages=[{"role": "user", "content": str(question.message)}],
-                temperature=self.settings.temperature,
-                top_p=self.settings.top_p,
+                temperature=float(self.settings.temperature),
+                top_p=float(self.settings.top_p),
                 max_tokens=question.max_new_tokens,
                 seed=question.seed,
                 extra_body=self.settings.extra_body,

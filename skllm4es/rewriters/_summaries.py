@@ -22,7 +22,7 @@ _SLACK = 16
 class SummarisingRewriter(StepwiseRewriter):
     """A rewriter whose texts are summaries, written by the model of `rewriter`."""
 
-    # Steps of one text wait for each other, so few enough are under way that some end early.
+    # The steps of a text wait for each other, so that texts under way end at about the same time.
     _n_at_once = 256
     _rewriter_constraint = [HasMethods(["iter_rewrites", "_open"])]
 
@@ -30,6 +30,7 @@ class SummarisingRewriter(StepwiseRewriter):
     n_words: int
 
     def _open(self) -> AbstractContextManager[Session]:
+        self.rewriter._validate_params()
         return self.rewriter._open()
 
     def _determinants(self) -> Mapping[str, object]:

@@ -146,7 +146,7 @@ class TransformersRewriter(LanguageModelRewriter):
             "max_new_tokens": self.max_new_tokens,
             "context_length": self.context_length,
             "chat_template": self.chat_template,
-            "chat_template_kwargs": repr(sorted((self.chat_template_kwargs or {}).items())),
+            "chat_template_kwargs": self.chat_template_kwargs or {},
         }
 
 
@@ -194,7 +194,7 @@ class _LocalModel(Session):
             return
         model = self.language_model.load_with_head(getattr(torch, self.dtype), self.device)
         write = write_continuously if self._continuous() else write_in_batches
-        sampling = Sampling(self.settings.temperature, self.settings.top_p)
+        sampling = Sampling(float(self.settings.temperature), float(self.settings.top_p))
         positions = list(jobs)
         for number, written in write(
             model, list(jobs.values()), sampling, self._ends(model), self.settings.batch_tokens
