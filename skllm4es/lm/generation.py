@@ -20,7 +20,8 @@ from skllm4es.lm.sampling import Sampling, seed_of_step
 
 #: Tokens of a padded batch, where no number is given.
 _BATCH_TOKENS = 16_384
-_PAGE = 64
+#: Tokens of a page of continuous batching, as transformers has it.
+_PAGE = 256
 
 
 class Job(NamedTuple):

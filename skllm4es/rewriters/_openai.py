@@ -59,8 +59,9 @@ class OpenAIRewriter(LanguageModelRewriter):
         it answers needs more.
     context_length : int, default=8192
         The most tokens of a question and its answer, as the server is set up. A text that is too long is split
-        between events, and the answers to its parts are joined with a blank line between them. Tokens are estimated
-        from the text, rather too many than too few.
+        between events, and the answers to its parts are joined with a blank line between them. A lower number makes
+        smaller parts, of which a model leaves out less. Tokens are estimated from the text, rather too many than too
+        few.
     max_concurrency : int, default=8
         Questions that are with the server at once.
     timeout : float, default=300

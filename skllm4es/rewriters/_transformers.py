@@ -36,7 +36,8 @@ class TransformersRewriter(LanguageModelRewriter):
         it answers needs more.
     context_length : int, default=None
         The most tokens of a question and its answer; by default all that the model can see. A text that is too long
-        is split between events, and the answers to its parts are joined with a blank line between them.
+        is split between events, and the answers to its parts are joined with a blank line between them. A lower
+        number makes smaller parts, of which a model leaves out less.
     batching : {"auto", "padded", "continuous"}, default="auto"
         "continuous" is the continuous batching of transformers: a text that is finished makes room for another at
         once. "padded" rewrites batches of texts of like length. "auto" is "continuous" on a GPU of Nvidia and
