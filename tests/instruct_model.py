@@ -42,8 +42,10 @@ def make_instruct_model(directory):
         pad_token_id=tokenizer.pad_token_id,
     )
     model = LlamaForCausalLM(config)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for step in range(450):
+    n_steps = 500
+    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, n_steps)
+    for step in range(n_steps):
         question, answer = questions[step % len(questions)], answers[step * 3 % len(answers)]
         asked = [{"role": "user", "content": question}]
         prompt = tokenizer.apply_chat_template(asked, add_generation_prompt=True, tokenize=False)
@@ -52,7 +54,9 @@ def make_instruct_model(directory):
         labels = ids.clone()
         labels[:, :n_prompt] = -100
         model(input_ids=ids, labels=labels).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
+        schedule.step()
         optimizer.zero_grad()
     # Servers draw only where the model's own settings say so.
     model.generation_config.do_sample = True
