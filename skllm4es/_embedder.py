@@ -495,13 +495,9 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
     def _resolve_device(self) -> tuple[str, str]:
         """Give the device that there is here, and the type for the weights on it."""
         # torch and transformers take seconds to import, which only those who embed should wait for.
-        import torch
+        from skllm4es.lm.devices import resolve_device
 
-        from skllm4es.lm.devices import multiplies_bfloat16_fast
-
-        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        fast = multiplies_bfloat16_fast(torch.device(device))
-        return device, ("bfloat16" if fast else "float32") if self.dtype == "auto" else self.dtype
+        return resolve_device(self.device, self.dtype)
 
     def _device_here(self) -> str:
         """Give the device for an embedder that comes from another machine, perhaps."""

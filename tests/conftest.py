@@ -25,6 +25,14 @@ def data_home() -> Path:
     pytest.skip(f"needs real data: set SKLLM4ES_DATA to its folder ({_BESIDE_THE_REPOSITORY} does not exist)")
 
 
+@pytest.fixture(scope="session")
+def instruct_model(tmp_path_factory) -> str:
+    """Directory of a tiny instruct model, which answers with a short paragraph of HTML."""
+    from instruct_model import make_instruct_model
+
+    return make_instruct_model(tmp_path_factory.mktemp("instruct"))
+
+
 def _pandas_arrow(lists, index):
     return pd.DataFrame({"events": pd.arrays.ArrowExtensionArray(lists)}, index=index), "events"
 

@@ -1,6 +1,26 @@
-"""What the machine at hand does fast."""
+"""What the machine at hand has, and does fast."""
 
 import torch
+
+
+def resolve_device(device: str | None, dtype: str) -> tuple[str, str]:
+    """Choose where a model runs, and the type of its weights there.
+
+    Parameters
+    ----------
+    device : str or None
+        The device; None is a GPU if there is one.
+    dtype : str
+        The name of the type; "auto" is bfloat16 where that is multiplied faster than float32.
+
+    Returns
+    -------
+    (str, str)
+        Both.
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    fast = multiplies_bfloat16_fast(torch.device(device))
+    return device, ("bfloat16" if fast else "float32") if dtype == "auto" else dtype
 
 
 def multiplies_bfloat16_fast(device: torch.device) -> bool:

@@ -1,4 +1,4 @@
-"""A language model that is loaded when it is needed, and once for all embedders of a process that use it."""
+"""A language model that is loaded when it is needed, and once for all objects of a process that use it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import copy
 import hashlib
 import os
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrain
 from transformers.utils.hub import cached_file, extract_commit_hash
 
 from skllm4es.lm.adapters import underlying
-from skllm4es.lm.loading import load_base_model, load_tokenizer, loading_errors
+from skllm4es.lm.loading import load_base_model, load_causal_model, load_tokenizer, loading_errors
 from skllm4es.lm.saving import fingerprint_of, hash_folder, read_fingerprint, save_model
 
 #: Models that were loaded from disk, the latest last: shared by all embedders, so that clones do not load them again.
@@ -162,13 +163,7 @@ class LanguageModel:
                 weights.data = weights.data.to(dtype)
             return self._model.to(device).eval()
         assert self.source is not None
-        key = (self.fingerprint, dtype, device)
-        if key not in _SHARED:
-            _SHARED[key] = self._read(dtype).to(device)
-        _SHARED.move_to_end(key)
-        while len(_SHARED) > _MAX_SHARED:
-            _SHARED.popitem(last=False)
-        return _SHARED[key]
+        return _shared((self.fingerprint, dtype, device), lambda: self._read(dtype).to(device))
 
     def _read(self, dtype: torch.dtype) -> PreTrainedModel | PeftModel:
         assert self.source is not None
@@ -180,6 +175,26 @@ class LanguageModel:
         if fingerprint_of(self.source, self.revision) != self._fingerprint:
             raise OSError(f"The model in {self.source} is not the one that fit saw: it was changed since. Fit again.")
         return load_base_model(self.source, dtype, self.revision)
+
+    def load_with_head(self, dtype: torch.dtype, device: str) -> PreTrainedModel:
+        """Give the model as it stands in its source, with its head, to write with.
+
+        Parameters
+        ----------
+        dtype : torch.dtype
+            The type of its weights.
+        device : str
+            Where it shall run.
+
+        Returns
+        -------
+        transformers.PreTrainedModel
+            The model, in evaluation mode. It may be shared: do not change it.
+        """
+        assert self.source is not None
+        source = self.source
+        key = (f"{self.fingerprint} with its head", dtype, device)
+        return _shared(key, lambda: load_causal_model(source, self.revision, dtype).to(device))
 
     def __getstate__(self) -> dict[str, Any]:
         if self.source is not None and not self.kept:
@@ -213,6 +228,18 @@ def fingerprint_of_model(model: PreTrainedModel | PeftModel, tokenizer: PreTrain
     digest.update(model.config.to_json_string().encode())
     digest.update(tokenizer.backend_tokenizer.to_str().encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
+
+
+def _shared(
+    key: tuple[str, torch.dtype, str], read: Callable[[], PreTrainedModel | PeftModel]
+) -> PreTrainedModel | PeftModel:
+    """Find a model among the latest, or read it."""
+    if key not in _SHARED:
+        _SHARED[key] = read()
+    _SHARED.move_to_end(key)
+    while len(_SHARED) > _MAX_SHARED:
+        _SHARED.popitem(last=False)
+    return _SHARED[key]
 
 
 def _revision(name: str) -> str | None:

@@ -43,8 +43,8 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
     return tokenizer
 
 
-def load_causal_model(name: str, revision: str | None = None) -> PreTrainedModel:
-    """Load a pretrained causal language model, to be trained.
+def load_causal_model(name: str, revision: str | None = None, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """Load a pretrained causal language model with its head, to be trained or to write with.
 
     Parameters
     ----------
@@ -52,11 +52,13 @@ def load_causal_model(name: str, revision: str | None = None) -> PreTrainedModel
         A name on the model hub, or a local directory.
     revision : str, default=None
         The commit on the hub; the newest by default.
+    dtype : torch.dtype, default=torch.float32
+        The type of its weights.
 
     Returns
     -------
     transformers.PreTrainedModel
-        The model in float32, in evaluation mode, on the CPU. An adapter in the directory is part of its weights.
+        The model, in evaluation mode, on the CPU. An adapter in the directory is part of its weights.
 
     Raises
     ------
@@ -65,8 +67,8 @@ def load_causal_model(name: str, revision: str | None = None) -> PreTrainedModel
     """
     with loading_errors(name):
         if base := underlying(name):
-            return attach_adapter(load_causal_model(*base), name).merge_and_unload().requires_grad_(True)
-        model, missing = _load(AutoModelForCausalLM, name, torch.float32, revision)
+            return attach_adapter(load_causal_model(*base, dtype), name).merge_and_unload().requires_grad_(True)
+        model, missing = _load(AutoModelForCausalLM, name, dtype, revision)
         if not is_causal(model):
             raise ValueError(
                 f"{type(model).__name__} is not a causal language model: its tokens see what follows them."

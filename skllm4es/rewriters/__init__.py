@@ -1,6 +1,21 @@
 """Rewriters: the ways of turning a serialised text into other texts that tell the same events."""
 
 from skllm4es.rewriters._base import Rewriter, RewritingError, StreamingRewriter
-from skllm4es.rewriters._template import TemplateRewriter, available_formats
+from skllm4es.rewriters._checks import available_formats
+from skllm4es.rewriters._hkfr import HKFRRewriter
+from skllm4es.rewriters._openai import OpenAIRewriter
+from skllm4es.rewriters._template import TemplateRewriter
+from skllm4es.rewriters._transformers import TransformersRewriter
+from skllm4es.rewriters._trsr import TRSRRewriter
 
-__all__ = ["Rewriter", "RewritingError", "StreamingRewriter", "TemplateRewriter", "available_formats"]
+__all__ = [
+    "HKFRRewriter",
+    "OpenAIRewriter",
+    "Rewriter",
+    "RewritingError",
+    "StreamingRewriter",
+    "TRSRRewriter",
+    "TemplateRewriter",
+    "TransformersRewriter",
+    "available_formats",
+]

@@ -46,7 +46,16 @@ class Rewriter(Protocol):
 
 
 class RewritingError(RuntimeError):
-    """One text could not be rewritten; the others can be."""
+    r"""One text could not be rewritten; the others can be.
+
+    Examples
+    --------
+    >>> from skllm4es.rewriters import OpenAIRewriter, RewritingError
+    >>> rewriter = OpenAIRewriter("Qwen/Qwen3-8B", "http://localhost:8000/v1")
+    >>> for position, result in rewriter.iter_rewrites(["a|b\n1"], ["json"], [0]):
+    ...     print(position, "failed" if isinstance(result, RewritingError) else result)
+    0 failed
+    """
 
 
 @runtime_checkable
@@ -54,6 +63,14 @@ class StreamingRewriter(Rewriter, Protocol):
     """A rewriter that takes its time: a language model, here or behind a server.
 
     `TextEnricher` keeps what it gives as it comes, so that an interrupted run loses nothing.
+
+    Examples
+    --------
+    >>> from skllm4es.rewriters import StreamingRewriter, TemplateRewriter, TransformersRewriter
+    >>> isinstance(TransformersRewriter("Qwen/Qwen3-0.6B"), StreamingRewriter)
+    True
+    >>> isinstance(TemplateRewriter(), StreamingRewriter)
+    False
     """
 
     def iter_rewrites(

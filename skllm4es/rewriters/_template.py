@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 from sklearn.base import BaseEstimator
 
-from skllm4es._messages import did_you_mean
 from skllm4es.formats import FORMATS, EventTable, Variation, parse_events
 from skllm4es.rewriters._base import RewritingError
+from skllm4es.rewriters._checks import check_formats, check_lengths
 
 
 class UnreadableTextError(RewritingError, ValueError):
@@ -87,48 +87,13 @@ class TemplateRewriter(BaseEstimator):
         RewritingError
             If a text is not in the serialised form; it is a ValueError too.
         """
-        _check_lengths(texts, formats, seeds)
-        _check_formats(formats)
+        check_lengths(texts, formats, seeds)
+        check_formats(formats)
         variation = Variation(self.paraphrase_names, self.vary_values, self.analysis)
         return [
             FORMATS[name].render(_parse(text, position), _generator(text, name, seed), variation)
             for position, (text, name, seed) in enumerate(zip(texts, formats, seeds, strict=True))
         ]
-
-
-def available_formats() -> list[str]:
-    """Give the names of the formats that templates write.
-
-    Returns
-    -------
-    list of str
-        The names, in a fixed order.
-
-    Examples
-    --------
-    >>> from skllm4es.rewriters import available_formats
-    >>> available_formats()
-    ['json', 'markdown', 'html', 'xml', 'yaml', 'table', 'sql', 'narrative', 'breakdown']
-    """
-    return list(FORMATS)
-
-
-def _check_lengths(texts: Sequence[str], formats: Sequence[str], seeds: Sequence[int]) -> None:
-    for name, value in (("texts", texts), ("formats", formats)):
-        if isinstance(value, str):
-            raise TypeError(f"{name} is a sequence of strings, one a text; got the one string {value[:60]!r}.")
-    if not len(texts) == len(formats) == len(seeds):
-        raise ValueError(
-            "texts, formats and seeds run in parallel and must have one length; "
-            f"got {len(texts)} texts, {len(formats)} formats and {len(seeds)} seeds."
-        )
-
-
-def _check_formats(formats: Sequence[str]) -> None:
-    unknown = sorted({str(name) for name in formats if name not in FORMATS})
-    if unknown:
-        hint = did_you_mean(unknown, FORMATS)
-        raise ValueError(f"Unknown formats: {unknown}.{hint} The formats are {available_formats()}.")
 
 
 def _parse(text: str, position: int) -> EventTable:

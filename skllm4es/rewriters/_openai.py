@@ -1,0 +1,346 @@
+"""Rewriting by a model behind a server that speaks OpenAI's protocol."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from hashlib import blake2b
+from numbers import Integral, Real
+from queue import Empty, SimpleQueue
+from threading import Event, Lock, Thread
+from time import monotonic
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from skllm4es.rewriters._base import RewritingError
+from skllm4es.rewriters._llm import Answer, LanguageModelRewriter, Question, Session
+from skllm4es.rewriters._prompts import Message
+
+#: What a server that asks for no key is sent.
+_NO_KEY = "none"
+#: Questions that may be refused, with none answered, before it is taken to be the fault of all.
+_MAX_REFUSED = 10
+#: Questions in a row without an answer after which the server is taken to be away.
+_MAX_UNANSWERED = 3
+_CONNECT = 10.0  # seconds to find the server
+_LEAVE = 2.0  # seconds for questions that are under way when no more is wanted
+#: Pieces that few tokenizers cut further: a digit, a mark, four letters, a letter beyond ASCII.
+_PIECE = re.compile(r"\d|[A-Za-z]{1,4}|[^\sA-Za-z\d]|\n")
+#: Tokens that the form of a chat may add to a message.
+_FORM_OF_CHAT = 64
+
+
+class OpenAIRewriter(LanguageModelRewriter):
+    r"""Rewrite serialised texts by a model behind a server that speaks OpenAI's protocol.
+
+    Such as vLLM, SGLang, llama.cpp, Ollama and ``transformers serve``. Needs ``pip install 'skllm4es[openai]'``. The
+    texts are sent to `base_url`, and to nowhere else.
+
+    Parameters
+    ----------
+    model : str
+        The name by which the server knows the model.
+    base_url : str
+        Where the server is, for example ``"http://localhost:8000/v1"``.
+    api_key_env : str, default="OPENAI_API_KEY"
+        The environment variable that holds the key. It is read when texts are rewritten; the key is kept nowhere. A
+        server on this machine mostly needs none.
+    temperature : float, default=0.6
+        How freely tokens are drawn.
+    top_p : float, default=0.9
+        Only the most likely tokens that together have this probability are drawn.
+    max_new_tokens : int or "auto", default="auto"
+        The most tokens of an answer. "auto" is 256 and four for each token of the events. A model that thinks before
+        it answers needs more.
+    context_length : int, default=8192
+        The most tokens of a question and its answer, as the server is set up. A text that is too long is split
+        between events, and the answers to its parts are joined with a blank line between them. A lower number makes
+        smaller parts, of which a model leaves out less. Tokens are estimated from the text, rather too many than too
+        few.
+    max_concurrency : int, default=8
+        Questions that are with the server at once.
+    timeout : float, default=300
+        Seconds to wait for an answer.
+    max_retries : int, default=5
+        How often a question is asked again after a time-out, a lost connection, an error of the server (5xx) or too
+        many requests (429), each time after a longer pause, or after the one that the server's Retry-After names.
+    extra_body : dict, default=None
+        Further settings that the server knows, for example
+        ``{"chat_template_kwargs": {"enable_thinking": False}}`` for vLLM.
+
+    Attributes
+    ----------
+    n_tokens : int
+        Tokens that were read and written so far, as the server counts them.
+
+    See Also
+    --------
+    TransformersRewriter : Runs the model itself.
+    TemplateRewriter : Needs no model.
+
+    Notes
+    -----
+    A text that the server refuses, does not answer after all attempts, or leaves unfinished is a `RewritingError`, and
+    the others are rewritten. When the server is not there, gives three texts in a row no answer, refuses the key or
+    does not know the model, a `ConnectionError` ends it all.
+
+    Each question is sent with a seed that hangs on text, format and seed. Whether the same question then gets the
+    same answer is up to the server: many draw by the seed, but batches in low precision still differ at times.
+    ``transformers serve`` draws at all only if the model's ``generation_config.json`` has ``"do_sample": true``.
+
+    Whatever an event's fields hold is data, and stands between tags that it cannot contain. That the control tokens
+    of the model's chat are not recognised in it, is up to the server.
+
+    A text without events is written by a template, because a model would invent some.
+
+    Examples
+    --------
+    >>> from skllm4es.rewriters import OpenAIRewriter
+    >>> rewriter = OpenAIRewriter("Qwen/Qwen3-8B", "http://localhost:8000/v1", max_concurrency=32)
+    >>> texts = ["title|rating\nHeat, 5\nAlien, 4"]
+    >>> rewriter.rewrite(texts, ["markdown"], [0])  # doctest: +SKIP
+    ['- **Heat**: 5\n- **Alien**: 4']
+    """
+
+    _parameter_constraints = {
+        "model": [str],
+        "base_url": [str],
+        "api_key_env": [str],
+        "temperature": [Interval(Real, 0, None, closed="left")],
+        "top_p": [Interval(Real, 0, 1, closed="right")],
+        "max_new_tokens": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "context_length": [Interval(Integral, 1, None, closed="left")],
+        "max_concurrency": [Interval(Integral, 1, None, closed="left")],
+        "timeout": [Interval(Real, 0, None, closed="neither")],
+        "max_retries": [Interval(Integral, 0, None, closed="left")],
+        "extra_body": [dict, None],
+    }
+
+    def __init__(
+        self,
+        model: str,
+        base_url: str,
+        *,
+        api_key_env: str = "OPENAI_API_KEY",
+        temperature: float = 0.6,
+        top_p: float = 0.9,
+        max_new_tokens: int | Literal["auto"] = "auto",
+        context_length: int = 8192,
+        max_concurrency: int = 8,
+        timeout: float = 300,
+        max_retries: int = 5,
+        extra_body: dict[str, Any] | None = None,
+    ) -> None:
+        self.model = model
+        self.base_url = base_url
+        self.api_key_env = api_key_env
+        self.temperature = temperature
+        self.top_p = top_p
+        self.max_new_tokens = max_new_tokens
+        self.context_length = context_length
+        self.max_concurrency = max_concurrency
+        self.timeout = timeout
+        self.max_retries = max_retries
+        self.extra_body = extra_body
+
+    @contextmanager
+    def _open(self) -> Iterator[Session]:
+        try:
+            import openai
+        except ImportError as error:
+            raise ImportError("OpenAIRewriter needs the package openai: pip install 'skllm4es[openai]'.") from error
+        if urlsplit(self.base_url).scheme not in ("http", "https"):
+            raise ValueError(
+                f"base_url={self.base_url!r} is not an address: pass one such as 'http://localhost:8000/v1'."
+            )
+        client = openai.OpenAI(
+            base_url=self.base_url,
+            api_key=os.environ.get(self.api_key_env) or _NO_KEY,
+            timeout=openai.Timeout(self.timeout, connect=min(_CONNECT, self.timeout)),
+            max_retries=self.max_retries,
+        )
+        with client:
+            yield _Server(self, client)
+
+    def _determinants(self) -> Mapping[str, object]:
+        # It may hold what is secret, so not even the cache shall show it.
+        extra_body = json.dumps(self.extra_body or {}, sort_keys=True, default=repr)
+        url = urlsplit(self.base_url)
+        return {
+            "model": self.model,
+            # A name or a password in the address is not part of it.
+            "server": f"{url.hostname}:{url.port}{url.path}",
+            "temperature": float(self.temperature),
+            "top_p": float(self.top_p),
+            "max_new_tokens": self.max_new_tokens,
+            "context_length": self.context_length,
+            "extra_body": blake2b(extra_body.encode(), digest_size=16).hexdigest(),
+        }
+
+
+class _Server(Session):
+    """A server, and how it behaved so far."""
+
+    def __init__(self, settings: OpenAIRewriter, client: Any) -> None:
+        super().__init__(settings.context_length, settings.max_new_tokens)
+        self.settings = settings
+        self.client = client
+        self.n_answered = self.n_refused = 0
+        self.n_unanswered = 0  # in a row
+        self.lock = Lock()
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        return [len(_PIECE.findall(text)) for text in texts]
+
+    def count_message(self, message: Message) -> int:
+        return self.count([str(message)])[0] + _FORM_OF_CHAT
+
+    def ask(self, questions: Sequence[Question]) -> Iterator[tuple[int, Answer | RewritingError]]:
+        """Ask from several threads.
+
+        They are daemons, unlike those of `concurrent.futures`: a server that hangs does not keep a program alive
+        that was interrupted.
+        """
+        waiting: SimpleQueue[int] = SimpleQueue()
+        for position in range(len(questions)):
+            waiting.put(position)
+        results: SimpleQueue[tuple[int, Answer | RewritingError | Exception]] = SimpleQueue()
+        stopped = Event()
+
+        def work() -> None:
+            while not stopped.is_set():
+                try:
+                    position = waiting.get_nowait()
+                except Empty:
+                    return
+                try:
+                    results.put((position, self._ask(questions[position])))
+                except Exception as error:
+                    stopped.set()
+                    results.put((position, error))
+
+        n_threads = min(self.settings.max_concurrency, len(questions))
+        threads = [Thread(target=work, name="OpenAIRewriter", daemon=True) for _ in range(n_threads)]
+        try:
+            for thread in threads:
+                thread.start()
+            for _ in range(len(questions)):
+                position, result = results.get()
+                if isinstance(result, Exception) and not isinstance(result, RewritingError):
+                    raise result
+                yield position, result
+        finally:
+            stopped.set()
+            end = monotonic() + _LEAVE
+            for thread in threads:
+                thread.join(max(0, end - monotonic()))
+
+    def _ask(self, question: Question) -> Answer | RewritingError:
+        import openai
+
+        try:
+            self.check_fits(self.count_message(question.message), question.max_new_tokens)
+            answer = self._read(self._send(question), question)
+        except RewritingError as error:
+            return error
+        except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
+            raise self._no_access(error) from None
+        except openai.NotFoundError as error:
+            raise self._end(f"knows no model {self.settings.model!r} or nothing at this address", error) from None
+        except (openai.RateLimitError, openai.InternalServerError, openai.APITimeoutError, _NotAChatError) as error:
+            return self._unanswered(error)
+        except openai.APIConnectionError as error:
+            raise self._end(f"was not there in {self.settings.max_retries + 1} attempts", error) from None
+        except openai.APIStatusError as error:
+            return self._refused(error)
+        with self.lock:
+            self.n_answered += 1
+            self.n_unanswered = 0
+        return answer
+
+    def _send(self, question: Question) -> Any:
+        try:
+            return self.client.chat.completions.create(
+                model=self.settings.model,
+                messages=[{"role": "user", "content": str(question.message)}],
+                temperature=float(self.settings.temperature),
+                top_p=float(self.settings.top_p),
+                max_tokens=question.max_new_tokens,
+                seed=question.seed,
+                extra_body=self.settings.extra_body,
+            )
+        except ValueError as error:  # What came is not JSON.
+            raise _NotAChatError(str(error)) from error
+
+    def _read(self, completion: Any, question: Question) -> Answer:
+        try:
+            choice = completion.choices[0]
+            text = choice.message.content or ""
+        except (AttributeError, IndexError, TypeError):
+            raise _NotAChatError(f"not a chat completion but {str(completion)[:200]!r}") from None
+        if choice.finish_reason == "content_filter":
+            raise RewritingError("The server's filter kept the answer back.")
+        n_tokens = getattr(completion.usage, "total_tokens", None)
+        if n_tokens is None:
+            n_tokens = sum(self.count([str(question.message), text]))
+        return Answer(text, choice.finish_reason != "length", n_tokens)
+
+    def _unanswered(self, error: Exception) -> RewritingError:
+        with self.lock:
+            self.n_unanswered += 1
+        what = f"gave no answer in {self.settings.max_retries + 1} attempts"
+        if self.n_unanswered >= _MAX_UNANSWERED:
+            raise self._end(f"{what}, to {self.n_unanswered} texts in a row", error) from None
+        return RewritingError(f"The server {what}: {self._said(error)}")
+
+    def _refused(self, error: Exception) -> RewritingError:
+        with self.lock:
+            self.n_refused += 1
+        if self.n_refused >= _MAX_REFUSED and self.n_answered == 0:
+            raise self._end(f"refused {self.n_refused} questions and answered none", error) from None
+        return RewritingError(
+            f"The server refused this text: {self._said(error)}. If it is too long, set context_length to that of the "
+            "server."
+        )
+
+    def _no_access(self, error: Exception) -> ConnectionError:
+        name = self.settings.api_key_env
+        found = (
+            f"The key in the environment variable {name} is wrong for it"
+            if os.environ.get(name)
+            else (f"It asks for a key, and the environment variable {name} is not set")
+        )
+        return ConnectionError(
+            f"The server {self._address()} refuses access ({type(error).__name__}). {found}. Set it to the key, or "
+            "name the variable that holds it by api_key_env."
+        )
+
+    def _end(self, what: str, error: Exception) -> ConnectionError:
+        return ConnectionError(
+            f"The server {self._address()} {what}: {self._said(error)}\n"
+            "1. Is it running, and is base_url its address? It mostly ends in /v1.\n"
+            f"2. Is {self.settings.model!r} the name of the model? {self._address()}/models lists them.\n"
+            "3. Is it asked for too much? Lower max_concurrency; raise timeout and max_retries.\n"
+            "4. Does it know all settings? extra_body is passed on as it stands.\n"
+            "What was rewritten before is not lost where a cache keeps it."
+        )
+
+    def _address(self) -> str:
+        url = urlsplit(self.settings.base_url)
+        return url._replace(netloc=url.netloc.rpartition("@")[2]).geturl().rstrip("/")
+
+    def _said(self, error: Exception) -> str:
+        """Quote an error, without the key if the server repeats it."""
+        key = os.environ.get(self.settings.api_key_env)
+        response = getattr(error, "response", None)
+        said = f"{response.status_code} {response.text}" if response is not None else str(error)
+        return (said.replace(key, "***") if key else said)[:300]
+
+
+class _NotAChatError(Exception):
+    """What the server sent is no answer of a chat."""

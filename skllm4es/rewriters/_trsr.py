@@ -1,0 +1,94 @@
+"""LLM-TRSR, a method to compare with: what a user does is summarised block by block."""
+
+from __future__ import annotations
+
+from numbers import Integral
+
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from skllm4es.rewriters._llm import LanguageModelRewriter, Session, Steps
+from skllm4es.rewriters._summaries import SummarisingRewriter
+
+
+class TRSRRewriter(SummarisingRewriter):
+    """Summarise users as LLM-TRSR does, one of the methods that LLM4ES is compared with.
+
+    The events are split into blocks. "recurrent" summarises the first, and carries the summary on through the others:
+    each time a model is given it with the next block. "hierarchical" summarises all blocks by themselves, and then
+    the summaries, several levels of them if need be. A block that is too long for the model is split.
+
+    The result is plain prose, *whatever the format asked for*: variants of a text differ by their draws. As a summary
+    it does not keep all values.
+
+    Parameters
+    ----------
+    rewriter : TransformersRewriter or OpenAIRewriter
+        The rewriter whose model is asked, with its sampling; its own prompts are not used.
+    method : {"recurrent", "hierarchical"}, default="recurrent"
+        How the summaries of blocks become one.
+    block_size : int, default=50
+        The most events of a block.
+    n_words : int, default=150
+        The words that each summary is asked to keep to.
+
+    Attributes
+    ----------
+    n_tokens : int
+        Tokens that were read and written so far.
+
+    See Also
+    --------
+    HKFRRewriter : Describes theme by theme.
+
+    References
+    ----------
+    Zheng et al., "Harnessing Large Language Models for Text-Rich Sequential Recommendation", WWW 2024.
+
+    Examples
+    --------
+    >>> from skllm4es.rewriters import OpenAIRewriter, TRSRRewriter
+    >>> rewriter = TRSRRewriter(OpenAIRewriter("Qwen/Qwen3-8B", "http://localhost:8000/v1"), method="hierarchical")
+    >>> rewriter.set_params(rewriter__temperature=0.3).rewriter.temperature
+    0.3
+    """
+
+    _prompts = ("trsr_first", "trsr_update", "trsr_merge")
+    _parameter_constraints = {
+        "rewriter": SummarisingRewriter._rewriter_constraint,
+        "method": [StrOptions({"recurrent", "hierarchical"})],
+        "block_size": [Interval(Integral, 1, None, closed="left")],
+        "n_words": [Interval(Integral, 1, None, closed="left")],
+    }
+
+    def __init__(
+        self,
+        rewriter: LanguageModelRewriter,
+        *,
+        method: str = "recurrent",
+        block_size: int = 50,
+        n_words: int = 150,
+    ) -> None:
+        self.rewriter = rewriter
+        self.method = method
+        self.block_size = block_size
+        self.n_words = n_words
+
+    def _summarise(self, session: Session, text: str, seed: int) -> Steps:
+        return (
+            self._recurrent(session, text, seed)
+            if self.method == "recurrent"
+            else self._hierarchical(session, text, seed)
+        )
+
+    def _recurrent(self, session: Session, text: str, seed: int) -> Steps:
+        # Each block comes with a summary, which has as many tokens as an answer may have.
+        first, *others = self._blocks(session, "trsr_update", text, self._limit(session), self.block_size)
+        (summary,) = yield [self._question(session, "trsr_first", first, seed)]
+        for block in others:
+            (summary,) = yield [self._question(session, "trsr_update", f"{summary}\n\n{block}", seed)]
+        return summary
+
+    def _hierarchical(self, session: Session, text: str, seed: int) -> Steps:
+        blocks = self._blocks(session, "trsr_first", text, max_events=self.block_size)
+        summaries = yield [self._question(session, "trsr_first", block, seed) for block in blocks]
+        return (yield from self._merge(session, "trsr_merge", summaries, seed))

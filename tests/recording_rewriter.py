@@ -1,0 +1,44 @@
+"""A rewriter whose model is a function, and that keeps what it was asked: how questions are made is seen in it."""
+
+from contextlib import contextmanager
+
+from skllm4es.rewriters._llm import Answer, LanguageModelRewriter, Session
+
+
+class RecordingRewriter(LanguageModelRewriter):
+    """Asks `answer(message)`, which gives a str, an `Answer` or a `RewritingError`; one word is one token."""
+
+    _parameter_constraints = {"answer": [callable], "context_length": "no_validation", "temperature": "no_validation"}
+
+    def __init__(self, answer=lambda message: "an answer", context_length=None, temperature=0.6):
+        self.answer = answer
+        self.context_length = context_length
+        self.temperature = temperature
+
+    @contextmanager
+    def _open(self):
+        self.asked = []
+        self.rounds = []
+        yield _Words(self)
+
+    def _determinants(self):
+        return {"temperature": self.temperature}
+
+
+class _Words(Session):
+    def __init__(self, rewriter):
+        super().__init__(rewriter.context_length, "auto")
+        self.rewriter = rewriter
+
+    def count(self, texts):
+        return [len(text.split()) for text in texts]
+
+    def count_message(self, message):
+        return self.count([str(message)])[0]
+
+    def ask(self, questions):
+        self.rewriter.rounds.append(len(questions))
+        for position, question in reversed(list(enumerate(questions))):
+            self.rewriter.asked.append(question)
+            answer = self.rewriter.answer(question.message)
+            yield position, Answer(answer, True, 7) if isinstance(answer, str) else answer

@@ -1,0 +1,524 @@
+"""OpenAIRewriter: against `transformers serve` as it is, and against a server that fails in every way."""
+
+import asyncio
+import json
+import logging
+import os
+import pickle
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from instruct_model import ANSWER
+from joblib import Parallel, delayed
+from sklearn.base import clone
+
+from skllm4es import TextEnricher
+from skllm4es.formats import format_events, parse_events
+from skllm4es.rewriters import HKFRRewriter, OpenAIRewriter, RewritingError, StreamingRewriter, TRSRRewriter
+
+TEXT = "date|mcc|amount\n2020-03-05, Groceries, 1250.00\n2020-03-06, Fuel, 300.50"
+TEXTS = [TEXT.replace("Fuel", f"Fuel {number}") for number in range(12)]
+SECRET = "sk-very-secret"
+
+
+class FaultyServer(ThreadingHTTPServer):
+    """Answers each request as `behave(number, body)` says: a dict of what is special about the answer."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.behave = lambda number, body: {}
+        self.bodies = []
+        self.times = []
+        self.keys = []
+        self.n_open = self.most_open = 0
+        self.lock = threading.Lock()
+        self.released = threading.Event()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_port}/v1"
+
+    def handle_error(self, request, client_address):
+        pass  # A client that went away.
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        server = self.server
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with server.lock:
+            number = len(server.bodies)
+            server.bodies.append(body)
+            server.times.append(time.monotonic())
+            server.keys.append(self.headers["Authorization"])
+            server.n_open += 1
+            server.most_open = max(server.most_open, server.n_open)
+        try:
+            self._answer(server.behave(number, body))
+        finally:
+            with server.lock:
+                server.n_open -= 1
+
+    def _answer(self, how):
+        if how.get("hang"):
+            self.server.released.wait(20)
+            return
+        time.sleep(how.get("wait", 0))
+        message = {"role": "assistant", "content": how.get("content", "<p>an answer</p>")}
+        completion = {
+            "id": "1",
+            "object": "chat.completion",
+            "created": 0,
+            "model": "m",
+            "choices": [{"index": 0, "message": message, "finish_reason": how.get("reason", "stop")}],
+            "usage": {"prompt_tokens": 30, "completion_tokens": 12, "total_tokens": 42},
+        } | how.get("completion", {})
+        status = how.get("status", 200)
+        if status != 200:
+            completion = {"error": {"message": how.get("message", f"trouble {status}")}}
+        data = how.get("data", json.dumps(completion).encode())
+        self.send_response(status)
+        self.send_header("Content-Type", how.get("type", "application/json"))
+        self.send_header("Content-Length", str(len(data)))
+        for name, value in how.get("headers", {}).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(data[: how.get("cut", len(data))])
+        if "cut" in how:
+            self.close_connection = True
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with FaultyServer() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.released.set()
+        server.shutdown()
+        thread.join()
+
+
+def rewriter_of(server, **settings):
+    return OpenAIRewriter("m", server.url, **{"timeout": 5, "max_retries": 2, **settings})
+
+
+def rewrite(rewriter, texts=TEXTS, formats="html"):
+    return rewriter.rewrite(texts, [formats] * len(texts), range(len(texts)))
+
+
+def results_of(rewriter, texts=TEXTS):
+    return dict(rewriter.iter_rewrites(texts, ["html"] * len(texts), range(len(texts))))
+
+
+def asked_for(body, text):
+    return text in body["messages"][0]["content"]
+
+
+# What is sent, and what comes back
+
+
+def test_keeps_to_the_protocol():
+    assert isinstance(OpenAIRewriter("m", "http://localhost/v1"), StreamingRewriter)
+
+
+def test_each_text_gets_its_own_answer(server):
+    server.behave = lambda number, body: {"content": re.search(r"Fuel \d+", body["messages"][0]["content"])[0]}
+    assert rewrite(rewriter_of(server)) == [f"Fuel {number}" for number in range(12)]
+
+
+def test_sampling_seed_and_limit_are_sent(server):
+    settings = {
+        "temperature": np.float64(0.3),
+        "top_p": 0.8,
+        "extra_body": {"chat_template_kwargs": {"enable_thinking": False}},
+    }
+    rewrite(rewriter_of(server, max_new_tokens=np.int64(77), **settings), [TEXT])
+    (body,) = server.bodies
+    assert {name: body[name] for name in ("model", "temperature", "top_p", "max_tokens", "chat_template_kwargs")} == {
+        "model": "m",
+        "temperature": 0.3,
+        "top_p": 0.8,
+        "max_tokens": 77,
+        "chat_template_kwargs": {"enable_thinking": False},
+    }
+    assert 0 <= body["seed"] < 2**31
+
+
+def test_seeds_are_the_same_in_every_run(server):
+    for _ in range(2):
+        rewrite(rewriter_of(server))
+    seeds = [body["seed"] for body in server.bodies]
+    assert len(set(seeds[:12])) == 12
+    assert sorted(seeds[:12]) == sorted(seeds[12:])
+
+
+def test_no_more_questions_are_open_than_max_concurrency(server):
+    server.behave = lambda number, body: {"wait": 0.05}
+    rewrite(rewriter_of(server, max_concurrency=3))
+    assert server.most_open == 3
+
+
+def test_results_come_as_they_arrive(server):
+    server.behave = lambda number, body: {"hang": asked_for(body, "Fuel 0"), "content": "fast"}
+    results = rewriter_of(server, max_concurrency=2, max_retries=0).iter_rewrites(TEXTS, ["html"] * 12, range(12))
+    assert sorted(next(results)[0] for _ in range(11)) == list(range(1, 12))
+    results.close()
+
+
+def test_tokens_are_those_that_the_server_counts(server):
+    rewriter = rewriter_of(server)
+    rewrite(rewriter)
+    assert rewriter.n_tokens == 12 * 42
+
+
+def test_tokens_are_estimated_where_the_server_counts_none(server):
+    server.behave = lambda number, body: {"completion": {"usage": None}}
+    rewriter = rewriter_of(server)
+    rewrite(rewriter, [TEXT])
+    assert rewriter.n_tokens > 100
+
+
+def test_a_long_text_is_split_by_the_estimate(server):
+    text = format_events(["title", "rating"], [[f"Film {n}", str(n % 5)] for n in range(300)])
+    (rewritten,) = rewrite(rewriter_of(server, context_length=1500), [text])
+    assert len(server.bodies) > 2
+    assert rewritten == "\n\n".join(["<p>an answer</p>"] * len(server.bodies))
+    parts = sorted(
+        (body["messages"][0]["content"] for body in server.bodies),
+        key=lambda part: int(part.split("Film ")[1].split(",")[0]),
+    )
+    fenced = [re.search(r"\n<(data-\w+)>\n(.*)\n</\1>\n", part, re.DOTALL)[2] for part in parts]
+    assert [row for part in fenced for row in parse_events(part).rows] == parse_events(text).rows
+
+
+@pytest.mark.real_data
+def test_the_estimate_of_tokens_is_rather_high(data_home):
+    from transformers import AutoTokenizer
+
+    # It knows 2,048 tokens, and so needs more of them for a text than the tokenizers of large models.
+    tokenizer = AutoTokenizer.from_pretrained(data_home / "tinystories-656k")
+    texts = [TEXT * 5, '{"date": "2020-03-05", "amount": 1250.00}' * 5, "<td>5411</td>\n" * 9]
+    with OpenAIRewriter("m", "http://localhost/v1")._open() as session:
+        for text, n_tokens in zip(texts, session.count(texts), strict=True):
+            assert n_tokens >= 0.8 * len(tokenizer(text)["input_ids"])
+
+
+def test_letters_beyond_ascii_are_a_token_each():
+    with OpenAIRewriter("m", "http://localhost/v1")._open() as session:
+        assert session.count(["Кофейня", "東京", "🍣", ""]) == [7, 2, 1, 0]
+
+
+def test_it_runs_inside_a_running_event_loop(server):
+    async def notebook():
+        return rewrite(rewriter_of(server))
+
+    assert asyncio.run(notebook()) == ["<p>an answer</p>"] * 12
+
+
+def test_it_runs_in_threads_of_joblib(server):
+    rewriter = rewriter_of(server)
+    results = Parallel(n_jobs=3, backend="threading")(delayed(rewrite)(clone(rewriter)) for _ in range(3))
+    assert results == [["<p>an answer</p>"] * 12] * 3
+
+
+def test_the_prior_methods_run_over_it(server):
+    server.behave = lambda number, body: {"content": f"summary {number}"}
+    rewriter = rewriter_of(server, max_concurrency=1)
+    assert rewrite(HKFRRewriter(rewriter), [TEXT]) == ["summary 4"]
+    assert rewrite(TRSRRewriter(rewriter, block_size=1), [TEXT]) == ["summary 6"]
+
+
+# Trouble that passes
+
+
+def test_too_many_requests_are_asked_again_after_the_pause_that_the_server_names(server):
+    server.behave = lambda number, body: {"status": 429, "headers": {"Retry-After": "1"}} if number == 0 else {}
+    assert rewrite(rewriter_of(server), [TEXT]) == ["<p>an answer</p>"]
+    assert 1 <= server.times[1] - server.times[0] < 3
+
+
+@pytest.mark.parametrize("trouble", [{"status": 500}, {"status": 503}, {"cut": 20}, {"hang": True}], ids=str)
+def test_an_error_a_half_answer_and_a_time_out_are_asked_again_after_a_pause(server, trouble):
+    server.behave = lambda number, body: trouble if number == 0 else {}
+    assert rewrite(rewriter_of(server, timeout=1), [TEXT]) == ["<p>an answer</p>"]
+    assert len(server.bodies) == 2
+    assert server.times[1] - server.times[0] > 0.3
+
+
+def test_pauses_grow(server):
+    server.behave = lambda number, body: {"status": 500} if number < 3 else {}
+    rewrite(rewriter_of(server, max_retries=3), [TEXT])
+    pauses = [later - earlier for earlier, later in zip(server.times, server.times[1:], strict=False)]
+    assert pauses[0] < pauses[1] < pauses[2]
+
+
+# Trouble of one text
+
+
+@pytest.mark.parametrize(
+    ("trouble", "message"),
+    [
+        ({"status": 400, "message": "too long"}, "refused this text.*too long.*set context_length"),
+        ({"status": 422}, "refused this text"),
+        ({"status": 500}, "gave no answer in 1 attempts: 500 .*trouble 500"),
+        ({"reason": "length"}, "cut off"),
+        ({"reason": "content_filter"}, "filter"),
+        ({"content": ""}, "answered nothing"),
+        ({"content": None}, "answered nothing"),
+        ({"hang": True}, "gave no answer in 1 attempts: Request timed out"),
+    ],
+    ids=str,
+)
+def test_a_text_that_fails_does_not_lose_the_others(server, trouble, message):
+    server.behave = lambda number, body: trouble if asked_for(body, "Fuel 3") else {"wait": 0.05}
+    results = results_of(rewriter_of(server, max_concurrency=2, timeout=0.7, max_retries=0))
+    assert isinstance(results[3], RewritingError)
+    assert re.search(message, str(results[3]))
+    assert [results[number] for number in range(12) if number != 3] == ["<p>an answer</p>"] * 11
+
+
+# The end
+
+
+def end_of(rewriter, texts=TEXTS):
+    with pytest.raises(ConnectionError) as caught:
+        list(rewriter.iter_rewrites(texts, ["html"] * len(texts), range(len(texts))))
+    return str(caught.value)
+
+
+def test_a_server_that_is_not_there_is_one_error_with_remedies(server):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        rewriter = OpenAIRewriter("m", f"http://127.0.0.1:{free.getsockname()[1]}/v1", max_retries=1)
+    message = end_of(rewriter)
+    assert re.search(r"was not there in 2 attempts(.|\n)*1. Is it running, and is base_url its address", message)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "message"),
+    [
+        ({"status": 500}, "gave no answer in 2 attempts, to 3 texts in a row: .*trouble 500"),
+        ({"status": 429, "headers": {"Retry-After": "0.1"}}, "gave no answer in 2 attempts, to 3 texts"),
+        ({"status": 404, "message": "no model m"}, "knows no model 'm' or nothing at this address.*no model m"),
+        ({"data": b"<html>Hello</html>", "type": "text/html"}, "gave no answer.*not a chat completion but '<html>"),
+        ({"data": b'{"choices": ['}, "gave no answer"),
+        ({"completion": {"choices": []}}, "gave no answer.*not a chat completion"),
+        ({"cut": 20}, "was not there"),
+    ],
+    ids=str,
+)
+def test_trouble_of_all_texts_is_one_error_with_remedies(server, trouble, message):
+    server.behave = lambda number, body: trouble
+    told = end_of(rewriter_of(server, max_concurrency=2, max_retries=1))
+    assert re.search(message, told)
+    assert told.count("1. Is it running") == 1
+    assert len(server.bodies) <= 10
+
+
+def test_a_server_that_hangs_is_one_error_in_time(server):
+    server.behave = lambda number, body: {"hang": True}
+    start = time.monotonic()
+    assert "gave no answer in 2 attempts, to 3 texts in a row: Request timed out" in end_of(
+        rewriter_of(server, timeout=0.5, max_retries=1)
+    )
+    assert time.monotonic() - start < 4
+
+
+def test_a_server_that_dies_ends_the_run_and_keeps_what_came(server):
+    def behave(number, body):
+        if number == 5:
+            server.socket.close()
+            server.shutdown()
+        return {"cut": 0} if number >= 5 else {}
+
+    server.behave = behave
+    came = []
+    with pytest.raises(ConnectionError, match="was not there in 2 attempts"):
+        came.extend(
+            rewriter_of(server, max_concurrency=1, max_retries=1).iter_rewrites(TEXTS, ["html"] * 12, range(12))
+        )
+    assert [position for position, _ in came] == [0, 1, 2, 3, 4]
+
+
+def test_a_server_that_refuses_everything_is_not_asked_for_all(server):
+    server.behave = lambda number, body: {"status": 400, "message": "no such setting: seed"}
+    message = end_of(rewriter_of(server, max_concurrency=1), TEXTS * 5)
+    assert "refused 10 questions and answered none: " in message
+    assert "no such setting: seed" in message
+    assert len(server.bodies) == 10
+
+
+def test_after_the_end_no_more_is_asked(server):
+    server.behave = lambda number, body: {"status": 401} if number == 0 else {"wait": 0.05}
+    end_of(rewriter_of(server, max_concurrency=2), TEXTS * 10)
+    time.sleep(0.3)
+    assert len(server.bodies) < 10
+
+
+# The key
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_missing_key_is_told_by_the_name_of_its_variable(server, status):
+    server.behave = lambda number, body: {"status": status}
+    message = end_of(rewriter_of(server, api_key_env="MY_KEY"))
+    assert "It asks for a key, and the environment variable MY_KEY is not set" in message
+
+
+def test_a_wrong_key_is_told_without_it(server, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    server.behave = lambda number, body: {"status": 401, "message": f"wrong key {SECRET}"}
+    message = end_of(rewriter_of(server))
+    assert "The key in the environment variable OPENAI_API_KEY is wrong for it" in message
+    assert SECRET not in message
+
+
+def test_a_key_that_the_server_repeats_is_not_told(server, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    server.behave = lambda number, body: {"status": 400, "message": f"no quota for {SECRET}"}
+    result = results_of(rewriter_of(server), [TEXT])[0]
+    assert "no quota for ***" in str(result)
+
+
+def test_the_key_is_read_when_it_is_used_and_kept_nowhere(server, monkeypatch, caplog):
+    rewriter = rewriter_of(server)
+    rewrite(rewriter, [TEXT])
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    with caplog.at_level(logging.DEBUG):
+        rewrite(rewriter, [TEXT])
+    assert server.keys == ["Bearer none", f"Bearer {SECRET}"]
+    for shown in (repr(rewriter), str(vars(rewriter)), rewriter.cache_key(), caplog.text):
+        assert SECRET not in shown
+    assert SECRET.encode() not in pickle.dumps(rewriter)
+
+
+# Parameters
+
+
+def test_the_cache_key_is_json_that_tells_what_changes_a_text():
+    rewriter = OpenAIRewriter("m", "http://name:password@localhost:8000/v1", extra_body={"min_p": 0.1})
+    key = json.loads(rewriter.cache_key())
+    assert key["class"] == "OpenAIRewriter"
+    assert key["server"] == "localhost:8000/v1"
+    assert "password" not in rewriter.cache_key()
+    for changed in (
+        {"model": "n"},
+        {"base_url": "http://localhost:8001/v1"},
+        {"temperature": 0.5},
+        {"top_p": 0.5},
+        {"max_new_tokens": 9},
+        {"context_length": 9},
+        {"extra_body": {"min_p": 0.2}},
+    ):
+        assert clone(rewriter).set_params(**changed).cache_key() != rewriter.cache_key()
+    for same in ({"max_concurrency": 1}, {"timeout": 1}, {"max_retries": 1}, {"api_key_env": "X"}):
+        assert clone(rewriter).set_params(**same).cache_key() == rewriter.cache_key()
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"temperature": -1},
+        {"top_p": 2},
+        {"max_new_tokens": 0},
+        {"context_length": None},
+        {"max_concurrency": 0},
+        {"timeout": 0},
+        {"max_retries": -1},
+        {"extra_body": "x"},
+    ],
+)
+def test_bad_parameters_are_refused(parameters):
+    with pytest.raises(ValueError, match=f"'{next(iter(parameters))}' parameter"):
+        rewrite(OpenAIRewriter("m", "http://localhost/v1", **parameters))
+
+
+def test_an_address_without_scheme_is_refused():
+    with pytest.raises(ValueError, match="base_url='localhost:8000/v1' is not an address"):
+        rewrite(OpenAIRewriter("m", "localhost:8000/v1"))
+
+
+def test_a_missing_package_is_told_by_its_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "openai", None)
+    with pytest.raises(ImportError, match=r"pip install 'skllm4es\[openai\]'"):
+        rewrite(OpenAIRewriter("m", "http://localhost/v1"))
+
+
+# A real server
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory, instruct_model):
+    """A tiny instruct model behind `transformers serve`."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [str(Path(sys.executable).parent / "transformers"), "serve", instruct_model]
+    log = tmp_path_factory.mktemp("log") / "serve.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [*command, "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"],
+            stdout=output,
+            stderr=output,
+            env=os.environ | {"HF_HUB_OFFLINE": "1"},
+        )
+    try:
+        for _ in range(240):
+            assert process.poll() is None, log.read_text()
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+                    break
+            except OSError:
+                time.sleep(0.5)
+        else:
+            pytest.fail(log.read_text())
+        yield OpenAIRewriter(instruct_model, f"http://127.0.0.1:{port}/v1", max_new_tokens=40, max_concurrency=2)
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.mark.slow
+def test_transformers_serve_rewrites(served):
+    rewriter = clone(served)
+    texts = rewrite(rewriter)
+    assert all(re.fullmatch(ANSWER, text) for text in texts)
+    assert len(set(texts)) > 1
+    assert rewriter.n_tokens > 12 * 100
+
+
+@pytest.mark.slow
+def test_transformers_serve_tells_an_answer_that_was_cut_off(served):
+    results = results_of(clone(served).set_params(max_new_tokens=2), TEXTS[:3])
+    assert all("cut off" in str(result) for result in results.values())
+
+
+@pytest.mark.slow
+def test_transformers_serve_has_no_other_model(served):
+    message = end_of(clone(served).set_params(model="no/such-model", max_retries=0))
+    assert "no/such-model" in message
+
+
+@pytest.mark.slow
+def test_transformers_serve_enriches(served):
+    enricher = TextEnricher(clone(served), formats="html", n_variants=2, random_state=0)
+    out = enricher.fit_transform(TEXTS[:4])
+    assert all(re.fullmatch(ANSWER, text) for text in out["variant_1"])
