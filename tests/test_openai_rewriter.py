@@ -242,8 +242,8 @@ def test_it_runs_in_threads_of_joblib(server):
 def test_the_prior_methods_run_over_it(server):
     server.behave = lambda number, body: {"content": f"summary {number}"}
     rewriter = rewriter_of(server, max_concurrency=1)
-    assert rewrite(HKFRRewriter(rewriter), [TEXT]) == ["summary 4"]
-    assert rewrite(TRSRRewriter(rewriter, block_size=1), [TEXT]) == ["summary 6"]
+    assert rewrite(HKFRRewriter(rewriter), [TEXT], "summary") == ["summary 4"]
+    assert rewrite(TRSRRewriter(rewriter, block_size=1), [TEXT], "summary") == ["summary 6"]
 
 
 # Trouble that passes

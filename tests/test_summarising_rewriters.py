@@ -9,6 +9,7 @@ import pytest
 from recording_rewriter import RecordingRewriter
 from sklearn.base import clone
 
+from skllm4es import TextEnricher
 from skllm4es.formats import format_events, parse_events
 from skllm4es.rewriters import (
     HKFRRewriter,
@@ -40,7 +41,7 @@ def echo(message):
     return f"[{prompt_of(message)}] " + " ".join(f"Film {number}" for number in numbers)
 
 
-def summarise(rewriter, text=TEXT, seed=0, name="narrative"):
+def summarise(rewriter, text=TEXT, seed=0, name="summary"):
     (result,) = rewriter.rewrite([text], [name], [seed])
     return result, [(prompt_of(question.message), question.message.data) for question in rewriter.rewriter.asked]
 
@@ -150,7 +151,7 @@ def test_a_block_that_is_too_long_is_split(method):
 def test_texts_go_side_by_side():
     rewriter = TRSRRewriter(RecordingRewriter(echo), block_size=4)
     short = format_events(["title"], [["Film 1"]])
-    came = list(rewriter.iter_rewrites([TEXT, short, TEXT], ["json"] * 3, [0] * 3))
+    came = list(rewriter.iter_rewrites([TEXT, short, TEXT], ["summary"] * 3, [0] * 3))
     assert rewriter.rewriter.rounds == [3, 2, 2]
     assert came[0][0] == 1
 
@@ -164,16 +165,26 @@ def test_keeps_to_the_protocol(Method):
 
 
 @pytest.mark.parametrize("Method", METHODS)
-def test_the_format_changes_the_draws_and_nothing_else(Method):
-    rewriter = Method(RecordingRewriter(echo))
-    asked = []
-    for name in ("json", "html", "json"):
-        summarise(rewriter, name=name)
-        asked.append(rewriter.rewriter.asked)
-    messages = [[question.message for question in questions] for questions in asked]
-    seeds = [[question.seed for question in questions] for questions in asked]
-    assert messages[0] == messages[1]
-    assert seeds[0] == seeds[2] != seeds[1]
+def test_it_writes_summaries_and_no_format(Method):
+    with pytest.raises(ValueError, match=r"Unknown formats: \['json'\].* The formats are \['summary'\]"):
+        summarise(Method(RecordingRewriter(echo)), name="json")
+
+
+@pytest.mark.parametrize("Method", METHODS)
+def test_the_enricher_asks_for_summaries_and_lets_them_lose_values(Method):
+    enricher = TextEnricher(Method(RecordingRewriter(lambda message: "A user who likes films.")), random_state=0)
+    out = enricher.fit_transform([TEXT])
+    assert out["variant_0"].to_list() == ["A user who likes films."]
+    assert enricher.formats_ == ["summary"]
+    assert enricher.report_["outcome"].to_list() == ["ok"]
+    assert enricher.report_["recall"][0] == 0
+
+
+@pytest.mark.parametrize("Method", METHODS)
+def test_a_text_without_events_is_told_without_a_model(Method):
+    result, asked = summarise(Method(RecordingRewriter(echo)), text="title|rating")
+    assert result.strip()
+    assert asked == []
 
 
 @pytest.mark.parametrize("Method", METHODS)
@@ -189,7 +200,7 @@ def test_answers_that_tell_of_orders_are_fenced_like_data(Method):
 @pytest.mark.parametrize("Method", METHODS)
 def test_an_answer_that_fails_fails_its_text_alone(Method):
     rewriter = Method(RecordingRewriter(lambda message: "" if "Fuel" in message.data else "yes"))
-    results = dict(rewriter.iter_rewrites(["mcc\nFuel", TEXT], ["json"] * 2, [0] * 2))
+    results = dict(rewriter.iter_rewrites(["mcc\nFuel", TEXT], ["summary"] * 2, [0] * 2))
     assert isinstance(results[0], RewritingError)
     assert results[1] == "yes"
 
@@ -259,4 +270,4 @@ def test_prompts_name_their_source(name):
 )
 def test_bad_parameters_are_refused(rewriter, message):
     with pytest.raises(ValueError, match=message):
-        rewriter.rewrite([TEXT], ["json"], [0])
+        rewriter.rewrite([TEXT], ["summary"], [0])

@@ -68,7 +68,7 @@ def test_it_is_a_rewriter_of_text_enricher(rewriter):
 
 @pytest.mark.parametrize("Method", [HKFRRewriter, TRSRRewriter])
 def test_the_prior_methods_run_over_it(rewriter, Method):
-    results = dict(Method(rewriter).iter_rewrites(TEXTS, ["json"] * 3, [0] * 3))
+    results = dict(Method(rewriter).iter_rewrites(TEXTS, ["summary"] * 3, [0] * 3))
     assert sorted(results) == [0, 1, 2]
     assert any(not isinstance(result, RewritingError) and "events</p>" in result for result in results.values())
 

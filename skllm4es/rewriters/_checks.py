@@ -37,9 +37,9 @@ def check_lengths(texts: Sequence[str], formats: Sequence[str], seeds: Sequence[
         )
 
 
-def check_formats(formats: Sequence[str]) -> None:
-    """Refuse formats that there are not."""
-    unknown = sorted({str(name) for name in formats if name not in FORMATS})
+def check_formats(formats: Sequence[str], known: Sequence[str] = tuple(FORMATS)) -> None:
+    """Refuse formats that a rewriter does not know."""
+    unknown = sorted({str(name) for name in formats if name not in known})
     if unknown:
-        hint = did_you_mean(unknown, FORMATS)
-        raise ValueError(f"Unknown formats: {unknown}.{hint} The formats are {available_formats()}.")
+        hint = did_you_mean(unknown, known)
+        raise ValueError(f"Unknown formats: {unknown}.{hint} The formats are {list(known)}.")

@@ -26,8 +26,8 @@ class HKFRRewriter(SummarisingRewriter):
     that is too long for the model is described in parts, and notes that are too long to be fused at once are fused in
     groups first.
 
-    The result is plain prose, *whatever the format asked for*: variants of a text differ by their draws. As a summary
-    it does not keep all values.
+    The result is plain prose, the format "summary", of which `TextEnricher` does not ask that it keep all values.
+    Variants of a text differ by their draws.
 
     Parameters
     ----------

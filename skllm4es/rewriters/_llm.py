@@ -121,6 +121,8 @@ class Session(ABC):
 class StepwiseRewriter(BaseEstimator, ABC):
     """A rewriter that asks a language model, once or in several steps."""
 
+    #: The formats that it writes, all of which `TextEnricher` asks for unless it is told otherwise.
+    default_formats: ClassVar[Sequence[str]] = tuple(FORMATS)
     #: Prompts that it uses.
     _prompts: ClassVar[Sequence[str]]
     #: Texts that are under way at once: enough to sort them by length, few enough that results come soon.
@@ -189,7 +191,7 @@ class StepwiseRewriter(BaseEstimator, ABC):
             once, in any order. What befalls all texts is raised.
         """
         check_lengths(texts, formats, seeds)
-        check_formats(formats)
+        check_formats(formats, self.default_formats)
         self._validate_params()
         return self._iterate(texts, formats, seeds)
 
@@ -224,8 +226,11 @@ class StepwiseRewriter(BaseEstimator, ABC):
         _check_characters(text)
         if not read_events(text).rows:
             # A model would invent some.
-            return TemplateRewriter().rewrite([text], [format_name], [seed])[0]
+            return self._without_events(text, format_name, seed)
         return (yield from self._steps(session, text, format_name, seed))
+
+    def _without_events(self, text: str, format_name: str, seed: int) -> str:
+        return TemplateRewriter().rewrite([text], [format_name], [seed])[0]
 
     def _run(self, session: Session, steps: Mapping[int, Steps]) -> Iterator[tuple[int, str | RewritingError]]:
         """Advance rewritings side by side: whoever has all its answers may ask anew."""

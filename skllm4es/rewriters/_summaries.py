@@ -26,6 +26,8 @@ class SummarisingRewriter(StepwiseRewriter):
     _n_at_once = 256
     _rewriter_constraint = [HasMethods(["iter_rewrites", "_open"])]
 
+    default_formats = ("summary",)
+
     rewriter: LanguageModelRewriter
     n_words: int
 
@@ -44,6 +46,9 @@ class SummarisingRewriter(StepwiseRewriter):
 
     def _steps(self, session: Session, text: str, format_name: str, seed: int) -> Steps:
         return self._summarise(session, text, seed_of(seed, format_name))
+
+    def _without_events(self, text: str, format_name: str, seed: int) -> str:
+        return super()._without_events(text, "narrative", seed)
 
     def _merge(self, session: Session, prompt: str, pieces: Sequence[str], seed: int) -> Steps:
         """Make one text of several: of all of them at once if they fit, else of groups first."""

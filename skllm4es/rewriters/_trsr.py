@@ -17,8 +17,8 @@ class TRSRRewriter(SummarisingRewriter):
     each time a model is given it with the next block. "hierarchical" summarises all blocks by themselves, and then
     the summaries, several levels of them if need be. A block that is too long for the model is split.
 
-    The result is plain prose, *whatever the format asked for*: variants of a text differ by their draws. As a summary
-    it does not keep all values.
+    The result is plain prose, the format "summary", of which `TextEnricher` does not ask that it keep all values.
+    Variants of a text differ by their draws.
 
     Parameters
     ----------
