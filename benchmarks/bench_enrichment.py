@@ -41,7 +41,7 @@ from sklearn.preprocessing import StandardScaler
 
 from skllm4es import EventSerializer, LLMEmbedder, TextEnricher
 from skllm4es.datasets import fetch_movielens_100k
-from skllm4es.lm.loading import train_tokenizer
+from skllm4es.lm.from_scratch import train_tokenizer
 from skllm4es.rewriters import available_formats
 
 MODEL = {"vocab_size": 2048, "hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 2}

@@ -22,17 +22,17 @@ def users():
 def run(users, monkeypatch):
     """Fit and apply the whole flow; give the raw texts, the texts trained on, those embedded, and the report."""
     seen = {"trained": [], "embedded": []}
-    finetune, embedded = LLMEmbedder._finetune, LLMEmbedder._embedded
+    fit, embedded = LLMEmbedder._language_model, LLMEmbedder._embedded
 
-    def train(self, texts, *args):
-        seen["trained"] = list(texts)
-        return finetune(self, texts, *args)
+    def train(self, corpus, *args):
+        seen["trained"] = [text for columns in zip(*corpus, strict=True) for text in columns]
+        return fit(self, corpus, *args)
 
     def embed(self, texts):
         seen["embedded"] = list(texts)
         return embedded(self, texts)
 
-    monkeypatch.setattr(LLMEmbedder, "_finetune", train)
+    monkeypatch.setattr(LLMEmbedder, "_language_model", train)
     monkeypatch.setattr(LLMEmbedder, "_embedded", embed)
 
     def run(**strategy):

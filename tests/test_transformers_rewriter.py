@@ -59,7 +59,7 @@ def test_temperature_zero_gives_one_text_for_all_seeds(rewriter):
 
 
 def test_it_is_a_rewriter_of_text_enricher(rewriter):
-    enricher = TextEnricher(rewriter, formats=["html", "narrative"], n_variants=2, random_state=0)
+    enricher = TextEnricher(rewriter, formats=["html", "narrative"], n_variants=2, check=None, random_state=0)
     enricher.set_params(rewriter__temperature=1.0)
     out = enricher.fit_transform(TEXTS)
     assert out["text"].to_list() == TEXTS
