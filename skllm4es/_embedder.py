@@ -94,7 +94,8 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
     n_params : int or "auto", default="auto"
         About how many weights the model has that is trained from scratch. "auto" is one for each token of text.
     extra_texts : dataframe, series, ndarray or list of str, default=None
-        Texts of further users to train on, such as those without a label; read as `X` of `fit` is.
+        Texts of further users to train on, such as those without a label; read as `X` of `fit` is. Like every
+        parameter they are part of a pickle; a series or frame is shown faster than a list.
     epochs : float, default=None
         How often training sees each text. By default 2 for pretrained models; from scratch as often as makes 100,000
         tokens, from 1 to 10.
@@ -117,9 +118,9 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         evaluations in a training; ``training_args={"eval_steps": 20, "save_steps": 20}`` sets another rhythm.
     gradient_checkpointing : bool, default=False
         Whether to compute hidden states again in the backward pass instead of holding them: less memory, about a sixth
-        more time.
+        more time on a CPU.
     lora_args : dict, default=None
-        Settings of :class:`peft.LoraConfig` that replace ours, which are
+        Settings of :class:`peft.LoraConfig`, for ``finetune="lora"``, that replace ours, which are
         ``{"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}``.
     merge_adapter : bool, default=True
         Whether a LoRA adapter becomes part of the weights. If not, `memory` and `save_pretrained` keep the adapter
@@ -129,7 +130,9 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         ``{"report_to": "tensorboard"}``, ``{"adam_beta2": 0.999}`` or ``{"fsdp": "full_shard"}``.
     checkpoint_dir : str or path, default=None
         Directory where training is saved from time to time. A `fit` that was interrupted goes on from there when it is
-        called again with the same texts and parameters, and ends with the same weights. Needs a `random_state`.
+        called again with the same texts and parameters, and ends with the same weights. What it keeps there is removed
+        when it ends; what is left of trainings that were never taken up again is yours to remove. Needs a
+        `random_state`.
     device : str, default=None
         Where the model runs, as torch names it; a GPU where there is one by default.
     dtype : {"auto", "float32", "bfloat16", "float16"}, default="auto"
@@ -194,8 +197,9 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
     :class:`~sklearn.frozen.FrozenEstimator`.
 
     In a script that ``torchrun`` or ``accelerate launch`` starts in several processes, `fit` trains data-parallel (or
-    as accelerate's configuration says) and `transform` shares the users out; each process has the whole result. The
-    directories `memory` and `checkpoint_dir` must then be the same for all.
+    as accelerate's configuration says) and `transform` shares the users out; each process has the whole result. So each
+    of them must call both, with the same data, and joblib's `n_jobs` is left at one. The directories `memory` and
+    `checkpoint_dir` must be the same for all.
 
     With "events", the tokens that a tokenizer puts at the end of a text, as those of encoders do, count as events.
 
@@ -516,7 +520,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         from skllm4es.lm.finetuning import Course
         from skllm4es.lm.language_model import LanguageModel
         from skllm4es.lm.processes import processes
-        from skllm4es.lm.training import Trainer
+        from skllm4es.lm.training import TrainingRun
 
         source = os.path.expanduser(self.model) if isinstance(self.model, str | os.PathLike) else None
         if source is None and self.finetune != "full":
@@ -524,16 +528,17 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
                 f"finetune={self.finetune!r} needs a pretrained model, and a model from scratch has random weights. "
                 "Name one (model='owner/name' or a directory), or set finetune='full'."
             )
-        if self.checkpoint_dir is not None and self.random_state is None:
+        if self.finetune is not None and self.checkpoint_dir is not None and self.random_state is None:
             raise ValueError(
                 "checkpoint_dir is of use to a training that begins in the same way each time: set random_state."
             )
         base = None if source is None else LanguageModel(source)
+        self._check_training(base)
         if base is not None and self.finetune is None:
             return base, Course()
         group = processes(self.device)
         seed = group.agree(int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max)))
-        trainer = Trainer(
+        run = TrainingRun(
             device=self._resolve_device()[0],
             group=group,
             cache=self._cache(),
@@ -541,35 +546,47 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
             callbacks=callbacks,
             progress=bool(self.verbose),
         )
-        return trainer.find_or_train(
-            self._training(base, seed), corpus, self._admit, seeded=self.random_state is not None
-        )
+        return run.find_or_train(self._training(base, seed), corpus, self._admit, seeded=self.random_state is not None)
 
-    def _training(self, base: LanguageModel | None, seed: int) -> Training:
-        """Gather all that makes the fine-tuned model."""
+    def _check_training(self, base: LanguageModel | None) -> None:
+        """Refuse parameters of training that contradict each other, or that there are not."""
+        import torch
+
         from skllm4es.lm.adapters import check_settings
-        from skllm4es.lm.finetuning import Schedule, check_arguments
-        from skllm4es.lm.training import Training
+        from skllm4es.lm.finetuning import check_arguments
 
         if base is not None and self.n_params != "auto":
             raise ValueError(f"n_params={self.n_params} is of a model from scratch, and {base.source} is pretrained.")
-        if self.lora_args is not None and self.finetune != "lora":
-            raise ValueError(f"lora_args is for finetune='lora'; got finetune={self.finetune!r}.")
+        if self.finetune is not None and self.device is not None and torch.device(self.device).index:
+            raise ValueError(
+                f"device={self.device!r}: training takes the first device that it sees. Set device='cuda', and the "
+                f"environment variable CUDA_VISIBLE_DEVICES={torch.device(self.device).index} before Python starts."
+            )
         check_settings(self.lora_args or {})
         check_arguments(self.training_args or {})
+
+    def _training(self, base: LanguageModel | None, seed: int) -> Training:
+        """Gather all that makes the fine-tuned model."""
+        from skllm4es.lm.finetuning import Schedule
+        from skllm4es.lm.training import Training
+
         given = {name: getattr(self, name) for name in _SCHEDULES["full"]}
         schedule = _SCHEDULES["scratch" if base is None else str(self.finetune)]
         schedule = schedule | {name: value for name, value in given.items() if value is not None}
         return Training(
             base=base,
             config=None if base is not None else self.model,  # type: ignore[arg-type]
-            n_params=self.n_params,
+            n_params=self.n_params if self.n_params == "auto" else int(self.n_params),
             lora=dict(self.lora_args or {}) if self.finetune == "lora" else None,
             merge_adapter=self.merge_adapter,
             schedule=Schedule(
-                **schedule,
-                warmup=self.warmup,
-                patience=self.patience,
+                # As floats, so that 2 and 2.0 are the same training.
+                epochs=None if schedule["epochs"] is None else float(schedule["epochs"]),
+                learning_rate=float(schedule["learning_rate"]),
+                weight_decay=float(schedule["weight_decay"]),
+                batch_tokens=int(schedule["batch_tokens"]),
+                warmup=None if self.warmup is None else float(self.warmup),
+                patience=int(self.patience),
                 gradient_checkpointing=self.gradient_checkpointing,
                 arguments=dict(self.training_args or {}),
             ),

@@ -123,6 +123,23 @@ def test_what_changes_the_model_is_trained_anew(tmp_path, counted, changed):
     assert counted["models"] == 3
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"patience": 9},
+        {"merge_adapter": False},
+        {"gradient_checkpointing": True},
+        {"training_args": {"logging_steps": 1}},
+        {"pooling_depth": 2},
+        {"verbose": 1},
+    ],
+)
+def test_what_does_not_change_the_model_is_not_trained_anew(tmp_path, counted, changed):
+    embedder_in(tmp_path, epochs=2).fit(TEXTS)
+    embedder_in(tmp_path, epochs=np.float64(2.0)).set_params(**changed).fit(TEXTS)
+    assert counted["models"] == 1
+
+
 def test_a_changed_model_in_the_same_directory_is_another(tmp_path, frozen, counted):
     def embed():
         return LLMEmbedder(frozen, finetune=None, memory=tmp_path / "cache", dtype="float32").fit_transform(TEXTS)

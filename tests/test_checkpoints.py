@@ -1,7 +1,6 @@
 """Trainings that are interrupted, repeated, or cannot be written."""
 
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -92,6 +91,23 @@ def interrupted(monkeypatch, directory):
             LLMEmbedder(TINY, checkpoint_dir=directory, **LONG).fit(TEXTS)
 
 
+def test_an_early_stop_waits_on_where_it_was(tmp_path, monkeypatch, steps):
+    """Interrupted between two evaluations without a lower loss, of which there may be two."""
+    noise = ["".join(chr(97 + (i * j * j) % 26) for j in range(1, 60)) for i in range(1, 13)]
+    params = {**LONG, "epochs": 60, "learning_rate": 0.05, "validation_fraction": 0.5, "patience": 3}
+    params |= {"training_args": {"eval_steps": 6}}
+    undisturbed = LLMEmbedder(TINY, **params).fit(noise)
+    n_steps = len(steps)
+    assert n_steps < 60 * 7  # It stops early.
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, n_steps - 3)
+        with pytest.raises(KeyboardInterrupt):
+            LLMEmbedder(TINY, checkpoint_dir=tmp_path, **params).fit(noise)
+    resumed = LLMEmbedder(TINY, checkpoint_dir=tmp_path, **params).fit(noise)
+    assert resumed.validation_loss_curve_ == undisturbed.validation_loss_curve_
+    assert_equal_weights(resumed, undisturbed)
+
+
 def test_a_half_written_checkpoint_is_passed_over(tmp_path, monkeypatch, steps):
     interrupted(monkeypatch, tmp_path)
     steps.clear()
@@ -167,7 +183,6 @@ except OSError as error:
 @pytest.mark.parametrize("where", ["memory", "checkpoint_dir"])
 def test_a_disk_that_fills_up_is_told_and_nothing_half_written_is_used(tmp_path, where):
     """No file may grow above 5,000 bytes, as on a disk that is full."""
-    assert resource.RLIMIT_FSIZE
     environment = os.environ | {"PYTHONWARNINGS": "ignore"}
     done = subprocess.run(
         [sys.executable, "-c", FULL, where, str(tmp_path)], capture_output=True, text=True, env=environment, timeout=120

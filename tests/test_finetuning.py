@@ -146,16 +146,20 @@ class TestSettingsOfTheTrainer:
         for name, weights in weights_of(plain).items():
             torch.testing.assert_close(weights_of(saving)[name], weights, rtol=1e-4, atol=1e-6)
 
-    def test_losses_are_reported_to_what_the_trainer_knows(self, tmp_path, monkeypatch):
+    @pytest.mark.parametrize("chosen", [None, "elsewhere"])
+    def test_losses_are_reported_to_what_the_trainer_knows(self, tmp_path, monkeypatch, chosen):
         pytest.importorskip("tensorboard", reason="needs tensorboard")
-        monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path))
+        monkeypatch.chdir(tmp_path)
+        if chosen:
+            monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", chosen)
         embedder(training_args={"report_to": "tensorboard"}).fit(TEXTS)
-        assert list(tmp_path.rglob("events.out.tfevents.*"))
+        assert list((tmp_path / (chosen or "runs")).rglob("events.out.tfevents.*"))
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
             ({"adam_beta3": 1}, r"\['adam_beta3'\], which are not settings of TrainingArguments. Did you mean"),
+            ({"learning_rte": 1}, r"Did you mean \['learning_rate'\]"),
             ({"learning_rate": 1}, r"cannot take 'learning_rate' \(set learning_rate instead\)"),
             ({"seed": 1, "max_steps": 3}, r"'seed' \(set random_state instead\), 'max_steps' \(set epochs instead\)"),
             ({"remove_unused_columns": True}, "packing needs it as it is"),
@@ -193,6 +197,19 @@ class TestHeldOutUsers:
         with pytest.raises(ValueError, match=r"validation_fraction=0.5 holds out 1 of 1 users"):
             embedder(validation_fraction=0.5).fit(TEXTS[:1])
 
+    def test_their_loss_is_the_mean_over_tokens(self):
+        """One text fills a pack, and a short one is the other pack: each token counts, not each pack."""
+        long, short = sequences([120, 3])
+        schedule = Schedule(epochs=1, learning_rate=1e-9, weight_decay=0, batch_tokens=120, arguments={"bf16": False})
+        model = llama()
+        _, course = finetune(model, [long], schedule, max_length=120, seed=0, group=ONE, held_out=[long, short])
+        with torch.inference_mode():
+            sums = [
+                model(input_ids=torch.tensor([text]), labels=torch.tensor([text])).loss.item() * (len(text) - 1)
+                for text in (long, short)
+            ]
+        assert course.validation_losses[-1] == pytest.approx(sum(sums) / 121, abs=1e-5)
+
 
 class TestFurtherTexts:
     """Several data sets, and users without a label."""
@@ -228,9 +245,11 @@ class TestObservation:
     """What a user sees of a training."""
 
     def test_loss_curve_reaches_the_last_step(self):
-        losses = embedder(epochs=60, batch_tokens=100, learning_rate=0.02).fit(TEXTS).loss_curve_
-        assert 50 <= len(losses) <= 102
-        assert losses[0] == pytest.approx(math.log(300), rel=0.1)
+        """Of 103 steps, the losses of each two are noted, and that of the last one."""
+        schedule = Schedule(epochs=103, learning_rate=1e-3, weight_decay=0, batch_tokens=20)
+        _, course = finetune(llama(), sequences([20]), schedule, max_length=20, seed=0, group=ONE)
+        assert len(course.losses) == 52
+        assert course.losses[0] == pytest.approx(math.log(300), rel=0.1)
 
     def test_tokens_and_time_are_counted(self):
         one, three = embedder(epochs=1).fit(TEXTS), embedder(epochs=3).fit(TEXTS)
@@ -309,6 +328,12 @@ def test_the_same_seed_gives_the_same_weights_bit_by_bit(seed):
         )
 
     assert_equal_weights(weights_of(fit()), weights_of(fit()))
+
+
+def test_a_training_that_diverges_in_its_last_step_gives_no_model(tmp_path):
+    with pytest.raises(ValueError, match="Lower learning_rate"):
+        embedder(learning_rate=1e38, epochs=0.01, memory=tmp_path).fit(TEXTS)
+    assert list(tmp_path.glob("models/*/model.safetensors")) == []
 
 
 def test_a_diverging_training_ends_at_once():

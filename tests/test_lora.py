@@ -95,14 +95,21 @@ def test_an_adapter_is_where_training_can_begin(pretrained, tmp_path):
     np.testing.assert_allclose(tuned.transform(TEXTS), kept.transform(TEXTS), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("merge_adapter", [True, False])
+def test_an_adapter_may_stand_on_another(pretrained, tmp_path, merge_adapter):
+    lora(pretrained, merge_adapter=False).save_pretrained(tmp_path / "first")
+    second = lora(tmp_path / "first", merge_adapter=merge_adapter, memory=tmp_path / "memory")
+    second.save_pretrained(tmp_path / "second")
+    loaded = LLMEmbedder.from_pretrained(tmp_path / "second")
+    np.testing.assert_allclose(loaded.transform(TEXTS), second.transform(TEXTS), rtol=1e-4, atol=1e-5)
+
+
 def test_settings_of_the_adapter_are_those_of_peft(pretrained):
     few, many = (lora(pretrained, merge_adapter=False, lora_args={"r": rank}) for rank in (2, 8))
     n_few, n_many = (sum(w.numel() for w in each.load_model()[0].parameters()) for each in (few, many))
     assert n_few < n_many
     with pytest.raises(ValueError, match=r"lora_args names \['rank_patern'\].*Did you mean \['rank_pattern'\]"):
         lora(pretrained, lora_args={"rank_patern": {}})
-    with pytest.raises(ValueError, match="lora_args is for finetune='lora'; got finetune='full'"):
-        LLMEmbedder(pretrained, lora_args={"r": 2}).fit(TEXTS)
 
 
 def test_gradient_checkpointing_gives_the_same_adapter(pretrained):

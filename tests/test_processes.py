@@ -10,7 +10,8 @@ import pytest
 from skllm4es import LLMEmbedder
 
 TINY = {"vocab_size": 300, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2}
-TEXTS = [f"day|title|rating\n{day}, Heat, 5\n{day + 1}, Alien, {day % 5}" for day in range(40)]
+#: Each fills a pack, and has nothing that would tell of another one: the loss of those held out soon rises.
+TEXTS = ["".join(chr(97 + (i * j * j + i) % 26) for j in range(1, 60)) for i in range(1, 41)]
 #: In batches of 4 packs, of which each of two processes has 2.
 PARAMS = {"epochs": 4, "max_length": 64, "batch_tokens": 228, "learning_rate": 1e-2, "dtype": "float32"}
 PARAMS |= {"training_args": {"bf16": False}}
@@ -21,24 +22,25 @@ import numpy as np
 from skllm4es import LLMEmbedder
 
 directory, memory = sys.argv[1], sys.argv[2] or None
-settings = {PARAMS}
-settings["training_args"] |= {{"fsdp": sys.argv[3]}} if sys.argv[3:] else {{}}
+settings = {PARAMS} | eval(sys.argv[3])
 embedder = LLMEmbedder({TINY}, random_state=0, memory=memory, **settings)
 vectors = embedder.fit({TEXTS}).transform({TEXTS})
 np.savez(f"{{directory}}/{{os.environ['RANK']}}.npz", vectors=vectors, losses=embedder.loss_curve_,
-         n_tokens=embedder.n_tokens_seen_)
+         n_tokens=embedder.n_tokens_seen_, validation_losses=embedder.validation_loss_curve_,
+         weights=np.concatenate([w.detach().numpy().ravel() for w in embedder.load_model()[0].parameters()]))
 if memory and os.environ["RANK"] == "0":
     assert embedder.cache_info().n_vectors == {len(TEXTS)}, embedder.cache_info()
 """
 
 
-def launch(tmp_path, *arguments, launcher=("torch.distributed.run", "--nproc_per_node=2", "--standalone")):
+def launch(tmp_path, memory="", **params):
     """Run the script in two processes, and give what each of them has."""
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-m", *launcher, str(script), str(tmp_path), *arguments],
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", str(script),
+         str(tmp_path), str(memory), repr(params)],
         capture_output=True, text=True, env=environment, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -55,17 +57,32 @@ def assert_the_whole_result(results, alone):
     for result in results:
         np.testing.assert_allclose(result["vectors"], expected, rtol=1e-2, atol=1e-3)
         np.testing.assert_array_equal(result["vectors"], results[0]["vectors"])
+        np.testing.assert_array_equal(result["weights"], results[0]["weights"])
         np.testing.assert_allclose(result["losses"], alone.loss_curve_, rtol=1e-4)
         assert result["n_tokens"] == pytest.approx(alone.n_tokens_seen_, rel=0.1)
 
 
 @pytest.mark.slow
 def test_two_processes_give_what_one_gives(tmp_path, alone):
-    assert_the_whole_result(launch(tmp_path, ""), alone)
+    assert_the_whole_result(launch(tmp_path), alone)
 
 
 @pytest.mark.slow
 def test_they_share_a_memory(tmp_path, alone):
-    assert_the_whole_result(launch(tmp_path, str(tmp_path / "memory")), alone)
+    assert_the_whole_result(launch(tmp_path, tmp_path / "memory"), alone)
     embedder = LLMEmbedder(TINY, random_state=0, memory=tmp_path / "memory", **PARAMS).fit(TEXTS)
     assert embedder.cache_info().n_models == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("checkpoint_dir", [None, "checkpoints"])
+def test_they_all_take_the_best_weights(tmp_path, checkpoint_dir):
+    checkpoint_dir = checkpoint_dir and str(tmp_path / checkpoint_dir)
+    params = {"validation_fraction": 0.2, "learning_rate": 0.1, "epochs": 20, "patience": 2}
+    results = launch(tmp_path, **PARAMS | params, checkpoint_dir=checkpoint_dir)
+    alone = LLMEmbedder(TINY, random_state=0, **(PARAMS | params)).fit(TEXTS)
+    np.testing.assert_array_equal(results[0]["weights"], results[1]["weights"])
+    np.testing.assert_array_equal(results[0]["vectors"], results[1]["vectors"])
+    curve = results[1]["validation_losses"]
+    assert np.argmin(curve) < len(curve) - 1
+    np.testing.assert_allclose(curve, alone.validation_loss_curve_, rtol=0.05)

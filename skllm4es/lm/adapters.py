@@ -71,7 +71,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     ValueError
         If one of them is unknown.
     """
-    known = {field.name for field in fields(LoraConfig)} - {"task_type"}
+    known = {field.name for field in fields(LoraConfig)} - {"task_type", "inference_mode"}
     unknown = [name for name in settings if name not in known]
     if unknown:
         hint = did_you_mean(unknown, known) or " See its documentation for their names."

@@ -5,8 +5,10 @@ The loss is the paper's (section 3.3): ``L = -sum_t log P(x_t | x_<t)``, all wei
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +19,7 @@ from typing import Any, TypeAlias
 
 import torch
 from peft import PeftModel
+from safetensors import SafetensorError
 from tqdm.auto import tqdm
 from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -38,6 +41,9 @@ _ENOUGH_TOKENS, _MAX_EPOCHS = 100_000, 10.0
 #: Parts of the training after which the losses are noted, and after which it is saved and evaluated.
 _LOGS, _SAVES = 50, 10
 
+#: Codes of OSErrors that tell of a disk.
+_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
+
 #: What fine-tuning decides by itself, and the parameter of `LLMEmbedder` that tells it.
 _RESERVED = {
     "output_dir": "checkpoint_dir",
@@ -51,6 +57,7 @@ _RESERVED = {
     "per_device_eval_batch_size": "batch_tokens",
     "gradient_accumulation_steps": "batch_tokens",
     "auto_find_batch_size": "batch_tokens",
+    "save_strategy": "checkpoint_dir",
     "eval_strategy": "validation_fraction",
     "load_best_model_at_end": "validation_fraction",
     "metric_for_best_model": "validation_fraction",
@@ -176,8 +183,8 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
     ValueError
         If there is one of these.
     """
-    known = {each.name for each in fields(TrainingArguments)} - set(_RESERVED)
-    unknown = [name for name in arguments if name not in known and name not in _RESERVED]
+    known = {each.name for each in fields(TrainingArguments)}
+    unknown = [name for name in arguments if name not in known]
     if unknown:
         hint = did_you_mean(unknown, known) or " See its documentation for their names."
         raise ValueError(f"training_args names {unknown}, which are not settings of TrainingArguments.{hint}")
@@ -265,7 +272,8 @@ def finetune(
         isolated_seed(seed),
         quietly(),
     ):
-        folder = checkpoints or Path(scratch)
+        # The first process alone writes, and all of them read the best weights.
+        folder = checkpoints or Path(group.agree(scratch))
         arguments = TrainingArguments(
             **_arguments(
                 schedule,
@@ -280,13 +288,14 @@ def finetune(
         )
         # One pack at a time on one device; several devices are for a launcher of processes, not for DataParallel.
         arguments._n_gpu = min(1, arguments.n_gpu)
-        trainer = Trainer(
-            model,
-            arguments,
-            data_collator=_collate_pack if packable else _collate_text,
-            train_dataset=packs,
-            eval_dataset=validation_packs or None,
-        )
+        with _kept_logs():
+            trainer = _TokenWeighted(
+                model,
+                arguments,
+                data_collator=_collate_pack if packable else _collate_text,
+                train_dataset=packs,
+                eval_dataset=validation_packs or None,
+            )
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
         trainer.add_callback(_WatchLoss(schedule.learning_rate))
@@ -295,9 +304,13 @@ def finetune(
         for callback in (bar, *callbacks):
             trainer.add_callback(callback)
         start = time.perf_counter()
-        trainer.train(resume_from_checkpoint=_latest_checkpoint(folder))
+        with writing_errors(folder):
+            trainer.train(resume_from_checkpoint=group.agree(_latest_checkpoint(folder)))
         seconds = time.perf_counter() - start
         model = _unwrap(trainer, model, folder, group)
+        group.agree(None)  # Before anything that another one still reads is removed.
+    if not all(torch.isfinite(weights).all() for weights in model.parameters()):
+        raise DivergedError(f"Weights became infinite or NaN. Lower learning_rate (it was {schedule.learning_rate:g}).")
     history = trainer.state.log_history
     return model.eval(), Course(
         [entry["loss"] for entry in history if "loss" in entry],
@@ -338,6 +351,7 @@ def _arguments(
     each_log = max(1, steps // _LOGS)
     # A multiple of the former, so that a training that goes on from a checkpoint notes the same losses.
     each_save = each_log * max(1, round(steps / each_log / _SAVES))
+    given = dict(schedule.arguments)
     settings: dict[str, Any] = {
         "per_device_train_batch_size": 1,
         "per_device_eval_batch_size": 1,
@@ -360,6 +374,7 @@ def _arguments(
         "disable_tqdm": True,
         "remove_unused_columns": False,
         "include_num_input_tokens_seen": "all",
+        "restore_callback_states_from_checkpoint": True,  # How long an early stop has been waiting.
         "prediction_loss_only": True,
         "bf16": multiplies_bfloat16_fast(device) and not schedule.arguments.get("fp16"),
         "use_cpu": device.type == "cpu",
@@ -367,8 +382,23 @@ def _arguments(
         "dataloader_pin_memory": device.type == "cuda",
     }
     if evaluated:
-        settings |= {"eval_strategy": "steps", "eval_steps": each_save, "load_best_model_at_end": True}
-    return settings | dict(schedule.arguments)
+        # The weights of each evaluation are kept, as they may be the best ones.
+        each_save = given.setdefault("eval_steps", given.get("save_steps", each_save))
+        settings |= {"eval_strategy": "steps", "save_steps": each_save, "load_best_model_at_end": True}
+    return settings | given
+
+
+class _TokenWeighted(Trainer):
+    """Evaluates by the mean over tokens, where the Trainer takes the mean over batches, which are packs here."""
+
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, num_items_in_batch: Any = None, **kwargs: Any) -> Any:
+        if not model.training:
+            num_items_in_batch = self._mean_labels() * self.accelerator.num_processes
+        return super().compute_loss(model, inputs, *args, num_items_in_batch=num_items_in_batch, **kwargs)
+
+    def _mean_labels(self) -> float:
+        n_labels = [sum(len(sequence) - 1 for sequence in texts) for texts in self.eval_dataset]
+        return sum(n_labels) / len(n_labels)
 
 
 class _WatchLoss(TrainerCallback):
@@ -464,6 +494,52 @@ def _collate_text(batch: list[list[Sequence[int]]]) -> dict[str, Any]:
     arguments = _collate_pack(batch)
     del arguments["text_ends"], arguments["position_ids"]
     return arguments
+
+
+@contextmanager
+def _kept_logs() -> Iterator[None]:
+    """Have TensorBoard's files in ``runs``, as its own default is: the Trainer's is a folder that will be removed."""
+    name = "TENSORBOARD_LOGGING_DIR"
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = str(Path("runs") / time.strftime("%Y-%m-%d_%H-%M-%S"))
+    try:
+        yield
+    finally:
+        del os.environ[name]
+
+
+@contextmanager
+def writing_errors(folder: Path) -> Iterator[None]:
+    """Say what to do where a model could not be written, be it that Python, torch or safetensors says so.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Where it is written.
+
+    Yields
+    ------
+    None
+        Nothing.
+
+    Raises
+    ------
+    OSError
+        Instead of errors of writing; others, such as those of the network, go on.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, OSError) and error.errno not in _WRITING:
+            raise
+        if type(error) is RuntimeError and "PytorchStreamWriter" not in str(error):
+            raise
+        raise OSError(
+            f"The model could not be written to {folder}: {error}. Nothing that is half-written will be used. Make "
+            "room and fit again: with checkpoint_dir, the training goes on from its last whole checkpoint."
+        ) from error
 
 
 @contextmanager

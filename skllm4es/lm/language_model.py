@@ -66,7 +66,9 @@ class LanguageModel:
         with loading_errors(source):
             if not os.path.isdir(source):
                 self.revision = _revision(source)
-            name, revision = underlying(source) or (source, self.revision)
+            name, revision = source, self.revision
+            while base := underlying(name):
+                name, revision = base
             self.config = AutoConfig.from_pretrained(name, revision=revision)
             if self.config.is_encoder_decoder:
                 raise ValueError(f"{self.config.model_type} has an encoder and a decoder.")

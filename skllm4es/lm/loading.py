@@ -101,9 +101,7 @@ def load_base_model(name: str, dtype: torch.dtype, revision: str | None = None) 
     """
     with loading_errors(name):
         if base := underlying(name):
-            model, missing = _load(AutoModelForCausalLM, base[0], dtype, base[1])
-            _check_complete(missing)
-            return attach_adapter(model, name)
+            return attach_adapter(load_causal_model(*base, dtype), name)
         model, missing = _load(AutoModel, name, dtype, revision)
         # The pooler of an encoder, on top of its last layer, is not used.
         _check_complete([weights for weights in missing if "pooler" not in weights])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+import tempfile
+from collections.abc import Callable, Mapping, Sequence, Set
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 from filelock import FileLock
-from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
 from skllm4es import __version__
 from skllm4es.lm.adapters import add_adapter
 from skllm4es.lm.cache import Cache, hash_of, remove_folder
-from skllm4es.lm.finetuning import Course, Schedule, finetune
+from skllm4es.lm.finetuning import Course, Schedule, finetune, writing_errors
 from skllm4es.lm.from_scratch import VOCAB_SIZE, check_config, new_model, train_tokenizer
 from skllm4es.lm.language_model import LanguageModel
 from skllm4es.lm.loading import load_causal_model
@@ -33,8 +33,12 @@ Corpus = Sequence[Sequence[str]]
 #: Says how many tokens a model sees at once, or refuses it.
 Admit = Callable[[LanguageModel], int]
 
+#: Beginnings of the names of settings that say what is told of a training.
+_OF_REPORTS = ("report_to", "logging", "log_", "run_name", "project", "trackio")
 #: Bytes of a weight, and of a weight with what AdamW keeps of it.
-_WEIGHT, _STATE = 4, 12
+_WEIGHT, _WITH_STATE = 4, 12
+#: Checkpoints that there are while one is written.
+_AT_ONCE = 3
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ class Training:
     seed: int
 
     def key(self, corpus: Corpus, *, seeded: bool) -> bytes:
-        """Hash what makes the model.
+        """Hash what makes the model, and nothing else: how a training is reported or fits into memory is not of it.
 
         Parameters
         ----------
@@ -90,13 +94,16 @@ class Training:
         """
         settings = asdict(replace(self, base=None))
         settings |= {"base": self.base and self.base.fingerprint, "version": __version__}
-        settings |= {"seed": self.seed if seeded else None}
+        settings |= {"seed": self.seed if seeded else None, "merge_adapter": self.lora is None or self.merge_adapter}
+        schedule = settings["schedule"] | {"gradient_checkpointing": None}
+        schedule["patience"] = None if self.validation_fraction is None else self.schedule.patience
+        schedule["arguments"] = {k: v for k, v in self.schedule.arguments.items() if not k.startswith(_OF_REPORTS)}
         texts = [part for texts in corpus for part in (*texts, f"{len(texts)} texts")]
-        return hash_of(json.dumps(settings, sort_keys=True, default=str), *texts)
+        return hash_of(json.dumps(settings | {"schedule": schedule}, sort_keys=True, default=_as_json), *texts)
 
 
 @dataclass(frozen=True)
-class Trainer:
+class TrainingRun:
     """Where, among whom and before whose eyes a language model is trained.
 
     Parameters
@@ -156,7 +163,9 @@ class Trainer:
             checkpoints = None
             if self.checkpoint_dir is not None:
                 self.checkpoint_dir.mkdir(parents=True, exist_ok=True)
-                checkpoints = self.checkpoint_dir / key.hex()
+                # Processes share the batches out, so another number of them would go on otherwise.
+                of_these = f"{key.hex()}-{self.group.size}" if self.group.size > 1 else key.hex()
+                checkpoints = self.checkpoint_dir / of_these
                 self._hold(stack, FileLock(checkpoints.with_suffix(".lock")))
             model, course = self._train(training, corpus, admit, checkpoints)
             if self.cache is not None:
@@ -168,16 +177,30 @@ class Trainer:
         return model, course
 
     def _hold(self, stack: ExitStack, lock: FileLock) -> None:
-        # Processes that train together hold it together.
+        # Processes that train together hold it together: the first one takes it, and the others wait for that.
         if self.group.rank == 0:
             stack.enter_context(lock)
+        self.group.agree(None)
 
     def _store(self, cache: Cache, key: bytes, model: LanguageModel, course: Course) -> LanguageModel:
         folder = None
         if self.group.rank == 0:
-            with _writing_errors(cache.models):
+            with writing_errors(cache.models):
                 folder = cache.store_model(key, lambda draft: self._save(draft, model, course))
         return model.kept_in(str(self.group.agree(folder)))
+
+    def _check_room(self, trained: Any, training: Training, checkpoints: Path | None) -> None:
+        """Refuse to train what could not be written afterwards."""
+        n_trained = sum(weights.numel() for weights in trained.parameters() if weights.requires_grad)
+        n_kept = sum(weights.numel() for weights in trained.parameters())
+        if training.lora is not None and not training.merge_adapter:
+            n_kept = n_trained
+        if self.cache is not None:
+            _check_room(self.cache.models, _WEIGHT * n_kept)
+        if checkpoints is not None:
+            _check_room(checkpoints.parent, _AT_ONCE * _WITH_STATE * n_trained)
+        elif training.validation_fraction is not None:
+            _check_room(Path(tempfile.gettempdir()), _AT_ONCE * _WEIGHT * n_trained)
 
     def _save(self, draft: Path, model: LanguageModel, course: Course) -> None:
         model.save(draft, torch.float32, self.device)
@@ -195,25 +218,19 @@ class Trainer:
                 assert training.base is not None
                 assert training.base.source is not None
                 trained = add_adapter(model, training.lora, training.base.source, training.base.revision)
-        n_weights = model.num_parameters()
-        if self.cache is not None:
-            _check_room(self.cache.models, _WEIGHT * n_weights)
-        if checkpoints is not None:
-            # Two, so that there is always a whole one.
-            _check_room(checkpoints.parent, 2 * (_WEIGHT + _STATE) * n_weights)
-        with _writing_errors(checkpoints or Path()):
-            trained, course = finetune(
-                trained.to(self.device),
-                _windows(tokenizer, corpus, max_length),
-                training.schedule,
-                max_length=max_length,
-                seed=training.seed,
-                group=self.group,
-                held_out=_windows(tokenizer, held_out, max_length),
-                checkpoints=checkpoints,
-                callbacks=self.callbacks,
-                progress=self.progress,
-            )
+        self._check_room(trained, training, checkpoints)
+        trained, course = finetune(
+            trained.to(self.device),
+            _windows(tokenizer, corpus, max_length),
+            training.schedule,
+            max_length=max_length,
+            seed=training.seed,
+            group=self.group,
+            held_out=_windows(tokenizer, held_out, max_length),
+            checkpoints=checkpoints,
+            callbacks=self.callbacks,
+            progress=self.progress,
+        )
         if training.lora is not None and training.merge_adapter:
             trained = trained.merge_and_unload()
         return LanguageModel(model=trained, tokenizer=tokenizer), course
@@ -263,20 +280,13 @@ def _check_room(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise OSError(
-            f"There are {free:,} bytes free on the disk of {folder}, and the model will need {needed:,}. Nothing was "
-            "trained yet. Make room, or choose another directory."
+            f"There are {free:,} bytes free on the disk of {folder}, and the training will need {needed:,}. Nothing "
+            "was trained yet. Make room, or choose another directory."
         )
 
 
-@contextmanager
-def _writing_errors(folder: Path) -> Iterator[None]:
-    """Say what to do where a model could not be written: torch and safetensors have errors of their own for that."""
-    try:
-        yield
-    except (OSError, RuntimeError, SafetensorError) as error:
-        if not (isinstance(error, OSError | SafetensorError) or "PytorchStreamWriter" in str(error)):
-            raise
-        raise OSError(
-            f"The model could not be written to {folder}: {error}. Nothing that is half-written will be used. Make "
-            "room and fit again; with checkpoint_dir, the training goes on from its last whole checkpoint."
-        ) from error
+def _as_json(value: object) -> object:
+    """Give what JSON does not hold in a form that is the same in every process."""
+    if isinstance(value, Set):
+        return sorted(map(str, value))
+    return value.item() if isinstance(value, np.generic) else str(value)
