@@ -10,8 +10,9 @@ import pytest
 from skllm4es import LLMEmbedder
 
 TINY = {"vocab_size": 300, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2}
-#: Each fills a pack, and has nothing that would tell of another one: the loss of those held out soon rises.
-TEXTS = ["".join(chr(97 + (i * j * j + i) % 26) for j in range(1, 60)) for i in range(1, 41)]
+TEXTS = [f"day|title|rating\n{day}, Heat, 5\n{day + 1}, Alien, {day % 5}" for day in range(40)]
+#: Texts that tell nothing of one another: the loss of those held out soon rises.
+NOISE = ["".join(chr(97 + (i * j * j + i) % 26) for j in range(1, 60)) for i in range(1, 41)]
 #: In batches of 4 packs, of which each of two processes has 2.
 PARAMS = {"epochs": 4, "max_length": 64, "batch_tokens": 228, "learning_rate": 1e-2, "dtype": "float32"}
 PARAMS |= {"training_args": {"bf16": False}}
@@ -22,25 +23,25 @@ import numpy as np
 from skllm4es import LLMEmbedder
 
 directory, memory = sys.argv[1], sys.argv[2] or None
-settings = {PARAMS} | eval(sys.argv[3])
+settings, texts = {PARAMS} | eval(sys.argv[3]), eval(sys.argv[4])
 embedder = LLMEmbedder({TINY}, random_state=0, memory=memory, **settings)
-vectors = embedder.fit({TEXTS}).transform({TEXTS})
+vectors = embedder.fit(texts).transform(texts)
 np.savez(f"{{directory}}/{{os.environ['RANK']}}.npz", vectors=vectors, losses=embedder.loss_curve_,
          n_tokens=embedder.n_tokens_seen_, validation_losses=embedder.validation_loss_curve_,
          weights=np.concatenate([w.detach().numpy().ravel() for w in embedder.load_model()[0].parameters()]))
 if memory and os.environ["RANK"] == "0":
-    assert embedder.cache_info().n_vectors == {len(TEXTS)}, embedder.cache_info()
+    assert embedder.cache_info().n_vectors == len(texts), embedder.cache_info()
 """
 
 
-def launch(tmp_path, memory="", **params):
+def launch(tmp_path, memory="", texts=TEXTS, **params):
     """Run the script in two processes, and give what each of them has."""
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", str(script),
-         str(tmp_path), str(memory), repr(params)],
+         str(tmp_path), str(memory), repr(params), repr(texts)],
         capture_output=True, text=True, env=environment, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -79,10 +80,8 @@ def test_they_share_a_memory(tmp_path, alone):
 def test_they_all_take_the_best_weights(tmp_path, checkpoint_dir):
     checkpoint_dir = checkpoint_dir and str(tmp_path / checkpoint_dir)
     params = {"validation_fraction": 0.2, "learning_rate": 0.1, "epochs": 20, "patience": 2}
-    results = launch(tmp_path, **PARAMS | params, checkpoint_dir=checkpoint_dir)
-    alone = LLMEmbedder(TINY, random_state=0, **(PARAMS | params)).fit(TEXTS)
+    results = launch(tmp_path, texts=NOISE, checkpoint_dir=checkpoint_dir, **params)
     np.testing.assert_array_equal(results[0]["weights"], results[1]["weights"])
     np.testing.assert_array_equal(results[0]["vectors"], results[1]["vectors"])
     curve = results[1]["validation_losses"]
     assert np.argmin(curve) < len(curve) - 1
-    np.testing.assert_allclose(curve, alone.validation_loss_curve_, rtol=0.05)
