@@ -455,7 +455,7 @@ def test_white_space_around_the_key_is_not_part_of_it(server, monkeypatch):
 @pytest.mark.parametrize("character", ["\n", "\x7f", "\u00e9", "\u2026", " "])
 def test_a_key_that_can_be_none_is_refused_without_showing_it(server, monkeypatch, character):
     monkeypatch.setenv("OPENAI_API_KEY", f"sk{character}{SECRET}")
-    with pytest.raises(ValueError, match=r"^Character 3 of 17 of the key in the environment variable OPENAI_A") as caught:
+    with pytest.raises(ValueError, match="^Character 3 of 17 of the key in the environment variable") as caught:
         rewrite(rewriter_of(server))
     assert all(SECRET not in str(error) for error in chain_of(caught.value))
     assert server.bodies == []
@@ -533,7 +533,7 @@ def test_an_address_without_scheme_is_refused():
 
 @pytest.mark.parametrize("address", ["http://name:password@localhost:8000/v1", "name:password@localhost:8000/v1"])
 def test_an_address_with_a_password_is_refused_without_showing_it(address):
-    with pytest.raises(ValueError, match="base_url has an @.*the environment variable that api_key_env") as caught:
+    with pytest.raises(ValueError, match=r"base_url has an @.*the environment variable that api_key_env") as caught:
         rewrite(OpenAIRewriter("m", address))
     assert "password@" not in str(caught.value)
 

@@ -26,7 +26,7 @@ from skllm4es.rewriters._splitting import read_events, split_events
 from skllm4es.rewriters._template import TemplateRewriter
 
 #: Changes when an answer becomes another text than before.
-_VERSION = 1
+_VERSION = 2
 #: Tokens for an answer whose length is not given: markup and field names at each event make it longer than the events.
 _GROWTH, _LEAST = 4, 256
 #: What the tags and the joints between lines may add to a count of tokens.
