@@ -455,7 +455,7 @@ def test_white_space_around_the_key_is_not_part_of_it(server, monkeypatch):
 @pytest.mark.parametrize("character", ["\n", "\x7f", "\u00e9", "\u2026", " "])
 def test_a_key_that_can_be_none_is_refused_without_showing_it(server, monkeypatch, character):
     monkeypatch.setenv("OPENAI_API_KEY", f"sk{character}{SECRET}")
-    with pytest.raises(ValueError, match="^Character 3 of 17 of the key in the environment variable") as caught:
+    with pytest.raises(ValueError, match=r"^Character 3 of 17 of the key in the environment variable") as caught:
         rewrite(rewriter_of(server))
     assert all(SECRET not in str(error) for error in chain_of(caught.value))
     assert server.bodies == []

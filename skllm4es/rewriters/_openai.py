@@ -15,7 +15,7 @@ from time import monotonic
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import Interval
 
 from skllm4es.rewriters._base import RewritingError
 from skllm4es.rewriters._llm import Answer, LanguageModelRewriter, Question, Session
@@ -120,12 +120,9 @@ class OpenAIRewriter(LanguageModelRewriter):
     """
 
     _parameter_constraints = {
-        "model": [str],
+        **LanguageModelRewriter._common_constraints,
         "base_url": [str],
         "api_key_env": [str],
-        "temperature": [Interval(Real, 0, None, closed="left")],
-        "top_p": [Interval(Real, 0, 1, closed="right")],
-        "max_new_tokens": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "context_length": [Interval(Integral, 1, None, closed="left")],
         "max_concurrency": [Interval(Integral, 1, None, closed="left")],
         "timeout": [Interval(Real, 0, None, closed="neither")],
