@@ -140,7 +140,6 @@ def test_batches_keep_to_their_tokens(model, jobs, monkeypatch):
     assert len(sizes) < len(jobs)
 
 
-@pytest.mark.parametrize("how", HOWS)
 @pytest.mark.parametrize(
     "settings",
     [
@@ -151,18 +150,23 @@ def test_batches_keep_to_their_tokens(model, jobs, monkeypatch):
         {"max_time": 1e-9},
         {"min_new_tokens": 30},
         {"suppress_tokens": list(range(2, 30))},
-        {"forced_eos_token_id": 7},
-        {"cache_implementation": "static"},
     ],
     ids=str,
 )
-def test_the_models_own_settings_change_nothing(model, jobs, monkeypatch, how, settings):
-    plain = write(model, jobs[:2], how=how, batch_tokens=500)
+def test_the_models_own_settings_change_nothing(model, jobs, monkeypatch, settings):
+    plain = write(model, jobs[:2])
     for name, value in settings.items():
         monkeypatch.setattr(model.generation_config, name, value)
     before = model.generation_config.to_dict()
-    assert write(model, jobs[:2], how=how, batch_tokens=500) == plain
+    assert write(model, jobs[:2]) == plain
     assert model.generation_config.to_dict() == before
+
+
+def test_continuous_batches_do_not_see_the_models_own_settings(model, jobs, monkeypatch):
+    plain = write(model, jobs[:2])
+    for name, value in {"repetition_penalty": 5.0, "num_return_sequences": 2, "suppress_tokens": [5, 6, 7]}.items():
+        monkeypatch.setattr(model.generation_config, name, value)
+    assert write(model, jobs[:2], how=write_continuously, batch_tokens=500) == plain
 
 
 def test_too_little_memory_is_told_with_what_to_lower(model, jobs, monkeypatch):

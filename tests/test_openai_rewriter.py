@@ -339,7 +339,7 @@ def test_a_server_that_hangs_is_one_error_in_time(server):
     assert "gave no answer in 2 attempts, to 3 texts in a row: Request timed out" in end_of(
         rewriter_of(server, timeout=0.5, max_retries=1)
     )
-    assert time.monotonic() - start < 4
+    assert time.monotonic() - start < 8
 
 
 def test_a_server_that_dies_ends_the_run_and_keeps_what_came(server):

@@ -208,7 +208,7 @@ def _manager(
         **room,
     )
     with quietly():
-        manager = _without_settings(model).init_continuous_batching(
+        manager = model.init_continuous_batching(
             generation_config=_generation_config(ends, max(job.max_new_tokens for job in jobs)),
             continuous_batching_config=config,
         )
@@ -254,7 +254,7 @@ class _DrawContinuously:
 def _without_settings(model: PreTrainedModel) -> PreTrainedModel:
     """Give the model, with the same weights, without the settings of generation that it came with.
 
-    transformers fills what a call leaves open from them. Beams do not go with draws of our own, penalties would let a
+    `generate` fills what a call leaves open from them. Beams do not go with draws of our own, penalties would let a
     text of many like events come out wrong, and a limit of time would cut it.
     """
     bare = copy.copy(model)

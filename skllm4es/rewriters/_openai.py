@@ -93,7 +93,8 @@ class OpenAIRewriter(LanguageModelRewriter):
     one tiny question: only if that has no answer either, the `ConnectionError` comes.
 
     Rewritings are kept by the name of the model, not by the address of the server: the same model at another address
-    is not asked again. Where two servers call different models the same, give each its own `memory`.
+    is not asked again. Where two servers call different models the same, give each its own `memory`. `max_new_tokens`
+    and `context_length` decide where a long text is split; with others all texts are rewritten anew.
 
     Each question is sent with a seed that hangs on text, format and seed. Whether the same question then gets the
     same answer is up to the server: many draw by the seed, but batches in low precision still differ at times.

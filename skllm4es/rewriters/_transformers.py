@@ -141,6 +141,7 @@ class TransformersRewriter(LanguageModelRewriter):
             "dtype": resolve_device(self.device, self.dtype)[1],
             "temperature": float(self.temperature),
             "top_p": float(self.top_p),
+            # It decides, as context_length does, where a long text is split.
             "max_new_tokens": self.max_new_tokens,
             "context_length": self.context_length,
             "chat_template": self.chat_template,
