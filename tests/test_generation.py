@@ -140,11 +140,33 @@ def test_batches_keep_to_their_tokens(model, jobs, monkeypatch):
     assert len(sizes) < len(jobs)
 
 
-def test_penalties_of_the_models_own_settings_are_not_applied(model, jobs, monkeypatch):
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"repetition_penalty": 5.0, "no_repeat_ngram_size": 1},
+        {"num_beams": 4},
+        {"do_sample": True, "num_return_sequences": 3},
+        {"stop_strings": ["a"]},
+        {"max_time": 1e-9},
+        {"min_new_tokens": 30},
+        {"suppress_tokens": list(range(2, 30))},
+    ],
+    ids=str,
+)
+def test_the_models_own_settings_change_nothing(model, jobs, monkeypatch, settings):
     plain = write(model, jobs[:2])
-    monkeypatch.setattr(model.generation_config, "repetition_penalty", 5.0)
-    monkeypatch.setattr(model.generation_config, "no_repeat_ngram_size", 1)
+    for name, value in settings.items():
+        monkeypatch.setattr(model.generation_config, name, value)
+    before = model.generation_config.to_dict()
     assert write(model, jobs[:2]) == plain
+    assert model.generation_config.to_dict() == before
+
+
+def test_continuous_batches_do_not_see_the_models_own_settings(model, jobs, monkeypatch):
+    plain = write(model, jobs[:2])
+    for name, value in {"repetition_penalty": 5.0, "num_return_sequences": 2, "suppress_tokens": [5, 6, 7]}.items():
+        monkeypatch.setattr(model.generation_config, name, value)
+    assert write(model, jobs[:2], how=write_continuously, batch_tokens=500) == plain
 
 
 def test_too_little_memory_is_told_with_what_to_lower(model, jobs, monkeypatch):

@@ -184,6 +184,17 @@ def clean(answer, data=TEXT):
         "Sure! Here's the text:\n[1]",
         "Certainly.\n\n[1]",
         "[1]\n\nLet me know if you need another format!",
+        "Sure, here you go:\n[1]",
+        "Okay, here are the events as JSON:\n\n[1]",
+        "**Answer:**\n[1]",
+        "**Answer**: [1]",
+        "Output:\n\n```json\n[1]\n```",
+        "Here is the rewritten JSON\n\n[1]",
+        "Here\u2019s the requested table\n[1]",
+        "[1]\n\nNote: all amounts are as they were.",
+        "[1]\n\n**Note:** all amounts are as they were.",
+        "[1]\n\n(Note that I kept the order.)",
+        "[1]\n\nNote: I kept the order.\n\nFeel free to ask for more.",
         "<think>They want JSON, such as ```json\n[2]\n```.</think>\n\n[1]",
         "They want JSON.\n</think>\n\n[1]",
         "<thinking>\nHm.\n</thinking>```\n[1]\n```",
@@ -206,6 +217,11 @@ def test_echoed_tags_are_taken_off():
         "# Films\n\n```\nHeat\n```\n\nHeat was seen first, and then, some days later, Alien.",
         "<think>",
         "Here is Heat. It was seen first.",
+        "Here is Heat, rewritten by hand, 5.\nAlien, 4",
+        "Resulting events\n\nHeat, 5",
+        "Heat, 5\n\nNoteworthy: Alien, 4",
+        "Heat, 5\nNote: seen twice\nAlien, 4",
+        "Surely, 5\nAlien, 4",
         "  two:\n    - 1".lstrip(),
     ],
 )
@@ -221,10 +237,23 @@ def test_what_is_no_talk_stays(answer):
         ("```\nx\n```", "- merchant: ```\nx\n```\n- merchant: y"),
         ("```", "merchant: 1\n```\nmerchant: 2 and more text that is long\n```\nmerchant: 3"),
         ("<think>", '{"merchant": "<think>"}'),
+        ("<think>", "<think> was paid on Monday."),
+        ("Feel free to tip, 3", "Heat, 5\n\nFeel free to tip, 3"),
+        ("Feel free to tip", "Heat was paid.\n\nFeel free to tip was paid 3 times."),
+        ("Note: late", "Heat, 5\n\nNote: late, 3"),
+        ("let me know", "Heat, 5\n\nLet me know, 3"),
+        ("Sure!", "Sure!\n\nHeat"),
+        ("Here is", "Here is 5:\nHeat 4"),
+        ("Answer", "Answer: 42"),
+        ("Output", "**Output:** 5\n**Output:** 6"),
     ],
 )
 def test_markup_that_comes_from_the_data_stays(value, answer):
     assert clean(answer, format_events(["merchant"], [[value]])) == answer
+
+
+def test_words_that_are_only_parts_of_words_of_the_data_are_talk():
+    assert clean("Sure! Here is the text:\n[1]", "merchant\nInsurely Measures") == "[1]"
 
 
 def test_a_fence_around_data_with_fences_is_taken_off():

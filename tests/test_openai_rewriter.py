@@ -339,7 +339,7 @@ def test_a_server_that_hangs_is_one_error_in_time(server):
     assert "gave no answer in 2 attempts, to 3 texts in a row: Request timed out" in end_of(
         rewriter_of(server, timeout=0.5, max_retries=1)
     )
-    assert time.monotonic() - start < 4
+    assert time.monotonic() - start < 8
 
 
 def test_a_server_that_dies_ends_the_run_and_keeps_what_came(server):
@@ -358,12 +358,52 @@ def test_a_server_that_dies_ends_the_run_and_keeps_what_came(server):
     assert [position for position, _ in came] == [0, 1, 2, 3, 4]
 
 
+def is_text(body, *numbers):
+    return any(asked_for(body, f"Fuel {number},") for number in numbers or range(12))
+
+
+def test_a_connection_that_drops_on_one_text_fails_this_text(server):
+    server.behave = lambda number, body: {"cut": 20} if is_text(body, 3) else {}
+    results = results_of(rewriter_of(server, max_retries=0))
+    assert re.match("The connection to the server was lost in 1 attempts", str(results.pop(3)))
+    assert set(results.values()) == {"<p>an answer</p>"}
+
+
+@pytest.mark.parametrize("trouble", [{"status": 500}, {"status": 400}, {"cut": 20}], ids=str)
+@pytest.mark.parametrize("numbers", [(0, 1, 2), range(12)], ids=["some", "all"])
+def test_texts_that_always_fail_do_not_end_a_run_while_the_server_answers(server, trouble, numbers):
+    server.behave = lambda number, body: trouble if is_text(body, *numbers) else {}
+    results = results_of(rewriter_of(server, max_concurrency=1, max_retries=0))
+    assert sorted(results) == list(range(12))
+    assert [position for position in results if isinstance(results[position], RewritingError)] == list(numbers)
+
+
+def test_a_run_that_goes_on_with_bad_texts_alone_takes_templates_again(server, tmp_path):
+    texts = [TEXT.replace("Fuel", f"Fuel {number}") for number in range(24)]
+    server.behave = lambda number, body: {"status": 500} if is_text(body, 0, 1, 2) else {}
+    enricher = TextEnricher(
+        rewriter_of(server, max_concurrency=1, max_retries=0),
+        formats="html",
+        check=None,
+        on_error="template",
+        memory=tmp_path,
+        random_state=0,
+    )
+    with pytest.warns(UserWarning, match="3"):
+        first = enricher.fit_transform(texts)
+    n_asked = len(server.bodies)
+    with pytest.warns(UserWarning, match="3"):
+        assert clone(enricher).fit_transform(texts).equals(first)
+    # The three texts, and the tiny question.
+    assert len(server.bodies) == n_asked + 4
+
+
 def test_a_server_that_refuses_everything_is_not_asked_for_all(server):
     server.behave = lambda number, body: {"status": 400, "message": "no such setting: seed"}
     message = end_of(rewriter_of(server, max_concurrency=1), TEXTS * 5)
     assert "refused 10 questions and answered none: " in message
     assert "no such setting: seed" in message
-    assert len(server.bodies) == 10
+    assert len(server.bodies) == 11
 
 
 def test_after_the_end_no_more_is_asked(server):
@@ -391,6 +431,36 @@ def test_a_wrong_key_is_told_without_it(server, monkeypatch):
     assert SECRET not in message
 
 
+def chain_of(error):
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+@pytest.mark.parametrize("trouble", [{"status": 401}, {"status": 404}, {"status": 500}, {"cut": 20}], ids=str)
+def test_no_error_refers_to_a_request_with_the_key(server, monkeypatch, trouble):
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    server.behave = lambda number, body: trouble
+    with pytest.raises(ConnectionError) as caught:
+        results_of(rewriter_of(server, max_retries=0))
+    assert all(not hasattr(error, "request") for error in chain_of(caught.value))
+
+
+def test_white_space_around_the_key_is_not_part_of_it(server, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", f" {SECRET}\n")
+    rewrite(rewriter_of(server), [TEXT])
+    assert server.keys == [f"Bearer {SECRET}"]
+
+
+@pytest.mark.parametrize("character", ["\n", "\x7f", "\u00e9", "\u2026", " "])
+def test_a_key_that_can_be_none_is_refused_without_showing_it(server, monkeypatch, character):
+    monkeypatch.setenv("OPENAI_API_KEY", f"sk{character}{SECRET}")
+    with pytest.raises(ValueError, match=r"^Character 3 of 17 of the key in the environment variable") as caught:
+        rewrite(rewriter_of(server))
+    assert all(SECRET not in str(error) for error in chain_of(caught.value))
+    assert server.bodies == []
+
+
 def test_a_key_that_the_server_repeats_is_not_told(server, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", SECRET)
     server.behave = lambda number, body: {"status": 400, "message": f"no quota for {SECRET}"}
@@ -414,14 +484,12 @@ def test_the_key_is_read_when_it_is_used_and_kept_nowhere(server, monkeypatch, c
 
 
 def test_the_cache_key_is_json_that_tells_what_changes_a_text():
-    rewriter = OpenAIRewriter("m", "http://name:password@localhost:8000/v1", extra_body={"min_p": 0.1})
+    rewriter = OpenAIRewriter("m", "http://localhost:8000/v1", extra_body={"min_p": 0.1})
     key = json.loads(rewriter.cache_key())
     assert key["class"] == "OpenAIRewriter"
-    assert key["server"] == "localhost:8000/v1"
-    assert "password" not in rewriter.cache_key()
+    assert key["model"] == "m"
     for changed in (
         {"model": "n"},
-        {"base_url": "http://localhost:8001/v1"},
         {"temperature": 0.5},
         {"top_p": 0.5},
         {"max_new_tokens": 9},
@@ -429,7 +497,14 @@ def test_the_cache_key_is_json_that_tells_what_changes_a_text():
         {"extra_body": {"min_p": 0.2}},
     ):
         assert clone(rewriter).set_params(**changed).cache_key() != rewriter.cache_key()
-    for same in ({"max_concurrency": 1}, {"timeout": 1}, {"max_retries": 1}, {"api_key_env": "X"}):
+    for same in (
+        # The same model on another machine or port.
+        {"base_url": "https://server:8001/v1"},
+        {"max_concurrency": 1},
+        {"timeout": 1},
+        {"max_retries": 1},
+        {"api_key_env": "X"},
+    ):
         assert clone(rewriter).set_params(**same).cache_key() == rewriter.cache_key()
 
 
@@ -454,6 +529,13 @@ def test_bad_parameters_are_refused(parameters):
 def test_an_address_without_scheme_is_refused():
     with pytest.raises(ValueError, match="base_url='localhost:8000/v1' is not an address"):
         rewrite(OpenAIRewriter("m", "localhost:8000/v1"))
+
+
+@pytest.mark.parametrize("address", ["http://name:password@localhost:8000/v1", "name:password@localhost:8000/v1"])
+def test_an_address_with_a_password_is_refused_without_showing_it(address):
+    with pytest.raises(ValueError, match=r"base_url has an @.*the environment variable that api_key_env") as caught:
+        rewrite(OpenAIRewriter("m", address))
+    assert "password@" not in str(caught.value)
 
 
 def test_a_missing_package_is_told_by_its_extra(monkeypatch):

@@ -261,6 +261,8 @@ def test_prompts_name_their_source(name):
     [
         (HKFRRewriter(TransformersRewriter("m", top_p=7)), "'top_p' parameter of TransformersRewriter"),
         (HKFRRewriter(TemplateRewriter()), "'rewriter' parameter"),
+        # Its summaries of blocks would not be asked for, only its model.
+        (HKFRRewriter(TRSRRewriter(RecordingRewriter())), "'rewriter' parameter .*LanguageModelRewriter'. Got TRSR"),
         (HKFRRewriter(RecordingRewriter(), themes=[]), r"themes is a list of strings.*got \[\]"),
         (HKFRRewriter(RecordingRewriter(), themes="genres"), "'themes' parameter"),
         (HKFRRewriter(RecordingRewriter(), n_words=0), "'n_words' parameter"),

@@ -6,6 +6,7 @@ what transformers offers for GPUs; it runs on a CPU too, but slowly.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -147,11 +148,11 @@ def _write(model: PreTrainedModel, jobs: Sequence[Job], sampling: Sampling, ends
     width = max(len(job.ids) for job in jobs)
     ids = torch.tensor([[ends[0]] * (width - len(job.ids)) + job.ids for job in jobs], device=model.device)
     mask = torch.tensor([[0] * (width - len(job.ids)) + [1] * len(job.ids) for job in jobs], device=model.device)
-    config = _generation_config(model, ends, max(job.max_new_tokens for job in jobs))
+    config = _generation_config(ends, max(job.max_new_tokens for job in jobs))
     processor = _Draw(sampling, [job.seed for job in jobs], width)
     try:
         with torch.inference_mode(), quietly():
-            output = model.generate(
+            output = _without_settings(model).generate(
                 input_ids=ids,
                 attention_mask=mask,
                 generation_config=config,
@@ -208,7 +209,7 @@ def _manager(
     )
     with quietly():
         manager = model.init_continuous_batching(
-            generation_config=_generation_config(model, ends, max(job.max_new_tokens for job in jobs)),
+            generation_config=_generation_config(ends, max(job.max_new_tokens for job in jobs)),
             continuous_batching_config=config,
         )
     processors = manager.logit_processor
@@ -250,19 +251,21 @@ class _DrawContinuously:
         return self.sampling.choose(scores, tensor_arg[: scores.shape[0]].long() & 0xFFFFFFFF)
 
 
-def _generation_config(model: PreTrainedModel, ends: Sequence[int], max_new_tokens: int) -> GenerationConfig:
-    # The draws are made by the processors above, so that for transformers the most likely token is taken. Penalties
-    # that a model's own settings have would let a text of many like events come out wrong.
+def _without_settings(model: PreTrainedModel) -> PreTrainedModel:
+    """Give the model, with the same weights, without the settings of generation that it came with.
+
+    `generate` fills what a call leaves open from them. Beams do not go with draws of our own, penalties would let a
+    text of many like events come out wrong, and a limit of time would cut it.
+    """
+    bare = copy.copy(model)
+    bare.generation_config = GenerationConfig()
+    return bare
+
+
+def _generation_config(ends: Sequence[int], max_new_tokens: int) -> GenerationConfig:
+    # The draws are made by the processors above, so that for transformers the most likely token is taken.
     return GenerationConfig(
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        repetition_penalty=1.0,
-        no_repeat_ngram_size=0,
-        eos_token_id=list(ends),
-        pad_token_id=ends[0],
-        temperature=1.0,
-        top_p=1.0,
-        top_k=50,
+        max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=list(ends), pad_token_id=ends[0]
     )
 
 

@@ -1,7 +1,6 @@
 """Rewriters: the ways of turning a serialised text into other texts that tell the same events."""
 
-from skllm4es.rewriters._base import Rewriter, RewritingError, StreamingRewriter
-from skllm4es.rewriters._checks import available_formats
+from skllm4es.rewriters._base import Rewriter, RewritingError, StreamingRewriter, available_formats
 from skllm4es.rewriters._hkfr import HKFRRewriter
 from skllm4es.rewriters._openai import OpenAIRewriter
 from skllm4es.rewriters._template import TemplateRewriter

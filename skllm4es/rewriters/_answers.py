@@ -12,13 +12,21 @@ from skllm4es.rewriters._prompts import Message
 _THOUGHT = re.compile(r"\A\s*<(think|thinking|thought|reasoning)>.*?(?:</\1>|\Z)", re.DOTALL | re.IGNORECASE)
 _END_OF_THOUGHT = "</think>"
 _FENCE = re.compile(r"^(```+|~~~+)[^\n`]*\n(.*?)\n?^\1[ \t]*$", re.DOTALL | re.MULTILINE)
+_GREETING = r"(?:sure|certainly|of course|okay|absolutely)(?: thing)?"
+_HERE = r"(?:here|below)(?:['\u2019]s| is| are| you (?:go|are))"
+_LABEL = r"answer|output|result|response|rewritten text"
+#: Words that a text may begin with, and the rest of what is said around it.
 _OPENING = re.compile(
-    r"\A(?:(?:sure|certainly|of course|okay|absolutely)(?: thing)?[!.,][ ]*)?"
-    r"(?:\n+|(?:here|below)(?:['\u2019]s| is| are)\b[^\n]*:[ ]*\n+)",
+    rf"\A(?:(?P<greeting>{_GREETING})[!.,:]*[ ]*)?"
+    rf"(?:(?P<here>{_HERE})\b(?:[^\n]*:|[^\n]*\b(?:rewritten|requested|converted|reformatted)\b[^\n.:,]*)[ ]*\n+"
+    rf"|[*#]*[ ]*(?P<label>{_LABEL})(?::\*\*|\*\*:|:)[ ]*\n*"
+    r"|(?(greeting)\n+|(?!)))",
     re.IGNORECASE,
 )
 _CLOSING = re.compile(
-    r"\n\s*\n(?:(?:please )?let me know|i hope (?:this|that)|feel free|would you like)\b[^\n]*\Z", re.IGNORECASE
+    r"\n\s*\n[*_(]*(?P<words>(?:please )?let me know|i hope (?:this|that)|feel free|would you like|note(?= that|\**:))"
+    r"\b[^\n]*\Z",
+    re.IGNORECASE,
 )
 
 
@@ -40,18 +48,31 @@ def clean_answer(answer: str, message: Message) -> str:
     text = _without_thought(answer, message.data)
     for tag in (f"<{message.tag}>", f"</{message.tag}>"):
         text = text.replace(tag, "")
-    text = _without_chatter(text.strip())
+    text = _without_chatter(text.strip(), message.data)
     return _inside_fence(text, message.data).strip("\n").rstrip()
 
 
 def _without_thought(text: str, data: str) -> str:
-    text = _THOUGHT.sub("", text)
+    thought = _THOUGHT.match(text)
+    if thought and f"<{thought[1]}>" not in data:
+        text = text[thought.end() :]
     # The chat templates of some models open the thought themselves, so that its beginning is not in the answer.
     return text if _END_OF_THOUGHT in data else text.rpartition(_END_OF_THOUGHT)[2]
 
 
-def _without_chatter(text: str) -> str:
-    return _CLOSING.sub("", _OPENING.sub("", text))
+def _without_chatter(text: str, data: str) -> str:
+    opening = _OPENING.match(text)
+    if opening and _is_chatter(opening, data):
+        text = text[opening.end() :]
+    while (closing := _CLOSING.search(text)) and _is_chatter(closing, data):
+        text = text[: closing.start()]
+    return text
+
+
+def _is_chatter(found: re.Match[str], data: str) -> bool:
+    """Tell whether none of the words that were found is in the data, from which they could come."""
+    words = [word for word in found.groups() if word]
+    return not any(re.search(rf"\b{re.escape(word)}\b", data, re.IGNORECASE) for word in words)
 
 
 def _inside_fence(text: str, data: str) -> str:

@@ -9,6 +9,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
+from skllm4es.formats import FORMATS
+
+
+def available_formats() -> list[str]:
+    """Give the names of the formats that the rewriters of this package know.
+
+    Returns
+    -------
+    list of str
+        The names, in a fixed order.
+
+    Examples
+    --------
+    >>> from skllm4es.rewriters import available_formats
+    >>> available_formats()
+    ['json', 'markdown', 'html', 'xml', 'yaml', 'table', 'sql', 'narrative', 'breakdown']
+    """
+    return list(FORMATS)
+
 
 @runtime_checkable
 class Rewriter(Protocol):
@@ -16,6 +35,10 @@ class Rewriter(Protocol):
 
     A rewriter follows scikit-learn's conventions for parameters: the constructor only assigns them, and
     ``get_params`` and ``set_params`` reach them, so that a search over ``enrich__rewriter__...`` works.
+
+    A text that cannot be rewritten is a `RewritingError`, on which `TextEnricher` does what its `on_error` says. Any
+    other exception is taken to befall all texts, and ends the run. A rewriter that knows which text failed can give
+    the others all the same if it is a `StreamingRewriter`.
 
     Examples
     --------
@@ -41,6 +64,11 @@ class Rewriter(Protocol):
         -------
         list of str of length n_texts
             The rewritten texts.
+
+        Raises
+        ------
+        RewritingError
+            If a text cannot be rewritten.
         """
         ...
 
@@ -48,10 +76,12 @@ class Rewriter(Protocol):
 class RewritingError(RuntimeError):
     r"""One text could not be rewritten; the others can be.
 
+    Rewriters of your own raise it in ``rewrite``, and yield it in the place of the text in ``iter_rewrites``.
+
     Examples
     --------
     >>> from skllm4es.rewriters import OpenAIRewriter, RewritingError
-    >>> rewriter = OpenAIRewriter("Qwen/Qwen3-8B", "http://localhost:8000/v1")
+    >>> rewriter = OpenAIRewriter("Qwen/Qwen2.5-7B-Instruct", "http://localhost:8000/v1")
     >>> for position, result in rewriter.iter_rewrites(["a|b\n1"], ["json"], [0]):
     ...     print(position, "failed" if isinstance(result, RewritingError) else result)
     0 failed
@@ -91,7 +121,8 @@ class StreamingRewriter(Rewriter, Protocol):
         ------
         (int, str or RewritingError)
             The position of a text, and its rewriting or what went wrong with this one text. Each position comes
-            once, in any order. What befalls all texts (a server that stays away) is raised instead.
+            once, in any order. A `RewritingError` of one text is given, not raised, so that the others go on; what
+            befalls all texts (a server that stays away) is raised, and is no `RewritingError`.
         """
         ...
 

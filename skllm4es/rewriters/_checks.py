@@ -8,23 +8,6 @@ from skllm4es._messages import did_you_mean
 from skllm4es.formats import FORMATS
 
 
-def available_formats() -> list[str]:
-    """Give the names of the formats that the rewriters of this package know.
-
-    Returns
-    -------
-    list of str
-        The names, in a fixed order.
-
-    Examples
-    --------
-    >>> from skllm4es.rewriters import available_formats
-    >>> available_formats()
-    ['json', 'markdown', 'html', 'xml', 'yaml', 'table', 'sql', 'narrative', 'breakdown']
-    """
-    return list(FORMATS)
-
-
 def check_lengths(texts: Sequence[str], formats: Sequence[str], seeds: Sequence[int]) -> None:
     """Refuse arguments of `rewrite` that do not run in parallel."""
     for name, value in (("texts", texts), ("formats", formats)):

@@ -54,7 +54,8 @@ class HKFRRewriter(SummarisingRewriter):
     Examples
     --------
     >>> from skllm4es.rewriters import HKFRRewriter, OpenAIRewriter
-    >>> rewriter = HKFRRewriter(OpenAIRewriter("Qwen/Qwen3-8B", "http://localhost:8000/v1"), themes=["genres", "mood"])
+    >>> model = OpenAIRewriter("Qwen/Qwen2.5-7B-Instruct", "http://localhost:8000/v1")
+    >>> rewriter = HKFRRewriter(model, themes=["genres", "mood"])
     >>> rewriter.set_params(rewriter__temperature=0.3).rewriter.temperature
     0.3
     """

@@ -12,10 +12,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from sklearn.base import BaseEstimator
+from sklearn.utils._param_validation import Interval, StrOptions
 
 from skllm4es.formats import FORMATS
 from skllm4es.rewriters._answers import clean_answer
@@ -26,11 +28,11 @@ from skllm4es.rewriters._splitting import read_events, split_events
 from skllm4es.rewriters._template import TemplateRewriter
 
 #: Changes when an answer becomes another text than before.
-_VERSION = 1
+_VERSION = 2
 #: Tokens for an answer whose length is not given: markup and field names at each event make it longer than the events.
 _GROWTH, _LEAST = 4, 256
 #: What the tags and the joints between lines may add to a count of tokens.
-_SLACK = 16
+SLACK = 16
 
 
 class Question(NamedTuple):
@@ -316,10 +318,17 @@ class LanguageModelRewriter(StepwiseRewriter):
     """A rewriter that has a language model of its own, and asks it once for each text or part of a text."""
 
     _prompts = tuple(FORMATS)
+    #: Constraints of the parameters that all of them have.
+    _common_constraints: ClassVar[dict[str, list[Any]]] = {
+        "model": [str],
+        "temperature": [Interval(Real, 0, None, closed="left")],
+        "top_p": [Interval(Real, 0, 1, closed="right")],
+        "max_new_tokens": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+    }
 
     def _steps(self, session: Session, text: str, format_name: str, seed: int) -> Steps:
         empty = compose(format_name, "")
-        n_prompt = session.count_message(empty) + _SLACK
+        n_prompt = session.count_message(empty) + SLACK
 
         def limit(n_tokens: int) -> int:
             return session.limit(_LEAST + _GROWTH * n_tokens)

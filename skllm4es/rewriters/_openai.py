@@ -15,7 +15,7 @@ from time import monotonic
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import Interval
 
 from skllm4es.rewriters._base import RewritingError
 from skllm4es.rewriters._llm import Answer, LanguageModelRewriter, Question, Session
@@ -23,10 +23,12 @@ from skllm4es.rewriters._prompts import Message
 
 #: What a server that asks for no key is sent.
 _NO_KEY = "none"
-#: Questions that may be refused, with none answered, before it is taken to be the fault of all.
+#: Questions that may be refused, with none answered, before the server is asked whether it answers at all.
 _MAX_REFUSED = 10
-#: Questions in a row without an answer after which the server is taken to be away.
+#: Questions in a row without an answer after which it is asked the same.
 _MAX_UNANSWERED = 3
+#: What it is asked then, and the tokens of the answer, which some servers want to be this many.
+_PROBE, _PROBE_TOKENS = "Say yes.", 16
 _CONNECT = 10.0  # seconds to find the server
 _LEAVE = 2.0  # seconds for questions that are under way when no more is wanted
 #: Pieces that few tokenizers cut further: a digit, a mark, four letters, a letter beyond ASCII.
@@ -46,10 +48,10 @@ class OpenAIRewriter(LanguageModelRewriter):
     model : str
         The name by which the server knows the model.
     base_url : str
-        Where the server is, for example ``"http://localhost:8000/v1"``.
+        Where the server is, for example ``"http://localhost:8000/v1"``; without name and password.
     api_key_env : str, default="OPENAI_API_KEY"
-        The environment variable that holds the key. It is read when texts are rewritten; the key is kept nowhere. A
-        server on this machine mostly needs none.
+        The environment variable that holds the key. It is read when texts are rewritten, without the white space
+        around it; the key is kept nowhere. A server on this machine mostly needs none.
     temperature : float, default=0.6
         How freely tokens are drawn.
     top_p : float, default=0.9
@@ -86,8 +88,13 @@ class OpenAIRewriter(LanguageModelRewriter):
     Notes
     -----
     A text that the server refuses, does not answer after all attempts, or leaves unfinished is a `RewritingError`, and
-    the others are rewritten. When the server is not there, gives three texts in a row no answer, refuses the key or
-    does not know the model, a `ConnectionError` ends it all.
+    the others are rewritten. A `ConnectionError` ends it all when the server refuses the key or does not know the
+    model. When it is not there, gives three texts in a row no answer, or refuses ten and has answered none, it is asked
+    one tiny question: only if that has no answer either, the `ConnectionError` comes.
+
+    Rewritings are kept by the name of the model, not by the address of the server: the same model at another address
+    is not asked again. Where two servers call different models the same, give each its own `memory`. `max_new_tokens`
+    and `context_length` decide where a long text is split; with others all texts are rewritten anew.
 
     Each question is sent with a seed that hangs on text, format and seed. Whether the same question then gets the
     same answer is up to the server: many draw by the seed, but batches in low precision still differ at times.
@@ -101,19 +108,22 @@ class OpenAIRewriter(LanguageModelRewriter):
     Examples
     --------
     >>> from skllm4es.rewriters import OpenAIRewriter
-    >>> rewriter = OpenAIRewriter("Qwen/Qwen3-8B", "http://localhost:8000/v1", max_concurrency=32)
+    >>> rewriter = OpenAIRewriter(
+    ...     "Qwen/Qwen3-8B",
+    ...     "http://localhost:8000/v1",
+    ...     max_concurrency=32,
+    ...     # Qwen 3 thinks before it answers unless it is told not to.
+    ...     extra_body={"chat_template_kwargs": {"enable_thinking": False}},
+    ... )
     >>> texts = ["title|rating\nHeat, 5\nAlien, 4"]
     >>> rewriter.rewrite(texts, ["markdown"], [0])  # doctest: +SKIP
     ['- **Heat**: 5\n- **Alien**: 4']
     """
 
     _parameter_constraints = {
-        "model": [str],
+        **LanguageModelRewriter._common_constraints,
         "base_url": [str],
         "api_key_env": [str],
-        "temperature": [Interval(Real, 0, None, closed="left")],
-        "top_p": [Interval(Real, 0, 1, closed="right")],
-        "max_new_tokens": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "context_length": [Interval(Integral, 1, None, closed="left")],
         "max_concurrency": [Interval(Integral, 1, None, closed="left")],
         "timeout": [Interval(Real, 0, None, closed="neither")],
@@ -154,13 +164,10 @@ class OpenAIRewriter(LanguageModelRewriter):
             import openai
         except ImportError as error:
             raise ImportError("OpenAIRewriter needs the package openai: pip install 'skllm4es[openai]'.") from error
-        if urlsplit(self.base_url).scheme not in ("http", "https"):
-            raise ValueError(
-                f"base_url={self.base_url!r} is not an address: pass one such as 'http://localhost:8000/v1'."
-            )
+        self._check_address()
         client = openai.OpenAI(
             base_url=self.base_url,
-            api_key=os.environ.get(self.api_key_env) or _NO_KEY,
+            api_key=_read_key(self.api_key_env) or _NO_KEY,
             timeout=openai.Timeout(self.timeout, connect=min(_CONNECT, self.timeout)),
             max_retries=self.max_retries,
         )
@@ -170,17 +177,26 @@ class OpenAIRewriter(LanguageModelRewriter):
     def _determinants(self) -> Mapping[str, object]:
         # It may hold what is secret, so not even the cache shall show it.
         extra_body = json.dumps(self.extra_body or {}, sort_keys=True, default=repr)
-        url = urlsplit(self.base_url)
         return {
             "model": self.model,
-            # A name or a password in the address is not part of it.
-            "server": f"{url.hostname}:{url.port}{url.path}",
             "temperature": float(self.temperature),
             "top_p": float(self.top_p),
+            # It decides, as context_length does, where a long text is split.
             "max_new_tokens": self.max_new_tokens,
             "context_length": self.context_length,
             "extra_body": blake2b(extra_body.encode(), digest_size=16).hexdigest(),
         }
+
+    def _check_address(self) -> None:
+        if "@" in self.base_url:
+            raise ValueError(
+                "base_url has an @, before which a name or a password stands; these would be shown wherever the "
+                "rewriter is. Leave them out, and put the key into the environment variable that api_key_env names."
+            )
+        if urlsplit(self.base_url).scheme not in ("http", "https"):
+            raise ValueError(
+                f"base_url={self.base_url!r} is not an address: pass one such as 'http://localhost:8000/v1'."
+            )
 
 
 class _Server(Session):
@@ -245,39 +261,49 @@ class _Server(Session):
 
         try:
             self.check_fits(self.count_message(question.message), question.max_new_tokens)
-            answer = self._read(self._send(question), question)
+            asked = str(question.message)
+            answer = self._read(self._send(self.client, asked, question.max_new_tokens, question.seed), asked)
         except RewritingError as error:
             return error
-        except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
-            raise self._no_access(error) from None
-        except openai.NotFoundError as error:
-            raise self._end(f"knows no model {self.settings.model!r} or nothing at this address", error) from None
-        except (openai.RateLimitError, openai.InternalServerError, openai.APITimeoutError, _NotAChatError) as error:
-            return self._unanswered(error)
-        except openai.APIConnectionError as error:
-            raise self._end(f"was not there in {self.settings.max_retries + 1} attempts", error) from None
-        except openai.APIStatusError as error:
-            return self._refused(error)
-        with self.lock:
-            self.n_answered += 1
-            self.n_unanswered = 0
-        return answer
+        except (openai.APIError, _NotAChatError) as error:
+            trouble = error
+        else:
+            with self.lock:
+                self.n_answered += 1
+                self.n_unanswered = 0
+            return answer
+        # What is raised here does not refer to the client's error, whose request holds the key.
+        return self._judge(trouble)
 
-    def _send(self, question: Question) -> Any:
+    def _judge(self, error: Exception) -> RewritingError:
+        """Tell what befell one text from what befalls all, which is raised."""
+        import openai
+
+        if isinstance(error, (openai.AuthenticationError, openai.PermissionDeniedError)):
+            raise self._no_access(error)
+        if isinstance(error, openai.NotFoundError):
+            raise self._end(f"knows no model {self.settings.model!r} or nothing at this address", error)
+        if isinstance(error, openai.APIConnectionError) and not isinstance(error, openai.APITimeoutError):
+            return self._lost(error)
+        if isinstance(error, openai.APIStatusError) and error.status_code < 500 and error.status_code != 429:
+            return self._refused(error)
+        return self._unanswered(error)
+
+    def _send(self, client: Any, message: str, max_new_tokens: int, seed: int) -> Any:
         try:
-            return self.client.chat.completions.create(
+            return client.chat.completions.create(
                 model=self.settings.model,
-                messages=[{"role": "user", "content": str(question.message)}],
+                messages=[{"role": "user", "content": message}],
                 temperature=float(self.settings.temperature),
                 top_p=float(self.settings.top_p),
-                max_tokens=question.max_new_tokens,
-                seed=question.seed,
+                max_tokens=max_new_tokens,
+                seed=seed,
                 extra_body=self.settings.extra_body,
             )
         except ValueError as error:  # What came is not JSON.
-            raise _NotAChatError(str(error)) from error
+            raise _NotAChatError(str(error)) from None
 
-    def _read(self, completion: Any, question: Question) -> Answer:
+    def _read(self, completion: Any, asked: str) -> Answer:
         try:
             choice = completion.choices[0]
             text = choice.message.content or ""
@@ -287,32 +313,61 @@ class _Server(Session):
             raise RewritingError("The server's filter kept the answer back.")
         n_tokens = getattr(completion.usage, "total_tokens", None)
         if n_tokens is None:
-            n_tokens = sum(self.count([str(question.message), text]))
+            n_tokens = sum(self.count([asked, text]))
         return Answer(text, choice.finish_reason != "length", n_tokens)
+
+    def _lost(self, error: Exception) -> RewritingError:
+        attempts = f"{self.settings.max_retries + 1} attempts"
+        self._end_unless_well(f"was not there in {attempts}", error)
+        return RewritingError(f"The connection to the server was lost in {attempts}: {self._said(error)}")
 
     def _unanswered(self, error: Exception) -> RewritingError:
         with self.lock:
             self.n_unanswered += 1
+            n_unanswered = self.n_unanswered
         what = f"gave no answer in {self.settings.max_retries + 1} attempts"
-        if self.n_unanswered >= _MAX_UNANSWERED:
-            raise self._end(f"{what}, to {self.n_unanswered} texts in a row", error) from None
+        if n_unanswered >= _MAX_UNANSWERED:
+            self._end_unless_well(f"{what}, to {_MAX_UNANSWERED} texts in a row", error)
         return RewritingError(f"The server {what}: {self._said(error)}")
 
     def _refused(self, error: Exception) -> RewritingError:
         with self.lock:
             self.n_refused += 1
-        if self.n_refused >= _MAX_REFUSED and self.n_answered == 0:
-            raise self._end(f"refused {self.n_refused} questions and answered none", error) from None
+            n_refused = self.n_refused
+        if n_refused >= _MAX_REFUSED and self.n_answered == 0:
+            self._end_unless_well(f"refused {n_refused} questions and answered none", error)
         return RewritingError(
             f"The server refused this text: {self._said(error)}. If it is too long, set context_length to that of the "
             "server."
         )
 
+    def _end_unless_well(self, what: str, error: Exception) -> None:
+        """End it all, unless the server answers a tiny question: then the trouble is that of single texts.
+
+        In a run that goes on from an earlier one, only the texts that failed may be left.
+        """
+        if not self._is_well():
+            raise self._end(what, error)
+        with self.lock:
+            self.n_answered += 1
+            self.n_unanswered = 0
+
+    def _is_well(self) -> bool:
+        import openai
+
+        try:
+            self._read(self._send(self.client.with_options(max_retries=0), _PROBE, _PROBE_TOKENS, 0), _PROBE)
+        except RewritingError:  # Its filter is at work, and so is the server.
+            return True
+        except (openai.APIError, _NotAChatError):
+            return False
+        return True
+
     def _no_access(self, error: Exception) -> ConnectionError:
         name = self.settings.api_key_env
         found = (
             f"The key in the environment variable {name} is wrong for it"
-            if os.environ.get(name)
+            if _read_key(name)
             else (f"It asks for a key, and the environment variable {name} is not set")
         )
         return ConnectionError(
@@ -331,12 +386,11 @@ class _Server(Session):
         )
 
     def _address(self) -> str:
-        url = urlsplit(self.settings.base_url)
-        return url._replace(netloc=url.netloc.rpartition("@")[2]).geturl().rstrip("/")
+        return self.settings.base_url.rstrip("/")
 
     def _said(self, error: Exception) -> str:
         """Quote an error, without the key if the server repeats it."""
-        key = os.environ.get(self.settings.api_key_env)
+        key = _read_key(self.settings.api_key_env)
         response = getattr(error, "response", None)
         said = f"{response.status_code} {response.text}" if response is not None else str(error)
         return (said.replace(key, "***") if key else said)[:300]
@@ -344,3 +398,15 @@ class _Server(Session):
 
 class _NotAChatError(Exception):
     """What the server sent is no answer of a chat."""
+
+
+def _read_key(name: str) -> str:
+    """Read the key from the environment; empty where there is none."""
+    key = os.environ.get(name, "").strip()
+    for position, character in enumerate(key):
+        if not "!" <= character <= "~":
+            raise ValueError(
+                f"Character {position + 1} of {len(key)} of the key in the environment variable {name} is a control "
+                "character, a space or none of ASCII, which no key has. Set the variable to the key alone."
+            )
+    return key

@@ -7,16 +7,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from sklearn.utils._param_validation import HasMethods
-
 from skllm4es.rewriters._base import RewritingError
-from skllm4es.rewriters._llm import LanguageModelRewriter, Question, Session, Steps, StepwiseRewriter
+from skllm4es.rewriters._llm import SLACK, LanguageModelRewriter, Question, Session, Steps, StepwiseRewriter
 from skllm4es.rewriters._prompts import compose, seed_of
 from skllm4es.rewriters._splitting import split_events
 
 #: Tokens for a word, and for what a model adds to the number of words it was asked for.
 _TOKENS_OF_WORD, _LEAST = 4, 64
-_SLACK = 16
 
 
 class SummarisingRewriter(StepwiseRewriter):
@@ -24,7 +21,7 @@ class SummarisingRewriter(StepwiseRewriter):
 
     # The steps of a text wait for each other, so that texts under way end at about the same time.
     _n_at_once = 256
-    _rewriter_constraint = [HasMethods(["iter_rewrites", "_open"])]
+    _rewriter_constraint = [LanguageModelRewriter]
 
     default_formats = ("summary",)
 
@@ -89,7 +86,7 @@ class SummarisingRewriter(StepwiseRewriter):
     def _n_used(self, session: Session, prompt: str, **blanks: Any) -> int:
         """Count the tokens of a question without data, and of its answer."""
         empty = compose(prompt, "", n_words=self.n_words, **blanks)
-        return session.count_message(empty) + _SLACK + self._limit(session)
+        return session.count_message(empty) + SLACK + self._limit(session)
 
     def _limit(self, session: Session) -> int:
         return session.limit(_LEAST + _TOKENS_OF_WORD * self.n_words)

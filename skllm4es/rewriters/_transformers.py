@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from numbers import Integral, Real
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal
 
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -86,10 +86,7 @@ class TransformersRewriter(LanguageModelRewriter):
     """
 
     _parameter_constraints = {
-        "model": [str],
-        "temperature": [Interval(Real, 0, None, closed="left")],
-        "top_p": [Interval(Real, 0, 1, closed="right")],
-        "max_new_tokens": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        **LanguageModelRewriter._common_constraints,
         "context_length": [Interval(Integral, 1, None, closed="left"), None],
         "batching": [StrOptions({"auto", "padded", "continuous"})],
         "batch_tokens": [Interval(Integral, 1, None, closed="left"), None],
@@ -144,6 +141,7 @@ class TransformersRewriter(LanguageModelRewriter):
             "dtype": resolve_device(self.device, self.dtype)[1],
             "temperature": float(self.temperature),
             "top_p": float(self.top_p),
+            # It decides, as context_length does, where a long text is split.
             "max_new_tokens": self.max_new_tokens,
             "context_length": self.context_length,
             "chat_template": self.chat_template,

@@ -47,7 +47,8 @@ class TRSRRewriter(SummarisingRewriter):
     Examples
     --------
     >>> from skllm4es.rewriters import OpenAIRewriter, TRSRRewriter
-    >>> rewriter = TRSRRewriter(OpenAIRewriter("Qwen/Qwen3-8B", "http://localhost:8000/v1"), method="hierarchical")
+    >>> model = OpenAIRewriter("Qwen/Qwen2.5-7B-Instruct", "http://localhost:8000/v1")
+    >>> rewriter = TRSRRewriter(model, method="hierarchical")
     >>> rewriter.set_params(rewriter__temperature=0.3).rewriter.temperature
     0.3
     """
