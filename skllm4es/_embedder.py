@@ -330,6 +330,7 @@ class LLMEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         OSError
             If there is no embedder in the directory, or one of another version.
         """
+        from skllm4es.lm.devices import device_here
         from skllm4es.lm.language_model import LanguageModel
         from skllm4es.lm.saving import read_settings
 
@@ -341,7 +342,7 @@ class LLMEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         for name, value in settings["fitted"].items():
             setattr(embedder, name, value)
         embedder._language_model_ = LanguageModel(str(folder))
-        embedder.device_ = embedder._device_here()
+        embedder.device_ = device_here(embedder.device, fall_back=True)
         return embedder
 
     def load_model(self) -> tuple[Any, Any]:
@@ -377,30 +378,20 @@ class LLMEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         if self.__sklearn_is_fitted__():
-            self.device_ = self._device_here()
+            from skllm4es.lm.devices import device_here
+
+            self.device_ = device_here(self.device, fall_back=True)
 
     def _resolve_device(self) -> tuple[str, str]:
         """Give the device that there is here, and the type for the weights on it."""
         # torch and transformers take seconds to import, which only those who embed should wait for.
         import torch
 
-        from skllm4es.lm.devices import multiplies_bfloat16_fast
+        from skllm4es.lm.devices import device_here, multiplies_bfloat16_fast
 
-        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        device = device_here(self.device)
         fast = multiplies_bfloat16_fast(torch.device(device))
         return device, ("bfloat16" if fast else "float32") if self.dtype == "auto" else self.dtype
-
-    def _device_here(self) -> str:
-        """Give the device for an embedder that comes from another machine, perhaps."""
-        import torch
-
-        device, _ = self._resolve_device()
-        if torch.device(device).type == "cuda" and not torch.cuda.is_available():
-            warnings.warn(
-                f"There is no device {device!r} here: the embedder runs on the CPU.", UserWarning, stacklevel=3
-            )
-            return "cpu"
-        return device
 
     def _language_model(self, training: list[str]) -> tuple[LanguageModel, list[float]]:
         """Give the model, fine-tuned if it shall be, and the loss over the course of that."""

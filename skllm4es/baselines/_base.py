@@ -21,7 +21,8 @@ from skllm4es._events import FlatEvents, flatten_events
 from skllm4es._messages import raise_if
 from skllm4es.baselines._features import EncodedEvents, EventFeatures, learn_features
 
-_ATTRIBUTES = """\
+_PARAGRAPHS = {
+    "attributes": """\
 categories_ : dict of str to list of (str or None)
     The values of each categorical field, written as text, the most frequent first; None is the missing value.
 numeric_ : list of str
@@ -31,13 +32,26 @@ time_ : str or None
 n_features_in_ : int
     Number of columns of `X` seen during :term:`fit`.
 feature_names_in_ : ndarray of shape (`n_features_in_`,)
-    Names of the columns of `X` seen during :term:`fit`."""
-
-_FIELDS = """\
+    Names of the columns of `X` seen during :term:`fit`.""",
+    "training": """\
+loss_curve_ : list of float
+    The mean loss of each epoch.
+validation_loss_curve_ : list of float
+    The loss on the users held out after each epoch; empty without `validation_fraction`.
+n_iter_ : int
+    How many epochs were run.
+device_ : str
+    Where the encoder runs.""",
+    "fields": """\
 **Fields.** Floats, decimals, durations, and times other than `time` are numbers (in seconds, times since 1970). Texts,
 booleans and dictionaries are categories. Integers are categories if they have at most 20 distinct values in
 :term:`fit`, or at most 1,000 that occur ten times on average; else they are numbers. Name them to be sure. Infinity is
-an error."""
+an error.""",
+    "encoding": """\
+**Encoder.** An event is the embeddings of its categories beside its numbers, among them the time since the previous
+event; the numbers are signed logarithms of one plus the number, standardised, and a missing one is 0 with a mark beside
+it. Lists of categories are an error. A user's embedding does not depend on the other rows of `X`.""",
+}
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -97,7 +111,9 @@ events : str or sequence of str, default={events}
         for name in cls._parameter_constraints:
             parameters = parameters.replace(f"={{{name}}}", f"={_written(getattr(cls, name, None))}")
         document = inspect.cleandoc(cls.__doc__ or "").replace("{parameters}", parameters)
-        cls.__doc__ = document.replace("{attributes}", _ATTRIBUTES).replace("{fields}", _FIELDS)
+        for name, text in _PARAGRAPHS.items():
+            document = document.replace(f"{{{name}}}", text)
+        cls.__doc__ = document
 
     def _learn(self, X: Any) -> tuple[EventFeatures, EncodedEvents]:
         """Read the events in fit."""
