@@ -41,7 +41,7 @@ class CPC(Objective):
     def forward(self, encoder: EventEncoder, batch: Batch) -> Tensor:
         """Give the loss."""
         vectors = encoder.embed_events(batch)
-        states = encoder.contextualise(vectors, batch.lengths)
+        states = encoder.contextualise(vectors)
         negatives = vectors.flatten(0, 1)[draw_events(batch.mask, len(vectors) * self.n_negatives)]
         negatives = negatives.view(len(vectors), self.n_negatives, -1)
         losses = [
