@@ -2,17 +2,17 @@
 
     python -m benchmarks.bench_baselines results.jsonl [--methods CoLES CPC ...] [--data-home DIR]
 
-fits each method on all users' events without labels, and scores its embeddings by five-fold cross-validation: ROC-AUC of
-the gender and mean absolute error of the age, by LightGBM with the settings of the published experiments, and by a
+fits each method on all users' events without labels, and scores its embeddings by five-fold cross-validation: ROC-AUC
+of the gender and mean absolute error of the age, by LightGBM with the settings of the published experiments, and by a
 logistic or ridge regression. A line of JSON is appended to the file for each method and pooling as soon as it is there;
 those in the file are not computed again, so that the run can be cut short and resumed. Then it prints all as a Markdown
 table, beside what the reference libraries gave on the same data with the same settings of the method.
 
     python -m benchmarks.bench_baselines speed.jsonl --speed --reference-python PYTHON [--methods ...] [--repeats 3]
 
-times epochs of ours and of the reference library, by turns, each in a process of its own with one thread, and prints the
-ratio of the medians. PYTHON is the interpreter of an environment of its own with the reference libraries, which is made
-thus::
+times epochs of ours and of the reference library, by turns, each in a process of its own with one thread, and prints
+the ratio of the medians. PYTHON is the interpreter of an environment of its own with the reference libraries, which is
+made thus::
 
     python -m venv DIR
     DIR/bin/pip install torch==2.13.0 "numpy<2.5" pandas pyarrow scikit-learn scipy pytorch-lightning hydra-core \
@@ -89,8 +89,8 @@ METHODS: dict[str, Callable[[], Any]] = {
     "IFTPP-T": lambda: IFTPPEmbedder(encoder="transformer", epochs=8, random_state=SEED),
 }
 
-#: What the reference library, or a prototype in plain torch, gave: AUC by LightGBM with its standard deviation, AUC by a
-#: linear model, MAE by LightGBM and by a linear model.
+#: What the reference library, or a prototype in plain torch, gave: AUC by LightGBM with its standard deviation, AUC by
+#: a linear model, MAE by LightGBM and by a linear model.
 REFERENCES: dict[tuple[str, str], tuple[str, str]] = {
     ("random GRU", "last"): ("plain torch", "0.513 / 0.558 / 10.34 / 10.13"),
     ("random GRU", "mean"): ("plain torch", "0.692 ± .050 / 0.686 / 8.89 / 8.72"),

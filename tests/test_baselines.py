@@ -504,7 +504,7 @@ def test_training_stops_early_and_keeps_the_best_epoch(baseline):
 
 
 def test_a_loss_that_is_no_number_is_an_error_with_a_way_out(X):
-    with pytest.raises(ValueError, match=r"The loss became (nan|inf) during training. Lower learning_rate \(it was 1e\+30\)"):
+    with pytest.raises(ValueError, match=r"The loss became \w+ during training. Lower learning_rate \(it was 1e\+30\)"):
         clone(TRAINED["cpc"]).set_params(learning_rate=1e30, epochs=3).fit(X)
 
 
