@@ -2,6 +2,8 @@
 
 import pickle
 import re
+import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pandas as pd
@@ -22,6 +24,7 @@ from skllm4es.baselines import (
     BagOfEvents,
     CoLESEmbedder,
     CPCEmbedder,
+    DeTPPEmbedder,
     EventAggregator,
     IFTPPEmbedder,
     NPPREmbedder,
@@ -41,14 +44,26 @@ TRAINED = {
     "iftpp": IFTPPEmbedder(epochs=1, **SMALL),
     "iftpp-lstm": IFTPPEmbedder(epochs=1, encoder="lstm", **SMALL),
     "iftpp-t": IFTPPEmbedder(epochs=1, encoder="transformer", **SMALL),
+    "detpp": DeTPPEmbedder(epochs=1, n_candidates=4, **SMALL),
 }
 NEURAL = {"random": RandomEmbedder(**SMALL), **TRAINED}
 COUNTING = {"aggregates": EventAggregator(), "bag": BagOfEvents(n_components=6, random_state=0)}
 ALL = {**COUNTING, **NEURAL}
 
-every_baseline = pytest.mark.parametrize("baseline", [pytest.param(b, id=name) for name, b in ALL.items()])
-every_embedder = pytest.mark.parametrize("baseline", [pytest.param(b, id=name) for name, b in NEURAL.items()])
-every_trained = pytest.mark.parametrize("baseline", [pytest.param(b, id=name) for name, b in TRAINED.items()])
+NEEDS_HOTPP = [
+    pytest.mark.skipif(find_spec("hotpp") is None, reason="needs hotpp-benchmark: the extra tpp"),
+    pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning"),  # hotpp uses it when it is imported.
+]
+
+
+def each_of(baselines):
+    marks = {"detpp": NEEDS_HOTPP}
+    return pytest.mark.parametrize(
+        "baseline", [pytest.param(b, id=name, marks=marks.get(name, ())) for name, b in baselines.items()]
+    )
+
+
+every_baseline, every_embedder, every_trained = each_of(ALL), each_of(NEURAL), each_of(TRAINED)
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +73,13 @@ def X():
 
 @pytest.fixture(scope="module")
 def fitted(X):
-    """Each baseline, fitted once; tests do not change it."""
-    return {id(baseline): clone(baseline).fit(X) for baseline in ALL.values()}
+    """Each baseline, fitted when it is first asked for; tests do not change it."""
+
+    class Fitted(dict):
+        def __missing__(self, baseline):
+            return self.setdefault(baseline, clone(baseline).fit(X))
+
+    return Fitted()
 
 
 def users_of(*users, fields=("day", "type", "amount")):
@@ -74,16 +94,16 @@ def users_of(*users, fields=("day", "type", "amount")):
 
 @every_baseline
 def test_one_row_of_finite_float32_a_user(baseline, fitted, X):
-    vectors = fitted[id(baseline)].transform(X)
+    vectors = fitted[baseline].transform(X)
     assert vectors.dtype == np.float32
-    assert vectors.shape == (len(X), len(fitted[id(baseline)].get_feature_names_out()))
+    assert vectors.shape == (len(X), len(fitted[baseline].get_feature_names_out()))
     assert np.isfinite(vectors).all()
     assert len(np.unique(vectors, axis=0)) == len(X)
 
 
 @every_baseline
 def test_names_of_the_output_are_unique_and_plain(baseline, fitted):
-    names = fitted[id(baseline)].get_feature_names_out()
+    names = fitted[baseline].get_feature_names_out()
     assert len(set(names)) == len(names)
     assert all(re.fullmatch("[A-Za-z0-9_]+", name) for name in names)
 
@@ -124,7 +144,7 @@ def test_lightgbm_takes_the_pandas_output(baseline, fitted, X):
 
 @every_baseline
 def test_a_users_vector_does_not_depend_on_the_other_rows(baseline, fitted, X):
-    estimator = fitted[id(baseline)]
+    estimator = fitted[baseline]
     rows = np.random.default_rng(0).permutation(len(X))[:9]
     np.testing.assert_allclose(estimator.transform(X.iloc[rows]), estimator.transform(X)[rows], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(estimator.transform(X.iloc[[3]])[0], estimator.transform(X)[3], rtol=1e-4, atol=1e-5)
@@ -133,14 +153,14 @@ def test_a_users_vector_does_not_depend_on_the_other_rows(baseline, fitted, X):
 @every_baseline
 def test_two_fits_give_the_same_bits(baseline, fitted, X):
     again = clone(baseline).fit(X)
-    np.testing.assert_array_equal(again.transform(X), fitted[id(baseline)].transform(X))
-    np.testing.assert_array_equal(again.fit(X).transform(X), fitted[id(baseline)].transform(X))
+    np.testing.assert_array_equal(again.transform(X), fitted[baseline].transform(X))
+    np.testing.assert_array_equal(again.fit(X).transform(X), fitted[baseline].transform(X))
 
 
 @every_embedder
 def test_the_random_state_matters(baseline, fitted, X):
     other = clone(baseline).set_params(random_state=1).fit(X)
-    assert not np.allclose(other.transform(X), fitted[id(baseline)].transform(X))
+    assert not np.allclose(other.transform(X), fitted[baseline].transform(X))
 
 
 @every_embedder
@@ -164,7 +184,7 @@ def test_the_input_and_the_parameters_are_not_changed(baseline, X):
 
 @every_baseline
 def test_fit_transform_is_fit_then_transform(baseline, fitted, X):
-    np.testing.assert_array_equal(clone(baseline).fit_transform(X), fitted[id(baseline)].transform(X))
+    np.testing.assert_array_equal(clone(baseline).fit_transform(X), fitted[baseline].transform(X))
 
 
 @every_baseline
@@ -182,7 +202,7 @@ def test_only_the_latest_events_count_with_max_events(baseline):
 def test_every_kind_of_dataframe_gives_the_same(name, X, fitted, as_kind):
     kind, events = as_kind(X)
     estimator = clone(ALL[name]).set_params(events=events).fit(kind)
-    np.testing.assert_allclose(estimator.transform(kind), fitted[id(ALL[name])].transform(X), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(estimator.transform(kind), fitted[ALL[name]].transform(X), rtol=1e-5, atol=1e-6)
 
 
 # Odd users
@@ -199,7 +219,7 @@ def test_users_without_events_have_a_finite_row(baseline, X):
 @every_baseline
 def test_a_frame_of_users_without_any_events_is_transformed(baseline, fitted, X):
     nobody = pd.DataFrame({"events": pd.Series([None, []], dtype=object)})
-    assert np.isfinite(fitted[id(baseline)].transform(nobody)).all()
+    assert np.isfinite(fitted[baseline].transform(nobody)).all()
 
 
 @every_baseline
@@ -253,7 +273,7 @@ def test_events_may_lack_numbers_categories_or_time(baseline, fields, X):
     assert np.ptp(vectors, axis=0).any()
 
 
-@pytest.mark.parametrize("baseline", [EventAggregator(), *NEURAL.values()])
+@each_of({"aggregates": EventAggregator(), **NEURAL})
 def test_the_time_alone_is_enough(baseline, X):
     assert np.isfinite(clone(baseline).set_params(columns=["event_time"]).fit_transform(X.iloc[:8])).all()
 
@@ -335,13 +355,13 @@ def test_fields_that_differ_from_those_of_fit_are_an_error(baseline, fitted):
     with pytest.raises(
         ValueError, match=r"differ from those that fit saw: fit saw \['event_time', 'currency'\], which"
     ):
-        fitted[id(baseline)].transform(other)
+        fitted[baseline].transform(other)
     changed = users_of(
         [("text", "a", pd.Timestamp("2024-01-01"), "b", 1.0)],
         fields=("amount", "type", "event_time", "currency", "mcc"),
     )
     with pytest.raises(ValueError, match=r"'amount' holds texts \(\w+\), where fit saw numbers"):
-        fitted[id(baseline)].transform(changed)
+        fitted[baseline].transform(changed)
 
 
 @pytest.mark.parametrize(
@@ -389,7 +409,7 @@ def test_wrong_values_of_parameters_are_an_error(baseline, X):
 
 @every_baseline
 def test_clones_have_the_same_parameters_and_are_not_fitted(baseline, fitted):
-    copy = clone(fitted[id(baseline)])
+    copy = clone(fitted[baseline])
     assert copy.get_params() == baseline.get_params()
     assert not copy.__sklearn_is_fitted__()
     assert repr(copy) == repr(baseline)
@@ -397,8 +417,8 @@ def test_clones_have_the_same_parameters_and_are_not_fitted(baseline, fitted):
 
 @every_baseline
 def test_pickling_keeps_everything(baseline, fitted, X):
-    again = pickle.loads(pickle.dumps(fitted[id(baseline)]))
-    np.testing.assert_array_equal(again.transform(X), fitted[id(baseline)].transform(X))
+    again = pickle.loads(pickle.dumps(fitted[baseline]))
+    np.testing.assert_array_equal(again.transform(X), fitted[baseline].transform(X))
 
 
 @every_baseline
@@ -469,7 +489,7 @@ def test_classes_are_separated_better_than_by_chance(baseline):
     assert cross_val_score(LogisticRegression(C=0.1), vectors, y, cv=4, scoring="roc_auc").mean() > 0.6
 
 
-@pytest.mark.parametrize("baseline", COUNTING.values(), ids=COUNTING)
+@each_of(COUNTING)
 def test_counts_separate_classes_better_than_by_chance(baseline):
     X, y = make_transactions(n_users=400, mean_events=40, class_sep=4, random_state=0)
     pipe = make_pipeline(clone(baseline), StandardScaler(), LogisticRegression(C=0.01))
@@ -484,7 +504,7 @@ def test_both_poolings(baseline, pooling, X):
 
 
 def test_pooling_may_be_changed_after_fit(fitted, X):
-    mean = pickle.loads(pickle.dumps(fitted[id(NEURAL["random"])]))
+    mean = pickle.loads(pickle.dumps(fitted[NEURAL["random"]]))
     last = pickle.loads(pickle.dumps(mean)).set_params(pooling="last")
     assert not np.allclose(mean.transform(X), last.transform(X))
 
@@ -514,10 +534,10 @@ def test_one_user_cannot_be_told_from_others(name, X):
         clone(TRAINED[name]).fit(X.iloc[:1])
 
 
-@pytest.mark.parametrize("name", [name for name in TRAINED if name != "coles"])
-def test_there_must_be_users_with_more_than_one_event(name):
+@each_of({name: baseline for name, baseline in TRAINED.items() if name != "coles"})
+def test_there_must_be_users_with_more_than_one_event(baseline):
     with pytest.raises(ValueError, match="0 of 3 users have 2 events or more"):
-        clone(TRAINED[name]).fit(users_of([(1, "a", 1.0)], [(1, "b", 2.0)], [(2, "b", 3.0)]))
+        clone(baseline).fit(users_of([(1, "a", 1.0)], [(1, "b", 2.0)], [(2, "b", 3.0)]))
 
 
 @pytest.mark.parametrize(
@@ -554,18 +574,18 @@ def test_an_embedder_from_a_machine_with_a_gpu_runs_on_the_cpu(fitted, X):
 
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
-    embedder = pickle.loads(pickle.dumps(fitted[id(NEURAL["random"])]))
+    embedder = pickle.loads(pickle.dumps(fitted[NEURAL["random"]]))
     stored = pickle.dumps(embedder.set_params(device="cuda"))
     with pytest.warns(UserWarning, match="There is no device 'cuda' here: the embedder runs on the CPU"):
         moved = pickle.loads(stored)
     assert moved.device_ == "cpu"
-    np.testing.assert_array_equal(moved.transform(X), fitted[id(NEURAL["random"])].transform(X))
+    np.testing.assert_array_equal(moved.transform(X), fitted[NEURAL["random"]].transform(X))
 
 
 def test_many_long_and_short_users_are_embedded_alike_in_several_batches(monkeypatch, fitted, X):
     from skllm4es.baselines import _sequences
 
-    embedder = fitted[id(TRAINED["iftpp-t"])]
+    embedder = fitted[TRAINED["iftpp-t"]]
     at_once = embedder.transform(X)
     monkeypatch.setattr(_sequences, "EVENTS_A_BATCH", 64)
     np.testing.assert_allclose(embedder.transform(X), at_once, rtol=1e-4, atol=1e-5)
@@ -653,3 +673,10 @@ def test_sparse_weights_reach_the_classifier(X):
 def test_there_are_at_most_as_many_components_as_values():
     X = users_of([(1, "a", 1.0)], [(1, "b", 1.0)], [(1, "a", 1.0), (2, "b", 1.0)])
     assert BagOfEvents(columns=["type"]).fit_transform(X).shape == (3, 2)
+
+
+def test_detpp_without_its_library_is_an_error_that_names_the_extra(monkeypatch, X):
+    monkeypatch.setitem(sys.modules, "hotpp.data", None)
+    monkeypatch.delitem(sys.modules, "skllm4es.baselines.objectives.detpp", raising=False)
+    with pytest.raises(ImportError, match=r'DeTPPEmbedder needs hotpp-benchmark 0.7.*pip install "skllm4es\[tpp\]"'):
+        DeTPPEmbedder().fit(X)

@@ -9,6 +9,7 @@ from skllm4es.baselines._bag import BagOfEvents
 from skllm4es.baselines._embedders import (
     CoLESEmbedder,
     CPCEmbedder,
+    DeTPPEmbedder,
     IFTPPEmbedder,
     NPPREmbedder,
     NSPEmbedder,
@@ -20,6 +21,7 @@ __all__ = [
     "BagOfEvents",
     "CPCEmbedder",
     "CoLESEmbedder",
+    "DeTPPEmbedder",
     "EventAggregator",
     "IFTPPEmbedder",
     "NPPREmbedder",
