@@ -17,16 +17,20 @@ made thus::
     python -m venv DIR
     DIR/bin/pip install torch==2.13.0 "numpy<2.5" pandas pyarrow scikit-learn scipy pytorch-lightning hydra-core \
         omegaconf torchmetrics duckdb tqdm lightgbm pymonad transformers
-    DIR/bin/pip install --no-deps pytorch-lifestream==0.6.0 hotpp-benchmark==0.7.0
+    DIR/bin/pip install --no-deps pytorch-lifestream==0.6.0 hotpp-benchmark==0.7.0 torch-linear-assignment==0.1.0
 
-hotpp-benchmark also asks for pyspark, datasets and torch-linear-assignment, none of which the methods here need, and
-pytorch-lifestream 0.7.0 cannot be imported.
+hotpp-benchmark also asks for pyspark and datasets, which the methods here do not need, and pytorch-lifestream 0.7.0
+cannot be imported. DeTPP, ours too, needs the packages of requirements-tpp.txt where ours runs.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -41,10 +45,12 @@ from sklearn.model_selection import KFold, StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 
+from skllm4es import unnest_events
 from skllm4es.baselines import (
     BagOfEvents,
     CoLESEmbedder,
     CPCEmbedder,
+    DeTPPEmbedder,
     EventAggregator,
     IFTPPEmbedder,
     NPPREmbedder,
@@ -87,7 +93,11 @@ METHODS: dict[str, Callable[[], Any]] = {
     "NPPR": lambda: NPPREmbedder(random_state=SEED),
     "IFTPP": lambda: IFTPPEmbedder(random_state=SEED),
     "IFTPP-T": lambda: IFTPPEmbedder(encoder="transformer", epochs=8, random_state=SEED),
+    "DeTPP": lambda: DeTPPEmbedder(horizon=7 * 86_400.0, random_state=SEED),
 }
+
+#: The methods that a reference library has.
+REFERENCED = ["CoLES", "CPC", "RTD", "NSP", "IFTPP", "IFTPP-T", "DeTPP"]
 
 #: What the reference library, or a prototype in plain torch, gave: AUC by LightGBM with its standard deviation, AUC by
 #: a linear model, MAE by LightGBM and by a linear model.
@@ -107,6 +117,7 @@ REFERENCES: dict[tuple[str, str], tuple[str, str]] = {
     ("NPPR", "mean"): ("plain torch", "0.664 / 0.685 / 8.87 / 8.54"),
     ("IFTPP", "mean"): ("hotpp-benchmark 0.7.0", "0.709 ± .043 / 0.728 / 8.51 / 8.28"),
     ("IFTPP-T", "mean"): ("hotpp-benchmark 0.7.0", "0.651 ± .047 / 0.659 / 9.13 / 8.42"),
+    ("DeTPP", "mean"): ("hotpp-benchmark 0.7.0", "0.697 ± .018 / 0.728 / 8.75 / 8.28"),
 }
 
 
@@ -181,14 +192,108 @@ def print_quality(records: list[dict[str, Any]]) -> None:
         )
 
 
+def write_events(path: Path, data_home: str | None) -> None:
+    """Write the events for the process that runs the reference library: codes, logarithms of gaps, times in days."""
+    X, _ = fetch_movielens_100k(return_X_y=True, data_home=data_home)
+    events = unnest_events(X)
+    users, days = events["user_id"].to_numpy(), events["timestamp"].astype("int64").to_numpy() / 86_400.0
+    offsets = np.append(np.flatnonzero(np.diff(users, prepend=-1)), len(users))
+    gaps = np.diff(days, prepend=0.0)
+    gaps[offsets[:-1]] = 0.0
+    codes = [pd.factorize(events[name])[0] + 1 for name in ("title", "genres", "rating")]
+    days -= np.repeat(days[offsets[:-1]], np.diff(offsets))
+    np.savez(
+        path,
+        offsets=offsets,
+        codes=np.stack(codes, axis=1),
+        n_codes=[code.max() for code in codes],
+        gaps=np.log1p(gaps * 86_400.0).astype(np.float32),
+        days=days,
+    )
+
+
+def time_ours(method: str, epochs: int, data_home: str | None) -> None:
+    """Print the seconds of CPU of each epoch of ours as JSON."""
+    import torch
+
+    from skllm4es.baselines import _training
+
+    torch.set_num_threads(1)
+    X, _ = fetch_movielens_100k(return_X_y=True, data_home=data_home)
+    seconds, run_epoch = [], _training._run_epoch
+
+    def timed(*arguments: Any) -> float:
+        start = time.process_time()
+        loss = run_epoch(*arguments)
+        seconds.append(time.process_time() - start)
+        return loss
+
+    _training._run_epoch = timed  # type: ignore[assignment]
+    METHODS[method]().set_params(epochs=epochs).fit(X)
+    print(json.dumps(seconds))
+
+
+def measure_speed(path: Path, methods: list[str], python: str, repeats: int, data_home: str | None) -> None:
+    """Time ours and the reference by turns, each time one epoch to warm up and one that counts."""
+    here = [sys.executable, "-m", "benchmarks.bench_baselines", str(path), "--epochs", "2"]
+    here += [] if data_home is None else ["--data-home", data_home]
+    with tempfile.TemporaryDirectory() as folder:
+        events = Path(folder) / "events.npz"
+        write_events(events, data_home)
+        for method in methods:
+            ways = {
+                "ours": [*here, "--time-ours", method],
+                "reference": [
+                    python,
+                    str(Path(__file__).with_name("reference_baselines.py")),
+                    method,
+                    str(events),
+                    "2",
+                ],
+            }
+            seconds: dict[str, list[float]] = {way: [] for way in ways}
+            for _ in range(repeats):
+                for way, command in ways.items():
+                    done = subprocess.run(command, capture_output=True, text=True, check=False)
+                    if done.returncode:
+                        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
+                    seconds[way].append(json.loads(done.stdout.splitlines()[-1])[-1])
+            append(path, {"method": method, **seconds})
+
+
+def print_speed(records: list[dict[str, Any]]) -> None:
+    print("\n| method | ours, s an epoch | reference, s an epoch | ratio of medians |")
+    print("|---|---|---|---|")
+    for record in records:
+        ours, reference = statistics.median(record["ours"]), statistics.median(record["reference"])
+        ranges = [f"({min(times):.2f}-{max(times):.2f})" for times in (record["ours"], record["reference"])]
+        print(f"| {record['method']} | {ours:.2f} {ranges[0]} | {reference:.2f} {ranges[1]} | {ours / reference:.2f} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, help="the file of JSON lines")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", choices=METHODS)
     parser.add_argument("--data-home", help="the folder that holds ml-100k")
+    parser.add_argument("--speed", action="store_true", help="time epochs instead of scoring embeddings")
+    parser.add_argument("--reference-python", help="the interpreter of the environment with the reference libraries")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--time-ours", choices=METHODS, help=argparse.SUPPRESS)
+    parser.add_argument("--epochs", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    measure_quality(arguments.results, arguments.methods, arguments.data_home)
-    print_quality(read(arguments.results))
+    if arguments.time_ours:
+        time_ours(arguments.time_ours, arguments.epochs, arguments.data_home)
+    elif arguments.speed:
+        if not arguments.reference_python:
+            parser.error("--speed needs --reference-python")
+        done = {record["method"] for record in read(arguments.results)}
+        methods = [method for method in arguments.methods or REFERENCED if method not in done]
+        python = arguments.reference_python
+        measure_speed(arguments.results, methods, python, arguments.repeats, arguments.data_home)
+        print_speed(read(arguments.results))
+    else:
+        measure_quality(arguments.results, arguments.methods or list(METHODS), arguments.data_home)
+        print_quality(read(arguments.results))
 
 
 if __name__ == "__main__":
