@@ -310,6 +310,18 @@ def test_named_fields_are_what_they_are_named():
     assert fitted.categories_ == {"amount": ["1.5", "2.5"]}
 
 
+def test_names_may_be_arrays(X):
+    fitted = EventAggregator(columns=np.array(["mcc", "amount"]), numeric=np.array(["mcc", "amount"])).fit(X)
+    assert fitted.numeric_ == ["mcc", "amount"]
+
+
+def test_a_field_named_gap_is_not_mistaken_for_the_time():
+    X = users_of([(1, "a", 5.0), (4, "a", 7.0)], fields=("day", "type", "gap"))
+    fitted = EventAggregator(time="day").fit(X)
+    values = dict(zip(fitted.get_feature_names_out(), fitted.transform(X)[0].tolist(), strict=True))
+    assert (values["gap_mean"], values["gap_mean_2"]) == (6.0, 3.0)
+
+
 def test_codes_that_become_floats_for_a_missing_one_are_the_same_codes():
     fitted = EventAggregator(time=None).fit(users_of([(1, 5411, 1.0), (2, 5812, 2.0)]))
     moved = fitted.transform(users_of([(1, 5411.0, 1.0), (2, None, 2.0)]))

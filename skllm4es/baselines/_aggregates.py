@@ -11,6 +11,7 @@ import numpy.typing as npt
 from sklearn.base import _fit_context
 from sklearn.utils.validation import check_is_fitted
 
+from skllm4es._events import FlatEvents
 from skllm4es.baselines._base import EventTransformer
 from skllm4es.baselines._features import Codes, EncodedEvents, Floats, Integers, unique_names
 
@@ -82,8 +83,9 @@ class EventAggregator(EventTransformer):
         self : EventAggregator
             The fitted transformer.
         """
-        features, events = self._learn(X)
-        self._names = unique_names([name for name, _ in _statistics(events, features.categories)])
+        features, _ = self._learn(X)
+        nobody = features.encode(FlatEvents({}, np.zeros(1, dtype=np.int64)), None)
+        self._names = unique_names([name for name, _ in _statistics(nobody, features.categories)])
         self._keep(features)
         return self
 
@@ -128,8 +130,8 @@ def _statistics(events: EncodedEvents, categories: dict[str, list[str | None]]) 
     n_users = len(events.lengths)
     owners = events.owners
     yield "n_events", events.lengths.astype(np.float64)
-    gaps = {} if events.gaps is None else {"gap": events.gaps}
-    for name, numbers in (events.numbers | gaps).items():
+    gaps = [] if events.gaps is None else [("gap", events.gaps)]
+    for name, numbers in [*events.numbers.items(), *gaps]:
         sums, means, deviations = _moments(numbers, owners, n_users)
         yield from {f"{name}_sum": sums, f"{name}_mean": means, f"{name}_std": deviations}.items()
     for name, codes in events.codes.items():

@@ -172,14 +172,16 @@ def learn_features(
         raise ValueError(f"X has no events: its {flat.n_users} users are all without. There is nothing to learn from.")
     if time == "auto" and "auto" not in flat.columns:
         time = find_time(flat)
-    used = list(flat.columns) if columns is None else list(columns)
-    _check_names(flat, used, numeric or [], categorical or [], time)
+    used = list(flat.columns) if columns is None else list(dict.fromkeys(columns))
+    named_numeric = [] if numeric is None else list(numeric)
+    named_categorical = [] if categorical is None else list(categorical)
+    _check_names(flat, used, named_numeric, named_categorical, time)
     raise_if(disorder(flat, time, X), "The events of X are not in order")
     kinds = kinds_of(flat, list(dict.fromkeys([*used, *([] if time is None else [time])])))
     if time is not None and not (is_time(kinds[time]) or kinds[time] in ("numbers", "durations", "nothing")):
         raise TypeError(f"time={time!r} holds {kinds[time]}; it must hold times, dates or numbers. None goes without.")
     latest = flat if max_events is None else flat.latest(max_events)
-    named = dict.fromkeys(categorical or [], False) | dict.fromkeys(numeric or [], True)
+    named = dict.fromkeys(named_categorical, False) | dict.fromkeys(named_numeric, True)
     fields = [name for name in used if name != time or name in named]
     numbers = [name for name in fields if named.get(name, _is_numeric(latest.columns[name], kinds[name]))]
     groups = [name for name in fields if name not in numbers]
@@ -215,8 +217,6 @@ def _check_names(
 ) -> None:
     problems = missing_fields(used, flat, "columns names")
     for parameter, names in {"numeric": numeric, "categorical": categorical}.items():
-        if isinstance(names, str):
-            raise TypeError(f"{parameter} must be a list of fields; got the string {names!r}. Write [{names!r}].")
         problems += missing_fields(names, flat, f"{parameter} names")
         left_out = [name for name in names if name in flat.columns and name not in used]
         problems += [f"{parameter} names {left_out}, which columns leaves out"] if left_out else []
