@@ -92,7 +92,7 @@ METHODS: dict[str, Callable[[], Any]] = {
     "NSP": lambda: NSPEmbedder(random_state=SEED),
     "NPPR": lambda: NPPREmbedder(random_state=SEED),
     "IFTPP": lambda: IFTPPEmbedder(random_state=SEED),
-    "IFTPP-T": lambda: IFTPPEmbedder(encoder="transformer", epochs=8, random_state=SEED),
+    "IFTPP-T": lambda: IFTPPEmbedder(encoder="transformer", epochs=8, learning_rate=0.001, random_state=SEED),
     "DeTPP": lambda: DeTPPEmbedder(horizon=7 * 86_400.0, random_state=SEED),
 }
 

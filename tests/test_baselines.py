@@ -3,6 +3,7 @@
 import pickle
 import re
 import sys
+from decimal import Decimal
 from importlib.util import find_spec
 
 import numpy as np
@@ -399,9 +400,10 @@ def test_texts_are_neither_numbers_nor_times(X):
 
 
 @every_baseline
-def test_infinity_is_an_error(baseline):
-    X = users_of([(1, "a", np.inf), (2, "a", 1.0)], [(1, "b", 1.0), (2, "b", 1.0)])
-    with pytest.raises(ValueError, match="'amount' of the events holds infinity in 1 of 4 events"):
+@pytest.mark.parametrize("number", [np.inf, -1e300])
+def test_infinity_and_huge_numbers_are_an_error(baseline, number):
+    X = users_of([(1, "a", number), (2, "a", 1.0)], [(1, "b", 1.0), (2, "b", 1.0)])
+    with pytest.raises(ValueError, match=r"'amount' of the events holds infinity or numbers beyond 1e\+30 in 1 of 4"):
         clone(baseline).fit(X)
 
 
@@ -680,6 +682,45 @@ def test_numbers_are_counted_in_bins_or_left_out():
 def test_sparse_weights_reach_the_classifier(X):
     pipe = make_pipeline(BagOfEvents(n_components=None), LogisticRegression())
     assert pipe.fit(X, np.arange(len(X)) % 2).predict(X).shape == (len(X),)
+
+
+def test_a_bag_of_users_who_are_all_alike():
+    X = users_of(*[[(1, "a", 1.0), (2, "b", 1.0)]] * 2)
+    vectors = BagOfEvents(columns=["type"]).fit_transform(X)
+    np.testing.assert_allclose(np.abs(vectors[:, 0]), 1.0, rtol=1e-6)
+
+
+def test_a_single_value_cannot_be_reduced():
+    X = users_of([(1, "a", 1.0)], [(1, "a", 1.0)])
+    with pytest.raises(ValueError, match="The events have a single value in all.*n_components=None"):
+        BagOfEvents(columns=["type"]).fit(X)
+
+
+NUMBERS = {
+    "decimals": pa.array([Decimal("1.5"), None, Decimal("3.0")]),
+    "durations": pa.array([1500, None, 3000], pa.duration("ms")),
+    "seconds of the day": pa.array([1, None, 2], pa.time32("s")),
+    "half floats": pa.array(np.array([1.5, np.nan, 3.0], np.float16)),
+    "times aside": pa.array([1000, None, 2000], pa.timestamp("ms")),
+}
+
+
+@pytest.mark.parametrize("kind", NUMBERS)
+def test_all_kinds_of_numbers_are_read(kind):
+    structs = pa.StructArray.from_arrays([NUMBERS[kind], pa.array(["a", "b", "a"])], names=["number", "type"])
+    X = pd.DataFrame({"events": pd.arrays.ArrowExtensionArray(pa.ListArray.from_arrays([0, 3], structs))})
+    fitted = EventAggregator(time=None).fit(X)
+    statistics = dict(zip(fitted.get_feature_names_out(), fitted.transform(X)[0].tolist(), strict=True))
+    assert fitted.numeric_ == ["number"]
+    assert statistics["number_mean"] == pytest.approx(2.25 if kind in ("decimals", "durations", "half floats") else 1.5)
+
+
+@pytest.mark.parametrize("values", [pa.array([b"a"]), pa.array([{"x": 1}]), pa.array([[[1]]])])
+def test_what_cannot_be_read_is_an_error_that_names_the_field(values):
+    structs = pa.StructArray.from_arrays([values], names=["odd"])
+    X = pd.DataFrame({"events": pd.arrays.ArrowExtensionArray(pa.ListArray.from_arrays([0, 1], structs))})
+    with pytest.raises(TypeError, match="The field 'odd' of the events"):
+        EventAggregator().fit(X)
 
 
 def test_there_are_at_most_as_many_components_as_values():

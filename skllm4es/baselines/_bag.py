@@ -115,8 +115,15 @@ class BagOfEvents(EventTransformer):
         tfidf = TfidfTransformer(sublinear_tf=self.sublinear_tf).fit(counts)
         self._svd = None
         if self.n_components is not None:
+            if counts.shape[1] == 1:
+                raise ValueError(
+                    "The events have a single value in all: there is nothing to reduce. Use more fields, or set "
+                    "n_components=None for its weight."
+                )
             n_components = min(self.n_components, *counts.shape)
-            self._svd = TruncatedSVD(n_components, random_state=self.random_state).fit(tfidf.transform(counts))
+            self._svd = TruncatedSVD(n_components, random_state=self.random_state)
+            with np.errstate(invalid="ignore"):  # It divides by the variance, which is 0 if all users are alike.
+                self._svd.fit(tfidf.transform(counts))
         self.bin_edges_, self._tfidf = edges, tfidf
         self._keep(features)
         return self

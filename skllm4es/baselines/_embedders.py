@@ -378,7 +378,8 @@ class IFTPPEmbedder(TrainedEmbedder):
     -----
     IFTPP (arXiv 1909.12127, in the form of arXiv 2406.14341) trains for the loss of predicting an event, with the time
     until it, from the state before it: the cross-entropy of its categories plus the absolute errors of its scaled
-    numbers, the mean over events.
+    numbers, the mean over events. The published learning rate is 0.001, which suits the Transformer; on the 943 users
+    of MovieLens, where an epoch is 15 steps, the GRU learns too slowly with it.
 
     {encoding}
 
@@ -393,6 +394,7 @@ class IFTPPEmbedder(TrainedEmbedder):
     (20, 8)
     """
 
+    learning_rate: float = 0.004
     lr_decay: float = 0.8
 
     def _objective(self, encoder: EventEncoder, events: EncodedEvents) -> Objective:

@@ -26,6 +26,9 @@ FEW_VALUES = 20
 MANY_VALUES = 1000
 REPEATS = 10
 
+#: The largest number that is read: its sums shall fit into float32, and its square into float64.
+LARGEST = 1e30
+
 #: The code of a value that is not among the categories.
 UNKNOWN = 0
 
@@ -276,10 +279,10 @@ def _texts(column: pa.ChunkedArray) -> tuple[list[str | None], npt.NDArray[np.in
 
 def _finite(name: str, column: pa.ChunkedArray) -> Floats:
     numbers = _numbers(column)
-    if infinite := int(np.isinf(numbers).sum()):
+    if too_large := int((np.abs(numbers) > LARGEST).sum()):
         raise ValueError(
-            f"The field {name!r} of the events holds infinity in {infinite} of {len(numbers)} events. Replace it by a "
-            "number, or by a null where it stands for a missing value."
+            f"The field {name!r} of the events holds infinity or numbers beyond {LARGEST:g} in {too_large} of "
+            f"{len(numbers)} events. Scale them, or replace them by a null where they stand for a missing value."
         )
     return numbers
 
