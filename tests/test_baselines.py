@@ -692,7 +692,7 @@ def test_a_bag_of_users_who_are_all_alike():
 
 def test_a_single_value_cannot_be_reduced():
     X = users_of([(1, "a", 1.0)], [(1, "a", 1.0)])
-    with pytest.raises(ValueError, match="The events have a single value in all.*n_components=None"):
+    with pytest.raises(ValueError, match=r"The events have a single value in all.*n_components=None"):
         BagOfEvents(columns=["type"]).fit(X)
 
 
