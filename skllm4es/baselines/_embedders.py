@@ -272,6 +272,7 @@ class NSPEmbedder(TrainedEmbedder):
 
     pooling: str = "last"
     epochs: int = 30
+    learning_rate: float = 0.002
     max_length: int = 75
     n_slices: int = 5
     head_size: int = 512
