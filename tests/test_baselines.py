@@ -729,7 +729,6 @@ def test_there_are_at_most_as_many_components_as_values():
 
 
 def test_detpp_without_its_library_is_an_error_that_names_the_extra(monkeypatch, X):
-    monkeypatch.setitem(sys.modules, "hotpp.data", None)
-    monkeypatch.delitem(sys.modules, "skllm4es.baselines.objectives.detpp", raising=False)
+    monkeypatch.setitem(sys.modules, "hotpp.losses", None)
     with pytest.raises(ImportError, match=r'DeTPPEmbedder needs hotpp-benchmark 0.7.*pip install "skllm4es\[tpp\]"'):
         DeTPPEmbedder().fit(X)

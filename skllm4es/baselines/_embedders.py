@@ -471,23 +471,15 @@ class DeTPPEmbedder(TrainedEmbedder):
 
     def _objective(self, encoder: EventEncoder, events: EncodedEvents) -> Objective:
         from skllm4es.baselines._sequences import mean_gap
+        from skllm4es.baselines.objectives.detpp import DeTPP
 
+        horizon = self.n_candidates / 2 * mean_gap(events) if isinstance(self.horizon, str) else float(self.horizon)
+        self.horizon_ = horizon
+        lengths, n_numbers = (self.min_length, self.max_length), len(events.numbers)
         try:
-            from skllm4es.baselines.objectives.detpp import DeTPP
+            return DeTPP(*lengths, self.n_candidates, horizon, self.share, n_numbers, encoder)
         except ImportError as error:
             raise ImportError(
                 f"DeTPPEmbedder needs hotpp-benchmark 0.7, which cannot be imported here: {error}. Install it with "
                 'pip install "skllm4es[tpp]".'
             ) from error
-        self.horizon_ = (
-            self.n_candidates / 2 * mean_gap(events) if isinstance(self.horizon, str) else float(self.horizon)
-        )
-        return DeTPP(
-            self.min_length,
-            self.max_length,
-            self.n_candidates,
-            self.horizon_,
-            self.share,
-            len(events.numbers),
-            encoder,
-        )

@@ -16,20 +16,16 @@ from __future__ import annotations
 
 import warnings
 
+from typing import TYPE_CHECKING, Any
+
 import torch
-from hotpp.data import PaddedBatch
-from hotpp.losses import (
-    BinaryCrossEntropyLoss,
-    CrossEntropyLoss,
-    DetectionLoss,
-    MAELoss,
-    NextItemLoss,
-    TimeMAELoss,
-)
 from torch import Tensor, nn
 
 from skllm4es.baselines._encoder import Batch, EventEncoder
 from skllm4es.baselines.objectives._base import Objective
+
+if TYPE_CHECKING:
+    from hotpp.data import PaddedBatch
 
 #: A horizon has so many units of time: days, where it is a week.
 UNITS = 7
@@ -65,6 +61,16 @@ class DeTPP(Objective):
         encoder: EventEncoder,
     ) -> None:
         super().__init__(min_length, max_length)
+        # An optional dependency.
+        from hotpp.losses import (
+            BinaryCrossEntropyLoss,
+            CrossEntropyLoss,
+            DetectionLoss,
+            MAELoss,
+            NextItemLoss,
+            TimeMAELoss,
+        )
+
         self.unit, self.n_candidates, self.n_numbers = horizon / UNITS, n_candidates, n_numbers
         losses = {"_presence": BinaryCrossEntropyLoss(), "timestamps": TimeMAELoss(delta="start", max_delta=UNITS)}
         losses |= {f"code{i}": CrossEntropyLoss(n + 1) for i, n in enumerate(encoder.schema.n_categories)}
@@ -74,12 +80,12 @@ class DeTPP(Objective):
 
     def forward(self, encoder: EventEncoder, batch: Batch) -> Tensor:
         """Give the loss."""
-        states, events = PaddedBatch(encoder(batch), batch.lengths), self._events(batch)
+        states, events = _padded(encoder(batch), batch.lengths), self._events(batch)
         positions = self.detection.get_loss_indices(events)
         windows = self.detection.select_subset(self.detection.extract_structured_windows(events), positions)
         # The candidates of all positions would be four times as many.
         states = self.detection.select_subset(states, positions)
-        candidates = PaddedBatch(self.head(states.payload).unflatten(2, (self.n_candidates, -1)), states.seq_lens)
+        candidates = _padded(self.head(states.payload).unflatten(2, (self.n_candidates, -1)), states.seq_lens)
         with warnings.catch_warnings():
             # The library's statistics of the matches, which are not used here, warn where there is none.
             warnings.filterwarnings("ignore", "std\\(\\): degrees of freedom")
@@ -92,7 +98,13 @@ class DeTPP(Objective):
         fields = {"timestamps": elapsed.float()}
         fields |= {f"code{i}": codes for i, codes in enumerate(batch.codes.unbind(2))}
         fields |= {f"number{i}": numbers[:, :, i] for i in range(self.n_numbers)}
-        return PaddedBatch(fields, batch.lengths)
+        return _padded(fields, batch.lengths)
+
+
+def _padded(payload: Any, lengths: Tensor) -> PaddedBatch:
+    from hotpp.data import PaddedBatch
+
+    return PaddedBatch(payload, lengths)
 
 
 def _matched_loss(matching: PaddedBatch, losses: dict[str, Tensor]) -> Tensor:
