@@ -15,7 +15,6 @@ Karpukhin and Savchenko, "DeTPP: Leveraging Object Detection for Robust Long-Hor
 from __future__ import annotations
 
 import warnings
-
 from typing import TYPE_CHECKING, Any
 
 import torch
