@@ -22,9 +22,10 @@ types: $(INSTALLED)
 
 check: lint types test
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml constraints.txt requirements-tpp.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/pip install --quiet --no-deps --requirement requirements-tpp.txt
 	touch $@
 
 clean:

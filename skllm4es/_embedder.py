@@ -447,6 +447,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         OSError
             If there is no embedder in the directory, or one of another version.
         """
+        from skllm4es.lm.devices import device_here
         from skllm4es.lm.language_model import LanguageModel
         from skllm4es.lm.saving import read_settings
 
@@ -458,7 +459,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         for name, value in settings["fitted"].items():
             setattr(embedder, name, value)
         embedder._language_model_ = LanguageModel(str(folder))
-        embedder.device_ = embedder._device_here()
+        embedder.device_ = device_here(embedder.device, fall_back=True)
         return embedder
 
     def load_model(self) -> tuple[Any, Any]:
@@ -494,7 +495,9 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         if self.__sklearn_is_fitted__():
-            self.device_ = self._device_here()
+            from skllm4es.lm.devices import device_here
+
+            self.device_ = device_here(self.device, fall_back=True)
 
     def _resolve_device(self) -> tuple[str, str]:
         """Give the device that there is here, and the type for the weights on it."""
@@ -502,18 +505,6 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         from skllm4es.lm.devices import resolve_device
 
         return resolve_device(self.device, self.dtype)
-
-    def _device_here(self) -> str:
-        """Give the device for an embedder that comes from another machine, perhaps."""
-        import torch
-
-        device, _ = self._resolve_device()
-        if torch.device(device).type == "cuda" and not torch.cuda.is_available():
-            warnings.warn(
-                f"There is no device {device!r} here: the embedder runs on the CPU.", UserWarning, stacklevel=3
-            )
-            return "cpu"
-        return device
 
     def _language_model(self, corpus: list[list[str]], callbacks: list[Any]) -> tuple[LanguageModel, Course]:
         """Give the model, fine-tuned if it shall be, and how its training went."""

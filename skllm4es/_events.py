@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from skllm4es.formats._values import is_list, is_string
+from skllm4es.formats._values import is_list, is_string, is_time, value_kind
 
 if TYPE_CHECKING:
     import polars as pl
@@ -277,6 +277,41 @@ def flatten_events(X: Any, events: str | Sequence[str] = "events") -> FlatEvents
         columns = {name: pc.list_flatten(column) for name, column in lists.items()}
     columns = {name: _unify_dictionaries(_regular(column)) for name, column in columns.items()}
     return FlatEvents(columns, _offsets_of(lengths[names[0]]))
+
+
+def find_time(flat: FlatEvents) -> str | None:
+    """Give the first field of times or dates that orders the events; if none does, the first, which is told of."""
+    names = [name for name, column in flat.columns.items() if pa.types.is_temporal(column.type)]
+    names = [name for name in names if is_time(value_kind(flat.columns[name].type))]
+    return next((name for name in names if not len(flat.unsorted_users(name))), names[0] if names else None)
+
+
+def disorder(flat: FlatEvents, time: str | None, X: Any) -> list[str]:
+    """Say in which rows of `X` the values of the field `time` decrease, if there are such."""
+    if time not in flat.columns or not len(users := flat.unsorted_users(time)):
+        return []
+    return [
+        f"{time!r} decreases within {len(users)} of {flat.n_users} users, first in row {row_label(X, users[0])!r}; "
+        f"sort the events, as nest_events(table, user=..., time={time!r}) does; or, if another field orders them, set "
+        "time to that field, None if there is none"
+    ]
+
+
+def kinds_of(flat: FlatEvents, names: Sequence[str]) -> dict[str, str]:
+    """Name what the values of some fields are."""
+    kinds = {}
+    for name in names:
+        try:
+            kinds[name] = value_kind(flat.columns[name].type)
+        except TypeError as error:
+            raise TypeError(f"The field {name!r} of the events: {error}.") from error
+    return kinds
+
+
+def missing_fields(names: Any, flat: FlatEvents, source: str) -> list[str]:
+    """Say which of the named fields the events do not have, if there are such."""
+    missing = [name for name in names if name not in flat.columns]
+    return [f"{source} {missing}, which the events do not have"] if missing else []
 
 
 def _check_frame(X: Any, names: Sequence[str]) -> None:

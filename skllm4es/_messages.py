@@ -30,3 +30,9 @@ def did_you_mean(unknown: Iterable[object], known: Iterable[str]) -> str:
     names = list(known)
     near = [match for name in unknown for match in get_close_matches(str(name), names, n=1)]
     return f" Did you mean {near}?" if near else ""
+
+
+def raise_if(problems: list[str], what: str, end: str = "") -> None:
+    """Raise a ValueError if there are problems, one that tells all of them."""
+    if problems:
+        raise ValueError(f"{what}: {'; '.join(problems)}. {end}".rstrip())

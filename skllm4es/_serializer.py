@@ -17,7 +17,8 @@ from sklearn.base import BaseEstimator, _fit_context, clone
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skllm4es._events import FlatEvents, flatten_events, row_label
+from skllm4es._events import FlatEvents, disorder, find_time, flatten_events, kinds_of, missing_fields
+from skllm4es._messages import raise_if
 from skllm4es._texts import TEXT, TextTransformerMixin
 from skllm4es.formats._compact import CompactColumn, plan_columns
 from skllm4es.formats._fields import (
@@ -246,16 +247,16 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
         format_instruction(self.instruction)
         _check_labels(self.labels or {})
         columns = list(flat.columns) if self.columns is None else list(self.columns)
-        time = _find_time(flat) if self.time == "auto" and "auto" not in flat.columns else self.time
+        time = find_time(flat) if self.time == "auto" and "auto" not in flat.columns else self.time
         self._check_parameters(flat, columns, time)
-        _raise_if(_disorder(flat, time, X), "The events of X are not in order")
+        raise_if(disorder(flat, time, X), "The events of X are not in order")
         written = self._select(flat, columns)
         scalers = {
             name: _fit_scaler(name, scaler, written.columns[name])
             for name, scaler in (self.scalers or {}).items()
             if name in columns
         }
-        kinds = _kinds(flat, [*columns, time] if time is not None and time == self.time else columns)
+        kinds = kinds_of(flat, [*columns, time] if time is not None and time == self.time else columns)
         self.time_, self.kinds_, self.scalers_ = time, kinds, scalers
         plan = self._plan(written) if self.compact else None
         self.columns_ = columns if plan is None else [column.name for column in plan]
@@ -285,7 +286,7 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
         check_is_fitted(self)
         flat = self._read(X, reset=False)
         if flat.lengths.any():  # Users without events may come without fields as well.
-            _raise_if(self._changes(flat, X), "The events of X differ from those that fit saw")
+            raise_if(self._changes(flat, X), "The events of X differ from those that fit saw")
             flat = self._select(flat, self.columns_)
         else:
             flat = FlatEvents({name: pa.chunked_array([pa.nulls(0)]) for name in self.columns_}, flat.offsets)
@@ -331,10 +332,10 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
         if not columns:
             raise ValueError("The events of X have no fields: there is nothing to write.")
         named = {name: getattr(self, name) or {} for name in ("labels", "formats", "scalers", "headers")}
-        problems = _missing_fields(columns, flat, "columns names")
+        problems = missing_fields(columns, flat, "columns names")
         for parameter, fields in named.items():
-            problems += _missing_fields(fields, flat, f"{parameter} names")
-        problems += _missing_fields([] if time is None else [time], flat, "time names")
+            problems += missing_fields(fields, flat, f"{parameter} names")
+        problems += missing_fields([] if time is None else [time], flat, "time names")
         problems += [
             f"labels and {parameter} both name {name!r}, whose descriptions have no {parameter}"
             for parameter in ("formats", "scalers")
@@ -352,12 +353,12 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
             problems.append(f"the header line would name {repeated} more than once: check columns and headers")
         if self.compact and (self.separator, self.header_separator) != (FIELD_SEPARATOR, HEADER_SEPARATOR):
             problems.append("compact=True has separators of its own: leave separator and header_separator as they are")
-        _raise_if(problems, "The parameters do not fit the events", f"The events have the fields {list(flat.columns)}.")
+        raise_if(problems, "The parameters do not fit the events", f"The events have the fields {list(flat.columns)}.")
 
     def _changes(self, flat: FlatEvents, X: Any) -> list[str]:
         """Say what is not as fit saw it."""
-        problems = _missing_fields(self.kinds_, flat, "fit saw")
-        kinds = _kinds(flat, [name for name in self.kinds_ if name in flat.columns])
+        problems = missing_fields(self.kinds_, flat, "fit saw")
+        kinds = kinds_of(flat, [name for name in self.kinds_ if name in flat.columns])
         changed = [name for name, kind in kinds.items() if kind != self.kinds_[name] != "nothing" != kind]
         problems += [
             f"{name!r} holds {kinds[name]} ({flat.columns[name].type}), where fit saw {self.kinds_[name]}"
@@ -365,7 +366,7 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
         ]
         same = FlatEvents({name: flat.columns[name] for name in kinds if name not in changed}, flat.offsets)
         problems += _unfit_formats(self.formats or {}, self.scalers_, same)
-        return problems if self.time_ in changed else problems + _disorder(flat, self.time_, X)
+        return problems if self.time_ in changed else problems + disorder(flat, self.time_, X)
 
     def _select(self, flat: FlatEvents, columns: Sequence[str]) -> FlatEvents:
         flat = FlatEvents({name: flat.columns[name] for name in columns}, flat.offsets)
@@ -505,27 +506,12 @@ def _is_known(code: Any, known: set[Any]) -> bool:
     return code is None or code != code or code in known
 
 
-def _missing_fields(names: Any, flat: FlatEvents, source: str) -> list[str]:
-    missing = [name for name in names if name not in flat.columns]
-    return [f"{source} {missing}, which the events do not have"] if missing else []
-
-
-def _kinds(flat: FlatEvents, names: Sequence[str]) -> dict[str, str]:
-    kinds = {}
-    for name in names:
-        try:
-            kinds[name] = value_kind(flat.columns[name].type)
-        except TypeError as error:
-            raise TypeError(f"The field {name!r} of the events: {error}.") from error
-    return kinds
-
-
 def _unfit_formats(formats: Mapping[str, str], scalers: Mapping[str, Any], flat: FlatEvents) -> list[str]:
     problems = []
     for name, column in flat.columns.items():
         if pa.types.is_null(column.type) or name not in {*formats, *scalers}:
             continue
-        kind = _kinds(flat, [name])[name]
+        kind = kinds_of(flat, [name])[name]
         if name in scalers and kind not in ("numbers", "durations") and not is_time(kind):
             problems.append(f"scalers[{name!r}]: {kind} ({column.type}) cannot be scaled")
         elif name in formats:
@@ -534,28 +520,6 @@ def _unfit_formats(formats: Mapping[str, str], scalers: Mapping[str, Any], flat:
             except ValueError as error:
                 problems.append(f"formats[{name!r}]: {error}")
     return problems
-
-
-def _find_time(flat: FlatEvents) -> str | None:
-    """Give the first field of times or dates that orders the events; if none does, the first, which is told of."""
-    names = [name for name, column in flat.columns.items() if pa.types.is_temporal(column.type)]
-    names = [name for name in names if is_time(value_kind(flat.columns[name].type))]
-    return next((name for name in names if not len(flat.unsorted_users(name))), names[0] if names else None)
-
-
-def _disorder(flat: FlatEvents, time: str | None, X: Any) -> list[str]:
-    if time not in flat.columns or not len(users := flat.unsorted_users(time)):
-        return []
-    return [
-        f"{time!r} decreases within {len(users)} of {flat.n_users} users, first in row {row_label(X, users[0])!r}; "
-        f"sort the events, as nest_events(table, user=..., time={time!r}) does; or, if another field orders them, set "
-        "time to that field, None if there is none"
-    ]
-
-
-def _raise_if(problems: list[str], what: str, end: str = "") -> None:
-    if problems:
-        raise ValueError(f"{what}: {'; '.join(problems)}. {end}".rstrip())
 
 
 def _fit_scaler(name: str, scaler: Any, column: pa.ChunkedArray) -> Any:

@@ -6,7 +6,14 @@ import inspect
 import pytest
 from numpydoc.validate import validate
 
-PACKAGES = ["skllm4es", "skllm4es.datasets", "skllm4es.formats", "skllm4es.rewriters", "skllm4es.vocabularies"]
+PACKAGES = [
+    "skllm4es",
+    "skllm4es.baselines",
+    "skllm4es.datasets",
+    "skllm4es.formats",
+    "skllm4es.rewriters",
+    "skllm4es.vocabularies",
+]
 OBJECTS = [f"{package}.{name}" for package in PACKAGES for name in importlib.import_module(package).__all__]
 
 # A protocol has no parameters.

@@ -23,6 +23,13 @@ def test_constructing_the_steps_loads_neither_torch_nor_transformers():
     assert not loaded & {"torch", "transformers"}
 
 
+def test_only_fitting_a_neural_baseline_loads_torch():
+    assert "torch" not in _modules_after("from skllm4es.baselines import *; CoLESEmbedder(); NPPREmbedder()")
+    counting = "from skllm4es.baselines import *; from skllm4es.datasets import make_transactions; "
+    counting += "X, y = make_transactions(9, random_state=0); EventAggregator().fit_transform(X); BagOfEvents().fit(X)"
+    assert "torch" not in _modules_after(counting)
+
+
 @pytest.mark.parametrize("name", skllm4es.__all__)
 def test_every_public_name_exists_and_is_documented(name):
     assert getattr(skllm4es, name).__doc__

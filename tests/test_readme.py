@@ -12,7 +12,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), 
 @pytest.mark.slow
 def test_code_runs_copied_and_pasted(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert len(BLOCKS) == 6
+    assert len(BLOCKS) == 7
     names = {}
     exec("\n".join(BLOCKS), names)
     assert names["search"].best_params_["embed__pooling_depth"] in (1, 4)

@@ -1,6 +1,30 @@
-"""What the machine at hand has, and does fast."""
+"""What the machine at hand has, and what it does fast."""
+
+import warnings
 
 import torch
+
+
+def device_here(device: str | None, *, fall_back: bool = False) -> str:
+    """Give the device to run on: the one that is named, or a GPU where there is one.
+
+    Parameters
+    ----------
+    device : str or None
+        The device, as torch names it.
+    fall_back : bool, default=False
+        Whether to warn and give the CPU in the place of a GPU that is not there, for what comes from another machine.
+
+    Returns
+    -------
+    str
+        The device.
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if fall_back and torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        warnings.warn(f"There is no device {device!r} here: the embedder runs on the CPU.", UserWarning, stacklevel=3)
+        return "cpu"
+    return device
 
 
 def resolve_device(device: str | None, dtype: str) -> tuple[str, str]:
@@ -18,7 +42,7 @@ def resolve_device(device: str | None, dtype: str) -> tuple[str, str]:
     (str, str)
         Both.
     """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_here(device)
     fast = multiplies_bfloat16_fast(torch.device(device))
     return device, ("bfloat16" if fast else "float32") if dtype == "auto" else dtype
 

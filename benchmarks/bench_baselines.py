@@ -1,0 +1,300 @@
+"""How good the baselines are on MovieLens 100k, and how long an epoch of each takes.
+
+    python -m benchmarks.bench_baselines results.jsonl [--methods CoLES CPC ...] [--data-home DIR]
+
+fits each method on all users' events without labels, and scores its embeddings by five-fold cross-validation: ROC-AUC
+of the gender and mean absolute error of the age, by LightGBM with the settings of the published experiments, and by a
+logistic or ridge regression. A line of JSON is appended to the file for each method and pooling as soon as it is there;
+those in the file are not computed again, so that the run can be cut short and resumed. Then it prints all as a Markdown
+table, beside what the reference libraries gave on the same data with the same settings of the method.
+
+    python -m benchmarks.bench_baselines speed.jsonl --speed --reference-python PYTHON [--methods ...] [--repeats 3]
+
+times epochs of ours and of the reference library, by turns, each in a process of its own with one thread, and prints
+the ratio of the medians. PYTHON is the interpreter of an environment of its own with the reference libraries, which is
+made thus::
+
+    python -m venv DIR
+    DIR/bin/pip install torch==2.13.0 "numpy<2.5" pandas pyarrow scikit-learn scipy pytorch-lightning hydra-core \
+        omegaconf torchmetrics duckdb tqdm lightgbm pymonad transformers
+    DIR/bin/pip install --no-deps pytorch-lifestream==0.6.0 hotpp-benchmark==0.7.0 torch-linear-assignment==0.1.0
+
+hotpp-benchmark also asks for pyspark and datasets, which the methods here do not need, and pytorch-lifestream 0.7.0
+cannot be imported. DeTPP, ours too, needs the packages of requirements-tpp.txt where ours runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from lightgbm import LGBMClassifier, LGBMRegressor
+from sklearn.base import BaseEstimator
+from sklearn.linear_model import LogisticRegression, RidgeCV
+from sklearn.model_selection import KFold, StratifiedKFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MaxAbsScaler, StandardScaler
+
+from skllm4es import unnest_events
+from skllm4es.baselines import (
+    BagOfEvents,
+    CoLESEmbedder,
+    CPCEmbedder,
+    DeTPPEmbedder,
+    EventAggregator,
+    IFTPPEmbedder,
+    NPPREmbedder,
+    NSPEmbedder,
+    RandomEmbedder,
+    RTDEmbedder,
+)
+from skllm4es.datasets import fetch_movielens_100k
+
+SEED = 0
+
+#: The published settings of LightGBM for binary targets.
+LIGHTGBM: dict[str, Any] = {
+    "n_estimators": 500,
+    "learning_rate": 0.02,
+    "max_depth": 6,
+    "subsample": 0.5,
+    "subsample_freq": 1,
+    "colsample_bytree": 0.75,
+    "reg_alpha": 1,
+    "reg_lambda": 1,
+    "min_child_samples": 50,
+    "random_state": 42,
+    "n_jobs": 1,
+    "verbose": -1,
+}
+
+METHODS: dict[str, Callable[[], Any]] = {
+    "random GRU": lambda: RandomEmbedder(random_state=SEED),
+    "aggregates, genres": lambda: EventAggregator(
+        columns=["timestamp", "genres", "rating"], numeric=["rating"], max_categories=None
+    ),
+    "aggregates, items": lambda: EventAggregator(numeric=["rating"], max_categories=400),
+    "bag of items": lambda: BagOfEvents(columns=["title"], random_state=SEED),
+    "bag of all values": lambda: BagOfEvents(random_state=SEED),
+    "CoLES": lambda: CoLESEmbedder(random_state=SEED),
+    "CPC": lambda: CPCEmbedder(random_state=SEED),
+    "RTD": lambda: RTDEmbedder(random_state=SEED),
+    "NSP": lambda: NSPEmbedder(random_state=SEED),
+    "NPPR": lambda: NPPREmbedder(random_state=SEED),
+    "IFTPP": lambda: IFTPPEmbedder(random_state=SEED),
+    "IFTPP-T": lambda: IFTPPEmbedder(encoder="transformer", epochs=8, learning_rate=0.001, random_state=SEED),
+    "DeTPP": lambda: DeTPPEmbedder(horizon=7 * 86_400.0, random_state=SEED),
+}
+
+#: The methods that a reference library has.
+REFERENCED = ["CoLES", "CPC", "RTD", "NSP", "IFTPP", "IFTPP-T", "DeTPP"]
+
+#: What the reference library, or a prototype in plain torch, gave: AUC by LightGBM with its standard deviation, AUC by
+#: a linear model, MAE by LightGBM and by a linear model.
+REFERENCES: dict[tuple[str, str], tuple[str, str]] = {
+    ("random GRU", "last"): ("plain torch", "0.513 / 0.558 / 10.34 / 10.13"),
+    ("random GRU", "mean"): ("plain torch", "0.692 ± .050 / 0.686 / 8.89 / 8.72"),
+    ("aggregates, genres", ""): ("pandas", "0.718 ± .023 / 0.738 / 7.93 / 8.13"),
+    ("aggregates, items", ""): ("pandas", "0.726 ± .021 / 0.761 / 7.46 / 7.53"),
+    ("bag of items", ""): ("scikit-learn", "0.749 ± .022 / 0.787 / 7.28 / 7.03"),
+    ("CoLES", "last"): ("pytorch-lifestream 0.6.0", "0.698 ± .027 / 0.721 / 8.30 / 8.22"),
+    ("CPC", "last"): ("pytorch-lifestream 0.6.0", "0.613 ± .053 / 0.623 / 9.81 / 9.74"),
+    ("CPC", "mean"): ("plain torch", "0.638 / 0.689 / 8.75 / 8.52"),
+    ("RTD", "last"): ("pytorch-lifestream 0.6.0", "0.544 / 0.561 / 10.24 / 10.09"),
+    ("RTD", "mean"): ("pytorch-lifestream 0.6.0", "0.701 / 0.672 / 8.88 / 8.82"),
+    ("NSP", "last"): ("pytorch-lifestream 0.6.0", "0.633 ± .011 / 0.666 / 9.18 / 9.36"),
+    ("NPPR", "last"): ("plain torch", "0.570 / 0.600 / 9.39 / 9.57"),
+    ("NPPR", "mean"): ("plain torch", "0.664 / 0.685 / 8.87 / 8.54"),
+    ("IFTPP", "mean"): ("hotpp-benchmark 0.7.0", "0.709 ± .043 / 0.728 / 8.51 / 8.28"),
+    ("IFTPP-T", "mean"): ("hotpp-benchmark 0.7.0", "0.651 ± .047 / 0.659 / 9.13 / 8.42"),
+    ("DeTPP", "mean"): ("hotpp-benchmark 0.7.0", "0.697 ± .018 / 0.728 / 8.75 / 8.28"),
+}
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def append(path: Path, record: dict[str, Any]) -> None:
+    with path.open("a") as file:
+        file.write(json.dumps(record) + "\n")
+    print(record, flush=True)
+
+
+def embeddings(method: str, X: pd.DataFrame) -> Iterator[tuple[str, float, Any]]:
+    """Fit a method; give its embeddings by each pooling that it has, and the seconds of CPU that fit took."""
+    estimator = METHODS[method]()
+    start = time.process_time()
+    estimator.fit(X)
+    seconds = time.process_time() - start
+    for pooling in ("last", "mean") if hasattr(estimator, "pooling") else ("",):
+        yield pooling, seconds, (estimator.set_params(pooling=pooling) if pooling else estimator).transform(X)
+
+
+def score(vectors: Any, gender: pd.Series, age: pd.Series) -> dict[str, float]:
+    def lightgbm(model: BaseEstimator) -> BaseEstimator:
+        return make_pipeline(MaxAbsScaler().set_output(transform="default"), model)
+
+    def linear(model: BaseEstimator) -> BaseEstimator:
+        return make_pipeline(StandardScaler(), model)
+
+    by_gender = {"cv": StratifiedKFold(5, shuffle=True, random_state=42), "scoring": "roc_auc"}
+    by_age = {"cv": KFold(5, shuffle=True, random_state=42), "scoring": "neg_mean_absolute_error"}
+    auc = cross_val_score(lightgbm(LGBMClassifier(**LIGHTGBM)), vectors, gender, **by_gender)
+    auc_linear = cross_val_score(linear(LogisticRegression(C=0.01, max_iter=1000)), vectors, gender, **by_gender)
+    mae = cross_val_score(lightgbm(LGBMRegressor(**LIGHTGBM)), vectors, age, **by_age)
+    mae_linear = cross_val_score(linear(RidgeCV(np.logspace(0, 5, 11))), vectors, age, **by_age)
+    return {
+        "auc": auc.mean(),
+        "auc_sd": auc.std(),
+        "auc_linear": auc_linear.mean(),
+        "auc_linear_sd": auc_linear.std(),
+        "mae": -mae.mean(),
+        "mae_linear": -mae_linear.mean(),
+    }
+
+
+def measure_quality(path: Path, methods: list[str], data_home: str | None) -> None:
+    X, gender = fetch_movielens_100k(return_X_y=True, data_home=data_home)
+    _, age = fetch_movielens_100k(target="age", return_X_y=True, data_home=data_home)
+    done = {record["method"] for record in read(path)}
+    for method in methods:
+        if method in done:
+            continue
+        records = [
+            {"method": method, "pooling": pooling, "size": vectors.shape[1], "fit_s": seconds}
+            | score(vectors, gender, age)
+            for pooling, seconds, vectors in embeddings(method, X)
+        ]
+        for record in records:
+            append(path, record)
+
+
+def print_quality(records: list[dict[str, Any]]) -> None:
+    print("\n| method | AUC LightGBM | linear | MAE LightGBM | linear | fit, CPU s | reference | its AUC / MAE |")
+    print("|---|---|---|---|---|---|---|---|")
+    for r in records:
+        library, figures = REFERENCES.get((r["method"], r["pooling"]), ("", ""))
+        name = f"{r['method']}, {r['pooling']}" if r["pooling"] else r["method"]
+        print(
+            f"| {name} | {r['auc']:.3f} ± {r['auc_sd']:.3f} | {r['auc_linear']:.3f} ± {r['auc_linear_sd']:.3f} "
+            f"| {r['mae']:.2f} | {r['mae_linear']:.2f} | {r['fit_s']:.0f} | {library} | {figures} |"
+        )
+
+
+def write_events(path: Path, data_home: str | None) -> None:
+    """Write the events for the process that runs the reference library: codes, logarithms of gaps, times in days."""
+    X, _ = fetch_movielens_100k(return_X_y=True, data_home=data_home)
+    events = unnest_events(X)
+    users, days = events["user_id"].to_numpy(), events["timestamp"].astype("int64").to_numpy() / 86_400.0
+    offsets = np.append(np.flatnonzero(np.diff(users, prepend=-1)), len(users))
+    gaps = np.diff(days, prepend=0.0)
+    gaps[offsets[:-1]] = 0.0
+    codes = [pd.factorize(events[name])[0] + 1 for name in ("title", "genres", "rating")]
+    days -= np.repeat(days[offsets[:-1]], np.diff(offsets))
+    np.savez(
+        path,
+        offsets=offsets,
+        codes=np.stack(codes, axis=1),
+        n_codes=[code.max() for code in codes],
+        gaps=np.log1p(gaps * 86_400.0).astype(np.float32),
+        days=days,
+    )
+
+
+def time_ours(method: str, epochs: int, data_home: str | None) -> None:
+    """Print the seconds of CPU of each epoch of ours as JSON."""
+    import torch
+
+    from skllm4es.baselines import _training
+
+    torch.set_num_threads(1)
+    X, _ = fetch_movielens_100k(return_X_y=True, data_home=data_home)
+    seconds, run_epoch = [], _training._run_epoch
+
+    def timed(*arguments: Any) -> float:
+        start = time.process_time()
+        loss = run_epoch(*arguments)
+        seconds.append(time.process_time() - start)
+        return loss
+
+    _training._run_epoch = timed  # type: ignore[assignment]
+    METHODS[method]().set_params(epochs=epochs).fit(X)
+    print(json.dumps(seconds))
+
+
+def measure_speed(path: Path, methods: list[str], python: str, repeats: int, data_home: str | None) -> None:
+    """Time ours and the reference by turns, each time one epoch to warm up and one that counts."""
+    here = [sys.executable, "-m", "benchmarks.bench_baselines", str(path), "--epochs", "2"]
+    here += [] if data_home is None else ["--data-home", data_home]
+    with tempfile.TemporaryDirectory() as folder:
+        events = Path(folder) / "events.npz"
+        write_events(events, data_home)
+        for method in methods:
+            ways = {
+                "ours": [*here, "--time-ours", method],
+                "reference": [
+                    python,
+                    str(Path(__file__).with_name("reference_baselines.py")),
+                    method,
+                    str(events),
+                    "2",
+                ],
+            }
+            seconds: dict[str, list[float]] = {way: [] for way in ways}
+            for _ in range(repeats):
+                for way, command in ways.items():
+                    done = subprocess.run(command, capture_output=True, text=True, check=False)
+                    if done.returncode:
+                        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
+                    seconds[way].append(json.loads(done.stdout.splitlines()[-1])[-1])
+            append(path, {"method": method, **seconds})
+
+
+def print_speed(records: list[dict[str, Any]]) -> None:
+    print("\n| method | ours, s an epoch | reference, s an epoch | ratio of medians |")
+    print("|---|---|---|---|")
+    for record in records:
+        ours, reference = statistics.median(record["ours"]), statistics.median(record["reference"])
+        ranges = [f"({min(times):.2f}-{max(times):.2f})" for times in (record["ours"], record["reference"])]
+        print(f"| {record['method']} | {ours:.2f} {ranges[0]} | {reference:.2f} {ranges[1]} | {ours / reference:.2f} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", type=Path, help="the file of JSON lines")
+    parser.add_argument("--methods", nargs="+", choices=METHODS)
+    parser.add_argument("--data-home", help="the folder that holds ml-100k")
+    parser.add_argument("--speed", action="store_true", help="time epochs instead of scoring embeddings")
+    parser.add_argument("--reference-python", help="the interpreter of the environment with the reference libraries")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--time-ours", choices=METHODS, help=argparse.SUPPRESS)
+    parser.add_argument("--epochs", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.time_ours:
+        time_ours(arguments.time_ours, arguments.epochs, arguments.data_home)
+    elif arguments.speed:
+        if not arguments.reference_python:
+            parser.error("--speed needs --reference-python")
+        done = {record["method"] for record in read(arguments.results)}
+        methods = [method for method in arguments.methods or REFERENCED if method not in done]
+        python = arguments.reference_python
+        measure_speed(arguments.results, methods, python, arguments.repeats, arguments.data_home)
+        print_speed(read(arguments.results))
+    else:
+        measure_quality(arguments.results, arguments.methods or list(METHODS), arguments.data_home)
+        print_quality(read(arguments.results))
+
+
+if __name__ == "__main__":
+    main()

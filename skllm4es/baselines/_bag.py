@@ -1,0 +1,200 @@
+"""BagOfEvents: TF-IDF over the values of a user's events, as over the words of a document."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+from sklearn.base import _fit_context
+from sklearn.decomposition import TruncatedSVD
+from sklearn.feature_extraction.text import TfidfTransformer
+from sklearn.utils._param_validation import Interval
+from sklearn.utils.validation import check_is_fitted
+
+from skllm4es.baselines._base import EventTransformer
+from skllm4es.baselines._features import EncodedEvents, Floats, unique_names
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class BagOfEvents(EventTransformer):
+    """Describe each user by the values that the events have, weighted by TF-IDF and reduced by an SVD.
+
+    A user is a document whose words are ``field=value``. The order of the events plays no part.
+
+    Parameters
+    ----------
+    {parameters}
+    n_components : int, default=64
+        To how many columns a truncated SVD reduces the weights, as far as there are so many values and users. None
+        gives the weights themselves, as a sparse matrix with one column per value.
+    n_bins : int, default=10
+        Into how many bins of about equally many events the values of a numeric field are put, each bin a value of its
+        own. None leaves numeric fields out.
+    sublinear_tf : bool, default=False
+        Replace counts by ``1 + log(count)``.
+    random_state : int, RandomState instance or None, default=None
+        Determines the random projection of the SVD.
+
+    Attributes
+    ----------
+    bin_edges_ : dict of str to ndarray of shape (n_edges,), dtype float64
+        The inner edges of the bins of each numeric field.
+    {attributes}
+
+    See Also
+    --------
+    EventAggregator : Statistics of the events.
+
+    Notes
+    -----
+    The weights are those of :class:`~sklearn.feature_extraction.text.TfidfTransformer`: count times
+    ``log((1 + n_users) / (1 + n_users_with_the_value)) + 1``, each user's row scaled to length 1. Values that
+    :term:`fit` has not seen have no column. A user without events is a row of zeros. A missing value is a value like
+    others. The time is not used. A field may hold lists of categories.
+
+    {fields}
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from skllm4es import nest_events
+    >>> from skllm4es.baselines import BagOfEvents
+    >>> films = pd.DataFrame({"user": [3, 7, 7], "day": [1, 1, 2], "film": ["Alien", "Heat", "Alien"]})
+    >>> X = nest_events(films, user="user", time="day", columns=["film"])
+    >>> bag = BagOfEvents(n_components=None).fit(X)
+    >>> bag.get_feature_names_out()
+    array(['film_Alien', 'film_Heat'], dtype=object)
+    >>> bag.transform(X).toarray().round(2)
+    array([[1.  , 0.  ],
+           [0.58, 0.81]], dtype=float32)
+    """
+
+    n_components: int | None = 64
+    n_bins: int | None = 10
+    sublinear_tf: bool = False
+    random_state: int | np.random.RandomState | None = None
+
+    _reads_lists = True
+
+    _parameter_constraints = {
+        **EventTransformer._parameter_constraints,
+        "n_components": [Interval(Integral, 1, None, closed="left"), None],
+        "n_bins": [Interval(Integral, 2, None, closed="left"), None],
+        "sublinear_tf": ["boolean"],
+        "random_state": ["random_state"],
+    }
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Learn the values, their weights and the SVD.
+
+        Parameters
+        ----------
+        X : pandas.DataFrame or polars.DataFrame of shape (n_users, n_columns)
+            One row per user, as `nest_events` gives it.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        self : BagOfEvents
+            The fitted transformer.
+        """
+        features, events = self._learn(X)
+        edges = {} if self.n_bins is None else {name: _edges(v, self.n_bins) for name, v in events.numbers.items()}
+        if not features.categories and not edges:
+            raise ValueError(
+                f"No field is counted: {features.numeric} are numeric, and time={features.time!r} is not used. Set "
+                "n_bins to count numbers by bins, or name categorical fields with categorical=[...]."
+            )
+        counts = _count(events, features.categories, edges)
+        tfidf = TfidfTransformer(sublinear_tf=self.sublinear_tf).fit(counts)
+        self._svd = None
+        if self.n_components is not None:
+            if counts.shape[1] == 1:
+                raise ValueError(
+                    "The events have a single value in all: there is nothing to reduce. Use more fields, or set "
+                    "n_components=None for its weight."
+                )
+            n_components = min(self.n_components, *counts.shape)
+            self._svd = TruncatedSVD(n_components, random_state=self.random_state)
+            with np.errstate(invalid="ignore"):  # It divides by the variance, which is 0 if all users are alike.
+                self._svd.fit(tfidf.transform(counts))
+        self.bin_edges_, self._tfidf = edges, tfidf
+        self._keep(features)
+        return self
+
+    def transform(self, X: Any) -> npt.NDArray[np.float32] | sparse.csr_matrix:
+        """Weigh the values.
+
+        Parameters
+        ----------
+        X : pandas.DataFrame or polars.DataFrame of shape (n_users, n_columns)
+            One row per user, with the fields seen during :term:`fit`.
+
+        Returns
+        -------
+        weights : ndarray or sparse matrix of shape (n_users, n_features_out), dtype float32
+            One row per user, in the order of `X`; sparse with ``n_components=None``.
+        """
+        events = self._read(X)
+        weights = self._tfidf.transform(_count(events, self.categories_, self.bin_edges_))
+        return weights.astype(np.float32) if self._svd is None else self._svd.transform(weights).astype(np.float32)
+
+    def get_feature_names_out(self, input_features: Any = None) -> npt.NDArray[Any]:
+        """Names of the columns of the output.
+
+        Parameters
+        ----------
+        input_features : None
+            Ignored.
+
+        Returns
+        -------
+        names : ndarray of shape (n_features_out,), dtype object
+            ``bagofevents0``, ..., or field and value, such as ``"film_Alien"``, with ``n_components=None``.
+        """
+        check_is_fitted(self)
+        if self._svd is not None:
+            return np.array([f"bagofevents{i}" for i in range(len(self._svd.components_))], dtype=object)
+        names = [
+            f"{name}_{'missing' if category is None else category}"
+            for name, categories in self.categories_.items()
+            for category in categories
+        ]
+        for name, edges in self.bin_edges_.items():
+            names += [f"{name}_missing", *(f"{name}_bin{i}" for i in range(len(edges) + 1))]
+        return np.array(unique_names(names), dtype=object)
+
+
+def _edges(values: Floats, n_bins: int) -> Floats:
+    """Give the inner edges of bins of about equally many values."""
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return np.empty(0)
+    edges = np.unique(np.quantile(known, np.linspace(0, 1, n_bins + 1)[1:-1]))
+    return edges[edges > known.min()]  # A first bin that no value is in would be a column of zeros.
+
+
+def _count(
+    events: EncodedEvents, categories: dict[str, list[str | None]], edges: dict[str, Floats]
+) -> sparse.csr_matrix:
+    """Count each user's values, field by field side by side."""
+    n_users, owners = len(events.lengths), events.owners
+    parts = []
+    for name, codes in events.codes.items():
+        known = codes.values > 0
+        parts.append(_table(owners[codes.rows[known]], codes.values[known] - 1, n_users, len(categories[name])))
+    for name, inner in edges.items():
+        values = events.numbers[name]
+        bins = np.where(np.isnan(values), 0, np.searchsorted(inner, values, side="right") + 1)
+        parts.append(_table(owners, bins, n_users, len(inner) + 2))
+    return sparse.hstack(parts, format="csr")
+
+
+def _table(rows: npt.NDArray[Any], columns: npt.NDArray[Any], n_rows: int, n_columns: int) -> sparse.csr_matrix:
+    return sparse.csr_matrix((np.ones(len(rows)), (rows, columns)), shape=(n_rows, n_columns))

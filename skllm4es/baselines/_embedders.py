@@ -1,0 +1,485 @@
+"""The neural baselines: each is its parameters, and the objective in `objectives` that its encoder is trained for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import TYPE_CHECKING
+
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from skllm4es.baselines._features import EncodedEvents
+from skllm4es.baselines._neural import SequenceEmbedder, TrainedEmbedder
+
+if TYPE_CHECKING:
+    from skllm4es.baselines._encoder import EventEncoder
+    from skllm4es.baselines._sequences import SequenceData
+    from skllm4es.baselines.objectives._base import Objective
+
+_AT_LEAST_1 = [Interval(Integral, 1, None, closed="left")]
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class RandomEmbedder(SequenceEmbedder):
+    """Embed users by an encoder with random weights: the control for what training adds.
+
+    Parameters
+    ----------
+    {parameters}
+
+    Attributes
+    ----------
+    device_ : str
+        Where the encoder runs.
+    {attributes}
+
+    See Also
+    --------
+    CoLESEmbedder : The same encoder, trained.
+
+    Notes
+    -----
+    {encoding}
+
+    {fields}
+
+    Examples
+    --------
+    >>> from skllm4es.baselines import RandomEmbedder
+    >>> from skllm4es.datasets import make_transactions
+    >>> X, y = make_transactions(n_users=20, random_state=0)
+    >>> RandomEmbedder(hidden_size=8, random_state=0).fit_transform(X).shape
+    (20, 8)
+    """
+
+    def _train(self, encoder: EventEncoder, data: SequenceData, events: EncodedEvents, seed: int) -> None:
+        pass
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class CoLESEmbedder(TrainedEmbedder):
+    """Embed users by contrastive learning: slices of one history are alike, those of different users are not.
+
+    Parameters
+    ----------
+    {parameters}
+    n_slices : int, default=5
+        How many slices of each user an epoch draws.
+    margin : float, default=0.5
+        How far slices of different users shall be from each other, of at most 2.
+    n_negatives : int, default=5
+        With how many slices of other users, the nearest ones of the batch, each slice is compared.
+
+    Attributes
+    ----------
+    {training}
+    {attributes}
+
+    See Also
+    --------
+    NSPEmbedder : Learns which slices follow each other.
+
+    Notes
+    -----
+    CoLES (arXiv 2002.08232) trains for the contrastive loss ``sum |u_i - u_j|^2`` over pairs of slices of one user plus
+    ``sum max(0, margin - |u_i - u_j|)^2`` over pairs of slices of two users, the hardest ones, by the number of pairs;
+    ``u`` are the embeddings of the slices, by `pooling`, scaled to length 1.
+
+    {encoding}
+
+    {fields}
+
+    Examples
+    --------
+    >>> from skllm4es.baselines import CoLESEmbedder
+    >>> from skllm4es.datasets import make_transactions
+    >>> X, y = make_transactions(n_users=20, random_state=0)
+    >>> CoLESEmbedder(hidden_size=8, epochs=2, random_state=0).fit_transform(X).shape
+    (20, 8)
+    """
+
+    pooling: str = "last"
+    epochs: int = 40
+    learning_rate: float = 0.002
+    max_length: int = 75
+    n_slices: int = 5
+    margin: float = 0.5
+    n_negatives: int = 5
+
+    _parameter_constraints = {
+        **TrainedEmbedder._parameter_constraints,
+        "n_slices": [Interval(Integral, 2, None, closed="left")],
+        "margin": [Interval(Real, 0, 2, closed="right")],
+        "n_negatives": _AT_LEAST_1,
+    }
+
+    def _objective(self, encoder: EventEncoder, events: EncodedEvents) -> Objective:
+        from skllm4es.baselines.objectives.coles import CoLES
+
+        return CoLES(self.n_slices, self.min_length, self.max_length, self.margin, self.n_negatives, self.pooling)
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class CPCEmbedder(TrainedEmbedder):
+    """Embed users by contrastive predictive coding: a state tells the next events from others.
+
+    Parameters
+    ----------
+    {parameters}
+    n_steps : int, default=6
+        How many events ahead are told.
+    n_negatives : int, default=40
+        How many events, drawn from the batch, each is told from.
+
+    Attributes
+    ----------
+    {training}
+    {attributes}
+
+    See Also
+    --------
+    IFTPPEmbedder : Predicts the next event's fields instead of telling it from others.
+
+    Notes
+    -----
+    CPC (arXiv 1807.03748) trains for ``-log(exp(z_{t+k} . W_k c_t) / sum_z exp(z . W_k c_t))``, the mean over events
+    ``t`` and steps ``k``; ``z_t`` is the vector of an event, ``c_t`` the state after it, and the sum goes over
+    ``z_{t+k}`` and the vectors of `n_negatives` other events.
+
+    {encoding}
+
+    {fields}
+
+    Examples
+    --------
+    >>> from skllm4es.baselines import CPCEmbedder
+    >>> from skllm4es.datasets import make_transactions
+    >>> X, y = make_transactions(n_users=20, random_state=0)
+    >>> CPCEmbedder(hidden_size=8, epochs=2, random_state=0).fit_transform(X).shape
+    (20, 8)
+    """
+
+    epochs: int = 30
+    learning_rate: float = 0.002
+    lr_step: int = 5
+    lr_decay: float = 0.5
+    n_steps: int = 6
+    n_negatives: int = 40
+
+    _parameter_constraints = {
+        **TrainedEmbedder._parameter_constraints,
+        "n_steps": _AT_LEAST_1,
+        "n_negatives": _AT_LEAST_1,
+    }
+
+    def _objective(self, encoder: EventEncoder, events: EncodedEvents) -> Objective:
+        from skllm4es.baselines.objectives.cpc import CPC
+
+        return CPC(self.min_length, self.max_length, self.n_steps, self.n_negatives, encoder)
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class RTDEmbedder(TrainedEmbedder):
+    """Embed users by replaced token detection: a state tells whether its event was replaced.
+
+    Parameters
+    ----------
+    {parameters}
+    replaced : float, default=0.15
+        The share of events that are replaced.
+
+    Attributes
+    ----------
+    {training}
+    {attributes}
+
+    See Also
+    --------
+    CPCEmbedder : Tells the next events from others.
+
+    Notes
+    -----
+    RTD (arXiv 2003.10555) trains for the logistic loss of telling replaced events from others by the state after them;
+    each event but a slice's first is replaced, with probability `replaced`, by an event of the batch.
+
+    {encoding}
+
+    {fields}
+
+    Examples
+    --------
+    >>> from skllm4es.baselines import RTDEmbedder
+    >>> from skllm4es.datasets import make_transactions
+    >>> X, y = make_transactions(n_users=20, random_state=0)
+    >>> RTDEmbedder(hidden_size=8, epochs=2, random_state=0).fit_transform(X).shape
+    (20, 8)
+    """
+
+    epochs: int = 30
+    replaced: float = 0.15
+
+    _parameter_constraints = {
+        **TrainedEmbedder._parameter_constraints,
+        "replaced": [Interval(Real, 0, 1, closed="neither")],
+    }
+
+    def _objective(self, encoder: EventEncoder, events: EncodedEvents) -> Objective:
+        from skllm4es.baselines.objectives.rtd import RTD
+
+        return RTD(self.min_length, self.max_length, self.replaced, encoder)
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class NSPEmbedder(TrainedEmbedder):
+    """Embed users by next sequence prediction: two embeddings tell whether one slice follows the other.
+
+    Parameters
+    ----------
+    {parameters}
+    n_slices : int, default=5
+        How many slices of each user an epoch draws; each is cut in two.
+    head_size : int, default=512
+        The size of the hidden layer of the network on the two embeddings.
+    dropout : float, default=0.5
+        The share of that layer that is left out in training.
+
+    Attributes
+    ----------
+    {training}
+    {attributes}
+
+    See Also
+    --------
+    CoLESEmbedder : Compares slices by their distance.
+
+    Notes
+    -----
+    NSP (arXiv 1810.04805) trains for the logistic loss of telling the two parts of one slice from the first part of one
+    and the second part of another user's, by a network on the embeddings of the two, by `pooling`.
+
+    {encoding}
+
+    {fields}
+
+    Examples
+    --------
+    >>> from skllm4es.baselines import NSPEmbedder
+    >>> from skllm4es.datasets import make_transactions
+    >>> X, y = make_transactions(n_users=20, random_state=0)
+    >>> NSPEmbedder(hidden_size=8, epochs=2, random_state=0).fit_transform(X).shape
+    (20, 8)
+    """
+
+    pooling: str = "last"
+    epochs: int = 30
+    learning_rate: float = 0.002
+    max_length: int = 75
+    n_slices: int = 5
+    head_size: int = 512
+    dropout: float = 0.5
+
+    _parameter_constraints = {
+        **TrainedEmbedder._parameter_constraints,
+        "n_slices": _AT_LEAST_1,
+        "head_size": _AT_LEAST_1,
+        "dropout": [Interval(Real, 0, 1, closed="left")],
+    }
+
+    def _objective(self, encoder: EventEncoder, events: EncodedEvents) -> Objective:
+        from skllm4es.baselines.objectives.nsp import NSP
+
+        return NSP(self.n_slices, self.min_length, self.max_length, self.head_size, self.dropout, self.pooling, encoder)
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class NPPREmbedder(TrainedEmbedder):
+    """Embed users by next event prediction and past reconstruction.
+
+    Parameters
+    ----------
+    {parameters}
+    alpha : float, default=0.5
+        The weight of the past; the next event has the rest.
+    n_past : int, default=8
+        How many past events are reconstructed.
+    decay : float or "auto", default="auto"
+        After which time a past event weighs ``1/e``: in seconds, or in the units of a time that is a number, or in
+        events where there is no time. "auto" is `n_past` times the mean time from event to event.
+
+    Attributes
+    ----------
+    decay_ : float
+        The time after which a past event weighs ``1/e``.
+    {training}
+    {attributes}
+
+    See Also
+    --------
+    IFTPPEmbedder : Next event prediction alone.
+
+    Notes
+    -----
+    NPPR (arXiv 2401.01641) trains for ``(1 - alpha) L_NP + alpha L_PR``. ``L_NP`` is the loss of predicting an event
+    from the state before it, and ``L_PR`` the sum of ``exp(-gap / decay)`` times the loss of predicting each of the
+    `n_past` past events from a state and the time since. The loss of an event is the cross-entropy of its categories
+    plus the absolute errors of its scaled numbers. The paper does not publish `alpha`, `n_past` and `decay`: choose
+    them by validation.
+
+    {encoding}
+
+    {fields}
+
+    Examples
+    --------
+    >>> from skllm4es.baselines import NPPREmbedder
+    >>> from skllm4es.datasets import make_transactions
+    >>> X, y = make_transactions(n_users=20, random_state=0)
+    >>> NPPREmbedder(hidden_size=8, epochs=2, random_state=0).fit_transform(X).shape
+    (20, 8)
+    """
+
+    epochs: int = 30
+    alpha: float = 0.5
+    n_past: int = 8
+    decay: float | str = "auto"
+
+    _parameter_constraints = {
+        **TrainedEmbedder._parameter_constraints,
+        "alpha": [Interval(Real, 0, 1, closed="both")],
+        "n_past": _AT_LEAST_1,
+        "decay": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
+    }
+
+    def _objective(self, encoder: EventEncoder, events: EncodedEvents) -> Objective:
+        from skllm4es.baselines._sequences import mean_gap
+        from skllm4es.baselines.objectives.nppr import NPPR
+
+        self.decay_ = self.n_past * mean_gap(events) if isinstance(self.decay, str) else float(self.decay)
+        return NPPR(self.min_length, self.max_length, self.alpha, self.n_past, self.decay_, encoder)
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class IFTPPEmbedder(TrainedEmbedder):
+    """Embed users by next event prediction; IFTPP-T with ``encoder="transformer"``.
+
+    Parameters
+    ----------
+    {parameters}
+
+    Attributes
+    ----------
+    {training}
+    {attributes}
+
+    See Also
+    --------
+    NPPREmbedder : Reconstructs past events, too.
+
+    Notes
+    -----
+    IFTPP (arXiv 1909.12127, in the form of arXiv 2406.14341) trains for the loss of predicting an event, with the time
+    until it, from the state before it: the cross-entropy of its categories plus the absolute errors of its scaled
+    numbers, the mean over events. The published learning rate is 0.001, which suits the Transformer; on the 943 users
+    of MovieLens, where an epoch is 15 steps, the GRU learns too slowly with it.
+
+    {encoding}
+
+    {fields}
+
+    Examples
+    --------
+    >>> from skllm4es.baselines import IFTPPEmbedder
+    >>> from skllm4es.datasets import make_transactions
+    >>> X, y = make_transactions(n_users=20, random_state=0)
+    >>> IFTPPEmbedder(hidden_size=8, epochs=2, random_state=0).fit_transform(X).shape
+    (20, 8)
+    """
+
+    learning_rate: float = 0.004
+    lr_decay: float = 0.8
+
+    def _objective(self, encoder: EventEncoder, events: EncodedEvents) -> Objective:
+        from skllm4es.baselines.objectives.iftpp import IFTPP
+
+        return IFTPP(self.min_length, self.max_length, encoder)
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class DeTPPEmbedder(TrainedEmbedder):
+    """Embed users by detection of the events within a horizon.
+
+    Needs hotpp-benchmark: ``pip install "skllm4es[tpp]"``.
+
+    Parameters
+    ----------
+    {parameters}
+    n_candidates : int, default=16
+        How many candidates for the events within the horizon a state gives.
+    horizon : float or "auto", default="auto"
+        For which time after an event: in seconds, or in the units of a time that is a number, or in events where there
+        is no time. "auto" is the time in which there are half as many events as candidates, on average.
+    share : float, default=0.25
+        The share of the positions of a slice that the loss is computed for.
+
+    Attributes
+    ----------
+    horizon_ : float
+        The horizon.
+    {training}
+    {attributes}
+
+    See Also
+    --------
+    IFTPPEmbedder : Predicts the next event alone.
+
+    Notes
+    -----
+    DeTPP (arXiv 2408.13131) matches candidates with the events within the horizon so that the loss is smallest. The
+    loss is the cross-entropy of the categories of matched pairs plus the absolute errors of their scaled numbers and of
+    their times, in sevenths of the horizon, plus the logistic loss of telling matched candidates from others. The
+    matching is that of hotpp-benchmark; it takes a multiple of the time and memory of the other methods.
+
+    {encoding}
+
+    {fields}
+
+    Examples
+    --------
+    >>> from skllm4es.baselines import DeTPPEmbedder
+    >>> from skllm4es.datasets import make_transactions
+    >>> X, y = make_transactions(n_users=20, random_state=0)
+    >>> embedder = DeTPPEmbedder(hidden_size=8, epochs=2, random_state=0)
+    >>> embedder.fit_transform(X).shape  # doctest: +SKIP
+    (20, 8)
+    """
+
+    epochs: int = 8
+    batch_size: int = 16
+    lr_step: int = 5
+    lr_decay: float = 0.8
+    max_length: int = 100
+    n_candidates: int = 16
+    horizon: float | str = "auto"
+    share: float = 0.25
+
+    _parameter_constraints = {
+        **TrainedEmbedder._parameter_constraints,
+        "n_candidates": _AT_LEAST_1,
+        "horizon": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
+        "share": [Interval(Real, 0, 1, closed="right")],
+    }
+
+    def _objective(self, encoder: EventEncoder, events: EncodedEvents) -> Objective:
+        from skllm4es.baselines._sequences import mean_gap
+        from skllm4es.baselines.objectives.detpp import DeTPP
+
+        horizon = self.n_candidates / 2 * mean_gap(events) if isinstance(self.horizon, str) else float(self.horizon)
+        self.horizon_ = horizon
+        lengths, n_numbers = (self.min_length, self.max_length), len(events.numbers)
+        try:
+            return DeTPP(*lengths, self.n_candidates, horizon, self.share, n_numbers, encoder)
+        except ImportError as error:
+            raise ImportError(
+                f"DeTPPEmbedder needs hotpp-benchmark 0.7, which cannot be imported here: {error}. Install it with "
+                'pip install "skllm4es[tpp]".'
+            ) from error

@@ -1,0 +1,308 @@
+"""What the baselines read off events: the codes of categories, numbers, and the gaps between events.
+
+`learn_features` decides in fit which field is what; `EventFeatures.encode` turns events into arrays, in fit and in
+transform alike. Numpy and Arrow only: the estimators are built on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from skllm4es._events import FlatEvents, disorder, find_time, kinds_of, missing_fields
+from skllm4es._messages import raise_if
+from skllm4es.formats._fields import encode_values
+from skllm4es.formats._styles import seconds_since_1970
+from skllm4es.formats._values import STEPS, combine, format_values, is_list, is_time
+
+#: Integers are codes where they have few distinct values, or not so few that repeat.
+FEW_VALUES = 20
+MANY_VALUES = 1000
+REPEATS = 10
+
+#: The largest number that is read: its sums shall fit into float32, and its square into float64.
+LARGEST = 1e30
+
+#: The code of a value that is not among the categories.
+UNKNOWN = 0
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Codes:
+    """The categories of the events in one field.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_codes,), dtype int64
+        0 for a value that is not among the categories, ``i + 1`` for category ``i``.
+    rows : ndarray of shape (n_codes,), dtype int64
+        The event of each code: one code an event, or any number where the field holds lists.
+    """
+
+    values: Integers
+    rows: Integers
+
+
+@dataclass(frozen=True)
+class EncodedEvents:
+    """The events of all users end to end, as arrays.
+
+    Parameters
+    ----------
+    offsets : ndarray of shape (n_users + 1,), dtype int64
+        Where each user's events begin and end.
+    codes : dict of str to Codes
+        The categorical fields.
+    numbers : dict of str to ndarray of shape (n_events,), dtype float64
+        The numeric fields; NaN is missing.
+    gaps : ndarray of shape (n_events,), dtype float64, or None
+        The time since the user's previous event, NaN where there is none; None without time.
+    """
+
+    offsets: Integers
+    codes: dict[str, Codes]
+    numbers: dict[str, Floats]
+    gaps: Floats | None
+
+    @property
+    def lengths(self) -> Integers:
+        """Number of events of each user."""
+        return np.diff(self.offsets)
+
+    @property
+    def owners(self) -> Integers:
+        """The user of each event."""
+        return np.repeat(np.arange(len(self.lengths)), self.lengths)
+
+
+@dataclass(frozen=True)
+class EventFeatures:
+    """Which field of the events is what, as learned in fit.
+
+    Parameters
+    ----------
+    kinds : dict of str to str
+        What each field that is used holds: "numbers", "texts", ...
+    categories : dict of str to list of (str or None)
+        The values of the categorical fields, written as text, the most frequent first. None is the missing value.
+    numeric : list of str
+        The numeric fields.
+    time : str or None
+        The field with the time of the events.
+    """
+
+    kinds: dict[str, str]
+    categories: dict[str, list[str | None]]
+    numeric: list[str]
+    time: str | None
+
+    def encode(self, flat: FlatEvents, max_events: int | None) -> EncodedEvents:
+        """Turn the last `max_events` events of each user into arrays; gaps begin at the events before them, too."""
+        if not flat.lengths.any():  # Users without events may come without fields as well.
+            flat = FlatEvents({name: pa.chunked_array([pa.nulls(0)]) for name in self.kinds}, flat.offsets)
+        gaps = None if self.time is None else _gaps(flat, self.time)
+        if max_events is not None:
+            gaps = None if gaps is None else gaps[_is_latest(flat, max_events)]
+            flat = flat.latest(max_events)
+        return EncodedEvents(
+            offsets=flat.offsets,
+            codes={name: _encode(flat.columns[name], values) for name, values in self.categories.items()},
+            numbers={name: _finite(name, flat.columns[name]) for name in self.numeric},
+            gaps=gaps,
+        )
+
+    def changes(self, flat: FlatEvents, X: Any) -> list[str]:
+        """Say what of the events is not as fit saw it."""
+        if not flat.lengths.any():
+            return []
+        problems = missing_fields(self.kinds, flat, "fit saw")
+        kinds = kinds_of(flat, [name for name in self.kinds if name in flat.columns])
+        changed = [name for name, kind in kinds.items() if kind != self.kinds[name] != "nothing" != kind]
+        problems += [
+            f"{name!r} holds {kinds[name]} ({flat.columns[name].type}), where fit saw {self.kinds[name]}"
+            for name in changed
+        ]
+        return problems if self.time in changed else problems + disorder(flat, self.time, X)
+
+
+def learn_features(
+    flat: FlatEvents,
+    X: Any,
+    *,
+    columns: Sequence[str] | None,
+    numeric: Sequence[str] | None,
+    categorical: Sequence[str] | None,
+    time: str | None,
+    max_events: int | None,
+    max_categories: int | None,
+    lists: bool,
+) -> EventFeatures:
+    """Decide which field is what, and learn the categories.
+
+    Parameters
+    ----------
+    flat : FlatEvents
+        The events.
+    X : dataframe
+        Where they are from, for messages.
+    columns, numeric, categorical, time, max_events, max_categories
+        As given to an estimator.
+    lists : bool
+        Whether a field may hold lists of categories.
+
+    Returns
+    -------
+    EventFeatures
+        What was learned.
+
+    Raises
+    ------
+    TypeError
+        If a field holds what no baseline reads.
+    ValueError
+        If there are no events, the parameters do not fit them, or they are not in order of time.
+    """
+    if not flat.lengths.any():
+        raise ValueError(f"X has no events: its {flat.n_users} users are all without. There is nothing to learn from.")
+    if time == "auto" and "auto" not in flat.columns:
+        time = find_time(flat)
+    used = list(flat.columns) if columns is None else list(dict.fromkeys(columns))
+    named_numeric = [] if numeric is None else list(numeric)
+    named_categorical = [] if categorical is None else list(categorical)
+    _check_names(flat, used, named_numeric, named_categorical, time)
+    raise_if(disorder(flat, time, X), "The events of X are not in order")
+    kinds = kinds_of(flat, list(dict.fromkeys([*used, *([] if time is None else [time])])))
+    if time is not None and not (is_time(kinds[time]) or kinds[time] in ("numbers", "durations", "nothing")):
+        raise TypeError(f"time={time!r} holds {kinds[time]}; it must hold times, dates or numbers. None goes without.")
+    latest = flat if max_events is None else flat.latest(max_events)
+    named = dict.fromkeys(named_categorical, False) | dict.fromkeys(named_numeric, True)
+    fields = [name for name in used if name != time or name in named]
+    numbers = [name for name in fields if named.get(name, _is_numeric(latest.columns[name], kinds[name]))]
+    groups = [name for name in fields if name not in numbers]
+    _check_kinds(kinds, numbers, groups, lists)
+    if not fields and time is None:
+        raise ValueError("The events of X have no fields that are used: there is nothing to learn from.")
+    return EventFeatures(
+        kinds=kinds,
+        categories={name: _learn_categories(latest.columns[name], max_categories) for name in groups},
+        numeric=numbers,
+        time=time,
+    )
+
+
+def unique_names(names: Sequence[str]) -> list[str]:
+    """Make names of columns of letters, digits and underscores, none twice."""
+    taken: dict[str, int] = {}
+    unique = []
+    for name in names:
+        clean = "".join(mark if mark.isascii() and mark.isalnum() else "_" for mark in name)
+        candidate, number = clean, taken.get(clean, 1)
+        while candidate in taken:
+            number += 1
+            candidate = f"{clean}_{number}"
+        taken[clean] = number
+        taken.setdefault(candidate, 1)
+        unique.append(candidate)
+    return unique
+
+
+def _check_names(
+    flat: FlatEvents, used: list[str], numeric: Sequence[str], categorical: Sequence[str], time: str | None
+) -> None:
+    problems = missing_fields(used, flat, "columns names")
+    for parameter, names in {"numeric": numeric, "categorical": categorical}.items():
+        problems += missing_fields(names, flat, f"{parameter} names")
+        left_out = [name for name in names if name in flat.columns and name not in used]
+        problems += [f"{parameter} names {left_out}, which columns leaves out"] if left_out else []
+    both = [name for name in numeric if name in categorical]
+    problems += [f"numeric and categorical both name {both}"] if both else []
+    problems += missing_fields([] if time is None else [time], flat, "time names")
+    raise_if(problems, "The parameters do not fit the events", f"The events have the fields {list(flat.columns)}.")
+
+
+def _check_kinds(kinds: Mapping[str, str], numeric: Sequence[str], categorical: Sequence[str], lists: bool) -> None:
+    for name in numeric:
+        kind = kinds[name]
+        if kind not in ("numbers", "durations", "booleans", "times of day", "nothing") and not is_time(kind):
+            raise TypeError(f"The field {name!r} of the events holds {kind}, which cannot be read as numbers.")
+    for name in categorical:
+        if kinds[name].startswith("lists of lists") or (kinds[name].startswith("lists") and not lists):
+            raise TypeError(
+                f"The field {name!r} of the events holds {kinds[name]}, which this transformer cannot read. Join each "
+                "list into one text, or leave the field out with columns=[...]."
+            )
+
+
+def _is_numeric(column: pa.ChunkedArray, kind: str) -> bool:
+    if kind == "numbers" and pa.types.is_integer(column.type):
+        n_distinct = pc.count_distinct(column).as_py()
+        return n_distinct > max(FEW_VALUES, min(MANY_VALUES, len(column) // REPEATS))
+    return kind in ("numbers", "durations", "times of day") or is_time(kind)
+
+
+def _learn_categories(column: pa.ChunkedArray, max_categories: int | None) -> list[str | None]:
+    texts, numbers, _ = _texts(column)
+    counts: dict[str | None, int] = {}
+    for text, count in zip(texts, np.bincount(numbers, minlength=len(texts)).tolist(), strict=True):
+        if count:
+            counts[text] = counts.get(text, 0) + count
+    frequent = sorted(counts, key=lambda text: (-counts[text], text is not None, text or ""))
+    return frequent[:max_categories]
+
+
+def _encode(column: pa.ChunkedArray, categories: Sequence[str | None]) -> Codes:
+    texts, numbers, rows = _texts(column)
+    code_of = {text: code for code, text in enumerate(categories, start=UNKNOWN + 1)}
+    codes = np.array([code_of.get(text, UNKNOWN) for text in texts], dtype=np.int64)
+    return Codes(codes[numbers], rows)
+
+
+def _texts(column: pa.ChunkedArray) -> tuple[list[str | None], npt.NDArray[np.int32], Integers]:
+    """Give the distinct values as texts, the number of each value, and the event that it belongs to."""
+    rows = np.arange(len(column))
+    if is_list(column.type):
+        lists = combine(column)
+        rows = pc.list_parent_indices(lists).to_numpy()
+        column = pa.chunked_array([pc.list_flatten(lists)]).unify_dictionaries()
+    values, numbers = encode_values(column)
+    return format_values(values).to_pylist(), numbers, rows
+
+
+def _finite(name: str, column: pa.ChunkedArray) -> Floats:
+    numbers = _numbers(column)
+    if too_large := int((np.abs(numbers) > LARGEST).sum()):
+        raise ValueError(
+            f"The field {name!r} of the events holds infinity or numbers beyond {LARGEST:g} in {too_large} of "
+            f"{len(numbers)} events. Scale them, or replace them by a null where they stand for a missing value."
+        )
+    return numbers
+
+
+def _numbers(column: pa.ChunkedArray) -> Floats:
+    """Give numbers as they are, times, dates and durations in seconds, NaN for what is missing."""
+    if pa.types.is_time(column.type):
+        steps = column.cast(pa.int32() if column.type.bit_width == 32 else pa.int64())
+        return _numbers(pc.divide(steps.cast(pa.float64()), float(STEPS[column.type.unit])))
+    numbers, _ = seconds_since_1970(column)
+    return numbers
+
+
+def _gaps(flat: FlatEvents, time: str) -> Floats:
+    times = _numbers(flat.columns[time])
+    gaps = np.diff(times, prepend=np.nan)
+    gaps[flat.offsets[:-1][flat.lengths > 0]] = np.nan
+    return gaps
+
+
+def _is_latest(flat: FlatEvents, max_events: int) -> npt.NDArray[np.bool_]:
+    behind = np.repeat(flat.offsets[1:], flat.lengths) - np.arange(flat.offsets[-1])
+    return behind <= max_events

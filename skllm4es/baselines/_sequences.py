@@ -1,0 +1,113 @@
+"""Sequences of events as tensors: all users' events end to end, batches cut out of them, and vectors of whole users."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from tqdm.auto import tqdm
+
+from skllm4es.baselines._encoder import Batch, EventEncoder
+from skllm4es.baselines._features import EncodedEvents, Floats, Integers
+from skllm4es.baselines._scaling import NumberScaler
+
+#: About how many events, padding included, are embedded at a time.
+EVENTS_A_BATCH = 32_768
+
+
+@dataclass(frozen=True)
+class Slices:
+    """Stretches of events, given by where they begin and how long they are.
+
+    Parameters
+    ----------
+    starts : ndarray of shape (n_users, n_slices), dtype int64
+        The first event of each, counted over all users.
+    lengths : ndarray of shape (n_users, n_slices), dtype int64
+        Their numbers of events.
+    """
+
+    starts: Integers
+    lengths: Integers
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, users: Integers) -> Slices:
+        return Slices(self.starts[users], self.lengths[users])
+
+
+@dataclass(frozen=True)
+class SequenceData:
+    """The events of all users as tensors on one device.
+
+    Parameters
+    ----------
+    codes : Tensor of shape (n_events, n_fields), dtype int64
+        The categories.
+    numbers : Tensor of shape (n_events, n_numbers), dtype float32
+        The scaled numbers; NaN is missing.
+    elapsed : Tensor of shape (n_events,), dtype float64
+        The time of each event, or its position where there is no time; counted from an arbitrary point.
+    users : Slices of shape (n_users, 1)
+        The events of each user.
+    """
+
+    codes: torch.Tensor
+    numbers: torch.Tensor
+    elapsed: torch.Tensor
+    users: Slices
+
+    def batch(self, slices: Slices) -> Batch:
+        """Cut out slices, padded at the end."""
+        device = self.codes.device
+        starts = torch.from_numpy(slices.starts.ravel()).to(device)
+        lengths = torch.from_numpy(slices.lengths.ravel()).to(device)
+        steps = torch.arange(int(slices.lengths.max()), device=device)
+        rows = starts[:, None] + steps.minimum(lengths[:, None] - 1)  # Padding repeats the last event.
+        return Batch(self.codes[rows], self.numbers[rows], self.elapsed[rows], lengths)
+
+
+def to_sequences(events: EncodedEvents, scaler: NumberScaler, device: str) -> SequenceData:
+    """Make tensors of events."""
+    n_events = int(events.offsets[-1])
+    codes = [field.values for field in events.codes.values()]
+    gaps = np.ones(n_events) if events.gaps is None else np.nan_to_num(events.gaps)
+    return SequenceData(
+        codes=torch.from_numpy(np.stack(codes, axis=1) if codes else np.empty((n_events, 0), np.int64)).to(device),
+        numbers=torch.from_numpy(scaler.scale(events)).to(device),
+        elapsed=torch.from_numpy(np.cumsum(gaps)).to(device),
+        users=Slices(events.offsets[:-1, None].copy(), events.lengths[:, None]),
+    )
+
+
+def embed_users(encoder: EventEncoder, data: SequenceData, pooling: str, *, progress: bool) -> npt.NDArray[np.float32]:
+    """Give one vector a user, zeros for users without events."""
+    lengths = data.users.lengths[:, 0]
+    vectors = np.zeros((len(lengths), encoder.hidden_size), dtype=np.float32)
+    encoder.eval()
+    with torch.inference_mode(), tqdm(total=int((lengths > 0).sum()), disable=not progress, unit="user") as bar:
+        for users in _batches_by_length(lengths):
+            vectors[users] = encoder.embed(data.batch(data.users[users]), pooling).float().cpu().numpy()
+            bar.update(len(users))
+    return vectors
+
+
+def _batches_by_length(lengths: Integers) -> Iterator[Integers]:
+    """Give the users that have events, longest first, in batches that hold about equally many events."""
+    order = np.argsort(-lengths, kind="stable")
+    order = order[lengths[order] > 0]
+    start = 0
+    while start < len(order):
+        stop = start + max(1, EVENTS_A_BATCH // int(lengths[order[start]]))
+        yield order[start:stop]
+        start = stop
+
+
+def mean_gap(events: EncodedEvents) -> float:
+    """Give the mean time from event to event; 1 where there is none."""
+    gaps: Floats = np.ones(1) if events.gaps is None else events.gaps[~np.isnan(events.gaps)]
+    return float(gaps.mean()) or 1.0 if len(gaps) else 1.0

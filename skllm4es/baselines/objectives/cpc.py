@@ -1,0 +1,73 @@
+"""CPC: the state after an event tells the next events from events of the batch.
+
+With ``z_t`` the vector of event ``t``, ``c_t`` the state after it, a matrix ``W_k`` for each of `n_steps` steps, and a
+set ``Z`` of ``z_{t+k}`` and `n_negatives` events drawn from the batch for each slice::
+
+    L = - mean_k mean_t log( exp(z_{t+k} . W_k c_t) / sum_{z in Z} exp(z . W_k c_t) )
+
+van den Oord et al., "Representation Learning with Contrastive Predictive Coding", arXiv 1807.03748.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from skllm4es.baselines._encoder import Batch, EventEncoder
+from skllm4es.baselines.objectives._base import Objective
+
+
+class CPC(Objective):
+    """See the module.
+
+    Parameters
+    ----------
+    min_length, max_length : int
+        Bounds of the length of a slice.
+    n_steps : int
+        How many events ahead are told.
+    n_negatives : int
+        How many other events each is told from.
+    encoder : EventEncoder
+        What is trained: for its sizes.
+    """
+
+    def __init__(self, min_length: int, max_length: int, n_steps: int, n_negatives: int, encoder: EventEncoder) -> None:
+        super().__init__(min_length, max_length)
+        self.n_negatives = n_negatives
+        event_size = encoder.schema.event_size
+        self.predictors = nn.ModuleList(nn.Linear(encoder.hidden_size, event_size) for _ in range(n_steps))
+
+    def forward(self, encoder: EventEncoder, batch: Batch) -> Tensor:
+        """Give the loss."""
+        vectors = encoder.embed_events(batch)
+        states = encoder.contextualise(vectors)
+        negatives = vectors.flatten(0, 1)[draw_events(batch.mask, len(vectors) * self.n_negatives)]
+        negatives = negatives.view(len(vectors), self.n_negatives, -1)
+        losses = [
+            step_loss(predict(states[:, :-step]), vectors[:, step:], negatives)[batch.mask[:, step:]].mean()
+            for step, predict in enumerate(self.predictors, start=1)
+            if step < batch.mask.shape[1]
+        ]
+        return torch.stack(losses).mean()
+
+
+def draw_events(mask: Tensor, n_events: int) -> Tensor:
+    """Draw events that are not padding, with replacement, as numbers in the batch read row by row."""
+    events = mask.flatten().nonzero()[:, 0]
+    return events[torch.randint(len(events), (n_events,), device=events.device)]
+
+
+def step_loss(predicted: Tensor, actual: Tensor, negatives: Tensor) -> Tensor:
+    """Give the loss of each prediction, of shape (n, width).
+
+    Parameters
+    ----------
+    predicted, actual : Tensor of shape (n, width, size)
+        The predictions, and the vectors that they shall be near to.
+    negatives : Tensor of shape (n, n_negatives, size)
+        The vectors that they shall be far from.
+    """
+    positive = (predicted * actual).sum(dim=2, keepdim=True)
+    scores = torch.cat([positive, predicted @ negatives.transpose(1, 2)], dim=2)
+    return scores.logsumexp(dim=2) - positive[:, :, 0]

@@ -1,0 +1,734 @@
+"""What all baselines do alike."""
+
+import pickle
+import re
+import sys
+from decimal import Decimal
+from importlib.util import find_spec
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from lightgbm import LGBMClassifier
+from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
+from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import get_tags
+
+from skllm4es import EventSerializer, nest_events
+from skllm4es.baselines import (
+    BagOfEvents,
+    CoLESEmbedder,
+    CPCEmbedder,
+    DeTPPEmbedder,
+    EventAggregator,
+    IFTPPEmbedder,
+    NPPREmbedder,
+    NSPEmbedder,
+    RandomEmbedder,
+    RTDEmbedder,
+)
+from skllm4es.datasets import make_transactions
+
+SMALL = {"hidden_size": 8, "random_state": 0}
+TRAINED = {
+    "coles": CoLESEmbedder(epochs=1, n_slices=2, **SMALL),
+    "cpc": CPCEmbedder(epochs=1, n_negatives=4, n_steps=2, **SMALL),
+    "rtd": RTDEmbedder(epochs=1, **SMALL),
+    "nsp": NSPEmbedder(epochs=1, n_slices=1, head_size=8, **SMALL),
+    "nppr": NPPREmbedder(epochs=1, n_past=2, **SMALL),
+    "iftpp": IFTPPEmbedder(epochs=1, **SMALL),
+    "iftpp-lstm": IFTPPEmbedder(epochs=1, encoder="lstm", **SMALL),
+    "iftpp-t": IFTPPEmbedder(epochs=1, encoder="transformer", **SMALL),
+    "detpp": DeTPPEmbedder(epochs=1, n_candidates=4, **SMALL),
+}
+NEURAL = {"random": RandomEmbedder(**SMALL), **TRAINED}
+COUNTING = {"aggregates": EventAggregator(), "bag": BagOfEvents(n_components=6, random_state=0)}
+ALL = {**COUNTING, **NEURAL}
+
+NEEDS_HOTPP = [
+    pytest.mark.skipif(find_spec("hotpp") is None, reason="needs hotpp-benchmark: the extra tpp"),
+    pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning"),  # hotpp uses it when it is imported.
+]
+
+
+def each_of(baselines):
+    marks = {"detpp": NEEDS_HOTPP}
+    return pytest.mark.parametrize(
+        "baseline", [pytest.param(b, id=name, marks=marks.get(name, ())) for name, b in baselines.items()]
+    )
+
+
+every_baseline, every_embedder, every_trained = each_of(ALL), each_of(NEURAL), each_of(TRAINED)
+
+
+@pytest.fixture(scope="module")
+def X():
+    return make_transactions(n_users=24, mean_events=20, random_state=0)[0]
+
+
+@pytest.fixture(scope="module")
+def fitted(X):
+    """Each baseline, fitted when it is first asked for; tests do not change it."""
+
+    class Fitted(dict):
+        def __missing__(self, baseline):
+            return self.setdefault(baseline, clone(baseline).fit(X))
+
+    return Fitted()
+
+
+def users_of(*users, fields=("day", "type", "amount")):
+    """Users given as lists of tuples."""
+    return pd.DataFrame(
+        {"events": [None if u is None else [dict(zip(fields, e, strict=True)) for e in u] for u in users]}
+    )
+
+
+# What comes out
+
+
+@every_baseline
+def test_one_row_of_finite_float32_a_user(baseline, fitted, X):
+    vectors = fitted[baseline].transform(X)
+    assert vectors.dtype == np.float32
+    assert vectors.shape == (len(X), len(fitted[baseline].get_feature_names_out()))
+    assert np.isfinite(vectors).all()
+    assert len(np.unique(vectors, axis=0)) == len(X)
+
+
+@every_baseline
+def test_names_of_the_output_are_unique_and_plain(baseline, fitted):
+    names = fitted[baseline].get_feature_names_out()
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch("[A-Za-z0-9_]+", name) for name in names)
+
+
+@pytest.mark.parametrize("baseline", [EventAggregator(), BagOfEvents(n_components=None)])
+def test_names_are_unique_and_plain_whatever_the_values_are(baseline):
+    X = users_of(
+        [(1, "a b", 1.0), (2, "a,b", 1.0), (3, "a_b_2", 1.0), (4, "кофе", 1.0), (5, "чай", 1.0), (6, None, 1.0)]
+    )
+    names = baseline.fit(X).get_feature_names_out()
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch("[A-Za-z0-9_]+", name) for name in names)
+
+
+@every_baseline
+def test_pandas_output_keeps_the_index(baseline, X):
+    labelled = X.set_axis([f"user {i}" for i in range(len(X))])
+    frame = clone(baseline).set_output(transform="pandas").fit_transform(labelled)
+    assert frame.index.equals(labelled.index)
+    assert (frame.dtypes == np.float32).all()
+
+
+@every_baseline
+def test_polars_output(baseline, X):
+    pl = pytest.importorskip("polars")
+    estimator = clone(baseline).set_output(transform="polars")
+    assert isinstance(estimator.fit(X).transform(X), pl.DataFrame)
+
+
+@every_baseline
+def test_lightgbm_takes_the_pandas_output(baseline, fitted, X):
+    frame = clone(baseline).set_output(transform="pandas").fit(X).transform(X)
+    LGBMClassifier(n_estimators=2, verbose=-1, n_jobs=1).fit(frame, np.arange(len(X)) % 2).predict(frame)
+
+
+# What the vectors depend on
+
+
+@every_baseline
+def test_a_users_vector_does_not_depend_on_the_other_rows(baseline, fitted, X):
+    estimator = fitted[baseline]
+    rows = np.random.default_rng(0).permutation(len(X))[:9]
+    np.testing.assert_allclose(estimator.transform(X.iloc[rows]), estimator.transform(X)[rows], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(estimator.transform(X.iloc[[3]])[0], estimator.transform(X)[3], rtol=1e-4, atol=1e-5)
+
+
+@every_baseline
+def test_two_fits_give_the_same_bits(baseline, fitted, X):
+    again = clone(baseline).fit(X)
+    np.testing.assert_array_equal(again.transform(X), fitted[baseline].transform(X))
+    np.testing.assert_array_equal(again.fit(X).transform(X), fitted[baseline].transform(X))
+
+
+@every_embedder
+def test_the_random_state_matters(baseline, fitted, X):
+    other = clone(baseline).set_params(random_state=1).fit(X)
+    assert not np.allclose(other.transform(X), fitted[baseline].transform(X))
+
+
+@every_embedder
+def test_fitting_leaves_the_global_random_states_alone(baseline, X):
+    import torch
+
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    clone(baseline).fit(X)
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    np.testing.assert_array_equal(np.random.get_state()[1], numpy_state)  # noqa: NPY002
+
+
+@every_baseline
+def test_the_input_and_the_parameters_are_not_changed(baseline, X):
+    estimator, copy = clone(baseline), X.copy(deep=True)
+    parameters = estimator.get_params()
+    estimator.fit_transform(X)
+    pd.testing.assert_frame_equal(X, copy)
+    assert estimator.get_params() == parameters
+
+
+@every_baseline
+def test_fit_transform_is_fit_then_transform(baseline, fitted, X):
+    np.testing.assert_array_equal(clone(baseline).fit_transform(X), fitted[baseline].transform(X))
+
+
+@every_baseline
+def test_only_the_latest_events_count_with_max_events(baseline):
+    long = users_of(*[[(day, "ab"[day % 2], float(user + day)) for day in range(9)] for user in range(4)])
+    short = long.assign(events=[user[-3:] for user in long["events"]])
+    estimator = clone(baseline).set_params(max_events=3, time=None).fit(long)
+    np.testing.assert_array_equal(estimator.transform(long), estimator.transform(short))
+    assert not np.array_equal(
+        clone(baseline).set_params(time=None).fit(long).transform(long), estimator.transform(long)
+    )
+
+
+@pytest.mark.parametrize("name", ["aggregates", "bag", "coles"])
+def test_every_kind_of_dataframe_gives_the_same(name, X, fitted, as_kind):
+    kind, events = as_kind(X)
+    estimator = clone(ALL[name]).set_params(events=events).fit(kind)
+    np.testing.assert_allclose(estimator.transform(kind), fitted[ALL[name]].transform(X), rtol=1e-5, atol=1e-6)
+
+
+# Odd users
+
+
+@every_baseline
+def test_users_without_events_have_a_finite_row(baseline, X):
+    mixed = pd.concat([X.iloc[:6], pd.DataFrame({"events": pd.array([None, []], X["events"].dtype)}, index=[98, 99])])
+    vectors = clone(baseline).fit(mixed).transform(mixed)
+    assert np.isfinite(vectors).all()
+    np.testing.assert_array_equal(vectors[6], vectors[7])
+
+
+@every_baseline
+def test_a_frame_of_users_without_any_events_is_transformed(baseline, fitted, X):
+    nobody = pd.DataFrame({"events": pd.Series([None, []], dtype=object)})
+    assert np.isfinite(fitted[baseline].transform(nobody)).all()
+
+
+@every_baseline
+def test_users_with_a_single_event_are_learned_from_and_embedded(baseline):
+    X = users_of(*[[(day, "ab"[user % 2], float(user)) for day in range(1 + user % 3)] for user in range(9)])
+    assert np.isfinite(clone(baseline).fit(X).transform(X)).all()
+
+
+@every_baseline
+def test_unknown_categories_are_all_alike(baseline):
+    X = users_of(*[[(day, "abc"[(user + day) % 3], float(user)) for day in range(5)] for user in range(6)])
+    estimator = clone(baseline).fit(X)
+    one, other = users_of([(1, "x", 3.0), (2, "a", 4.0)]), users_of([(1, "y", 3.0), (2, "a", 4.0)])
+    assert np.isfinite(estimator.transform(one)).all()
+    np.testing.assert_array_equal(estimator.transform(one), estimator.transform(other))
+
+
+@every_baseline
+def test_missing_values_are_taken_in_fit_and_in_transform(baseline):
+    full = users_of(*[[(day, "ab"[(user + day) % 2], float(user)) for day in range(5)] for user in range(6)])
+    holes = users_of(*[[(day, None, None), (day + 1, "a", 2.0), (day + 2, "b", np.nan)] for day in range(6)])
+    for seen in (full, holes):
+        assert np.isfinite(clone(baseline).fit(seen).transform(holes)).all()
+
+
+@every_embedder
+def test_missing_times_are_taken(baseline):
+    days = [pd.Timestamp("2024-01-01"), None, pd.Timestamp("2024-01-03")]
+    X = users_of(*[[(day, "ab"[user % 2], float(user)) for day in days] for user in range(6)])
+    assert np.isfinite(clone(baseline).set_params(time="day").fit(X).transform(X)).all()
+
+
+# Events of any fields
+
+
+FIELDS = {
+    "numbers": {"columns": ["amount"], "time": None},
+    "categories": {"columns": ["type"], "time": None},
+    "numbers and time": {"columns": ["event_time", "amount"]},
+    "categories and time": {"columns": ["event_time", "type"]},
+    "no time": {"columns": ["mcc", "type", "amount"], "time": None},
+    "time aside": {"columns": ["mcc"], "time": "event_time"},
+}
+
+
+@every_baseline
+@pytest.mark.parametrize("fields", FIELDS)
+def test_events_may_lack_numbers_categories_or_time(baseline, fields, X):
+    vectors = clone(baseline).set_params(**FIELDS[fields]).fit_transform(X.iloc[:8])
+    assert np.isfinite(vectors).all()
+    assert np.ptp(vectors, axis=0).any()
+
+
+@each_of({"aggregates": EventAggregator(), **NEURAL})
+def test_the_time_alone_is_enough(baseline, X):
+    assert np.isfinite(clone(baseline).set_params(columns=["event_time"]).fit_transform(X.iloc[:8])).all()
+
+
+def test_fields_are_told_apart_by_type(X):
+    flat = EventAggregator().fit(X)
+    assert flat.time_ == "event_time"
+    assert flat.numeric_ == ["amount"]
+    assert list(flat.categories_) == ["mcc", "type", "currency"]
+
+
+def test_categories_are_the_most_frequent_first():
+    X = users_of([(1, "b", 1.0), (2, "b", 1.0), (3, "a", 1.0), (4, "c", 1.0), (5, None, 1.0), (6, None, 1.0)])
+    assert EventAggregator().fit(X).categories_["type"] == [None, "b", "a", "c"]
+    assert EventAggregator(max_categories=2).fit(X).categories_["type"] == [None, "b"]
+
+
+def test_integers_are_categories_if_they_are_few_or_repeat():
+    events = pd.DataFrame({"user": 1, "t": range(3000), "few": 0, "codes": 0, "numbers": range(3000)})
+    events["few"], events["codes"] = events["t"] % 20, events["t"] % 300
+    fitted = EventAggregator(time=None, columns=["few", "codes", "numbers"]).fit(
+        nest_events(events, user="user", time="t")
+    )
+    assert list(fitted.categories_) == ["few", "codes"]
+    assert fitted.numeric_ == ["numbers"]
+    some = nest_events(events[:1000], user="user", time="t")
+    assert EventAggregator(time=None, columns=["few", "codes"]).fit(some).numeric_ == ["codes"]
+
+
+def test_named_fields_are_what_they_are_named():
+    X = users_of([(1, 5, 1.5), (2, 6, 2.5)])
+    fitted = EventAggregator(numeric=["type"], categorical=["amount"], time="day").fit(X)
+    assert fitted.numeric_ == ["type"]
+    assert fitted.categories_ == {"amount": ["1.5", "2.5"]}
+
+
+def test_names_may_be_arrays(X):
+    fitted = EventAggregator(columns=np.array(["mcc", "amount"]), numeric=np.array(["mcc", "amount"])).fit(X)
+    assert fitted.numeric_ == ["mcc", "amount"]
+
+
+def test_a_field_named_gap_is_not_mistaken_for_the_time():
+    X = users_of([(1, "a", 5.0), (4, "a", 7.0)], fields=("day", "type", "gap"))
+    fitted = EventAggregator(time="day").fit(X)
+    values = dict(zip(fitted.get_feature_names_out(), fitted.transform(X)[0].tolist(), strict=True))
+    assert (values["gap_mean"], values["gap_mean_2"]) == (6.0, 3.0)
+
+
+def test_codes_that_become_floats_for_a_missing_one_are_the_same_codes():
+    fitted = EventAggregator(time=None).fit(users_of([(1, 5411, 1.0), (2, 5812, 2.0)]))
+    moved = fitted.transform(users_of([(1, 5411.0, 1.0), (2, None, 2.0)]))
+    names = fitted.get_feature_names_out().tolist()
+    assert moved[0, names.index("type_5411_count")] == 1
+
+
+@every_embedder
+def test_lists_of_categories_are_refused_with_a_way_out(baseline):
+    X = pd.DataFrame({"events": [[{"genres": ["Comedy", "War"], "rating": 5.0}] * 2] * 3})
+    with pytest.raises(TypeError, match=r"'genres' of the events holds lists of texts.*Join each list.*columns="):
+        clone(baseline).fit(X)
+    assert np.isfinite(clone(baseline).set_params(columns=["rating"]).fit_transform(X)).all()
+
+
+# What is refused
+
+
+@every_baseline
+def test_using_it_before_fit_is_an_error(baseline, X):
+    with pytest.raises(NotFittedError):
+        clone(baseline).transform(X)
+    with pytest.raises(NotFittedError):
+        clone(baseline).get_feature_names_out()
+
+
+@every_baseline
+def test_there_must_be_events_to_learn_from(baseline):
+    with pytest.raises(ValueError, match="X has no events: its 2 users are all without"):
+        clone(baseline).fit(pd.DataFrame({"events": pd.Series([None, []], dtype=object)}))
+
+
+@every_baseline
+def test_events_must_be_in_order_of_time(baseline, X, fitted):
+    X = users_of(*[[(pd.Timestamp(day=d, month=1, year=2024), "a", 1.0) for d in days] for days in ([1, 2], [2, 1])])
+    with pytest.raises(ValueError, match="'day' decreases within 1 of 2 users, first in row 1"):
+        clone(baseline).set_params(time="day").fit(X)
+
+
+@every_baseline
+def test_fields_that_differ_from_those_of_fit_are_an_error(baseline, fitted):
+    other = users_of([(1, "a", 1.0)], fields=("mcc", "type", "amount"))
+    with pytest.raises(
+        ValueError, match=r"differ from those that fit saw: fit saw \['event_time', 'currency'\], which"
+    ):
+        fitted[baseline].transform(other)
+    changed = users_of(
+        [("text", "a", pd.Timestamp("2024-01-01"), "b", 1.0)],
+        fields=("amount", "type", "event_time", "currency", "mcc"),
+    )
+    with pytest.raises(ValueError, match=r"'amount' holds texts \(\w+\), where fit saw numbers"):
+        fitted[baseline].transform(changed)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"columns": ["amuont"]}, r"columns names \['amuont'\], which the events do not have"),
+        ({"numeric": ["sum"]}, r"numeric names \['sum'\], which the events do not have"),
+        ({"numeric": ["amount"], "categorical": ["amount"]}, r"numeric and categorical both name \['amount'\]"),
+        ({"columns": ["type"], "numeric": ["amount"]}, r"numeric names \['amount'\], which columns leaves out"),
+        ({"time": "date"}, r"time names \['date'\], which the events do not have"),
+    ],
+)
+def test_parameters_that_do_not_fit_the_events_are_an_error(parameters, message, X):
+    with pytest.raises(ValueError, match=f"{message}.*The events have the fields"):
+        EventAggregator(**parameters).fit(X)
+
+
+def test_texts_are_neither_numbers_nor_times(X):
+    with pytest.raises(TypeError, match="'type' of the events holds texts, which cannot be read as numbers"):
+        EventAggregator(numeric=["type"]).fit(X)
+    with pytest.raises(TypeError, match="time='type' holds texts; it must hold times, dates or numbers"):
+        EventAggregator(time="type").fit(users_of([(1, "a", 1.0)]))
+
+
+@every_baseline
+@pytest.mark.parametrize("number", [np.inf, -1e300])
+def test_infinity_and_huge_numbers_are_an_error(baseline, number):
+    X = users_of([(1, "a", number), (2, "a", 1.0)], [(1, "b", 1.0), (2, "b", 1.0)])
+    with pytest.raises(ValueError, match=r"'amount' of the events holds infinity or numbers beyond 1e\+30 in 1 of 4"):
+        clone(baseline).fit(X)
+
+
+def test_what_is_no_dataframe_is_an_error():
+    with pytest.raises(TypeError, match="X must be a pandas or polars dataframe"):
+        EventAggregator().fit(np.zeros((3, 2)))
+
+
+@every_baseline
+def test_wrong_values_of_parameters_are_an_error(baseline, X):
+    with pytest.raises(ValueError, match="The 'max_events' parameter"):
+        clone(baseline).set_params(max_events=0).fit(X)
+
+
+# As scikit-learn's own
+
+
+@every_baseline
+def test_clones_have_the_same_parameters_and_are_not_fitted(baseline, fitted):
+    copy = clone(fitted[baseline])
+    assert copy.get_params() == baseline.get_params()
+    assert not copy.__sklearn_is_fitted__()
+    assert repr(copy) == repr(baseline)
+
+
+@every_baseline
+def test_pickling_keeps_everything(baseline, fitted, X):
+    again = pickle.loads(pickle.dumps(fitted[baseline]))
+    np.testing.assert_array_equal(again.transform(X), fitted[baseline].transform(X))
+
+
+@every_baseline
+def test_tags_are_honest(baseline):
+    tags = get_tags(baseline)
+    assert not tags.input_tags.two_d_array
+    assert tags.input_tags.allow_nan
+    assert not tags.non_deterministic
+    if "random_state" in baseline.get_params() and not isinstance(baseline, BagOfEvents):
+        assert get_tags(clone(baseline).set_params(random_state=None)).non_deterministic
+
+
+def test_in_a_pipeline_and_a_search(X):
+    y = np.arange(len(X)) % 2
+    pipe = Pipeline(
+        [
+            ("embed", clone(TRAINED["coles"])),
+            ("scale", StandardScaler()),
+            ("classify", LogisticRegression(max_iter=500)),
+        ]
+    )
+    assert cross_val_score(pipe, X, y, cv=2).shape == (2,)
+    search = GridSearchCV(pipe, {"embed__pooling": ["mean", "last"]}, cv=2).fit(X, y)
+    assert search.best_params_["embed__pooling"] in ("mean", "last")
+
+
+def test_side_by_side_in_a_feature_union(X):
+    union = FeatureUnion([(name, clone(ALL[name])) for name in ("aggregates", "bag", "coles")])
+    parts = [clone(ALL[name]).fit_transform(X) for name in ("aggregates", "bag", "coles")]
+    np.testing.assert_array_equal(union.fit_transform(X), np.hstack(parts))
+    assert len(union.get_feature_names_out()) == sum(part.shape[1] for part in parts)
+
+
+def test_beside_texts_in_a_feature_union(X):
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    texts = make_pipeline(EventSerializer(["type"]), ColumnTransformer([("tfidf", TfidfVectorizer(), "text")]))
+    union = FeatureUnion([("events", clone(NEURAL["random"])), ("texts", texts)])
+    assert union.fit_transform(X).shape[0] == len(X)
+
+
+def test_beside_a_profile_in_a_column_transformer(X):
+    profiles = X.assign(age=np.arange(len(X), dtype=float))
+    routed = ColumnTransformer(
+        [("events", clone(NEURAL["random"]), ["events"]), ("profile", StandardScaler(), ["age"])]
+    )
+    assert routed.fit_transform(profiles).shape == (len(X), 9)
+
+
+# Embedders
+
+
+@every_trained
+def test_the_loss_falls(baseline):
+    X, _ = make_transactions(n_users=60, mean_events=25, random_state=1)
+    estimator = clone(baseline).set_params(epochs=8, learning_rate=0.01, hidden_size=16).fit(X)
+    assert len(estimator.loss_curve_) == estimator.n_iter_ == 8
+    assert np.mean(estimator.loss_curve_[-3:]) < np.mean(estimator.loss_curve_[:2])
+
+
+@every_embedder
+def test_classes_are_separated_better_than_by_chance(baseline):
+    X, y = make_transactions(n_users=400, mean_events=40, class_sep=4, random_state=0)
+    estimator = clone(baseline).set_params(hidden_size=16, pooling="mean")
+    if baseline is not NEURAL["random"]:
+        estimator.set_params(epochs=4, learning_rate=0.005)
+    vectors = StandardScaler().fit_transform(estimator.fit_transform(X))
+    assert cross_val_score(LogisticRegression(C=0.1), vectors, y, cv=4, scoring="roc_auc").mean() > 0.6
+
+
+@each_of(COUNTING)
+def test_counts_separate_classes_better_than_by_chance(baseline):
+    X, y = make_transactions(n_users=400, mean_events=40, class_sep=4, random_state=0)
+    pipe = make_pipeline(clone(baseline), StandardScaler(), LogisticRegression(C=0.01))
+    assert cross_val_score(pipe, X, y, cv=4, scoring="roc_auc").mean() > 0.7
+
+
+@every_embedder
+@pytest.mark.parametrize("pooling", ["mean", "last"])
+def test_both_poolings(baseline, pooling, X):
+    vectors = clone(baseline).set_params(pooling=pooling).fit_transform(X.iloc[:8])
+    assert vectors.shape == (8, 8)
+
+
+def test_pooling_may_be_changed_after_fit(fitted, X):
+    mean = pickle.loads(pickle.dumps(fitted[NEURAL["random"]]))
+    last = pickle.loads(pickle.dumps(mean)).set_params(pooling="last")
+    assert not np.allclose(mean.transform(X), last.transform(X))
+
+
+@every_trained
+def test_training_stops_early_and_keeps_the_best_epoch(baseline):
+    X, _ = make_transactions(n_users=40, mean_events=20, random_state=2)
+    estimator = clone(baseline).set_params(
+        epochs=30, learning_rate=0.05, validation_fraction=0.25, n_iter_no_change=2, batch_size=16
+    )
+    estimator.fit(X)
+    curve = estimator.validation_loss_curve_
+    assert len(curve) == estimator.n_iter_
+    assert estimator.n_iter_ == 30 or np.argmin(curve) == len(curve) - 3
+    stopped_there = clone(estimator).set_params(epochs=int(np.argmin(curve)) + 1).fit(X)
+    np.testing.assert_array_equal(stopped_there.transform(X), estimator.transform(X))
+
+
+def test_a_loss_that_is_no_number_is_an_error_with_a_way_out(X):
+    with pytest.raises(ValueError, match=r"The loss became \w+ during training. Lower learning_rate \(it was 1e\+30\)"):
+        clone(TRAINED["cpc"]).set_params(learning_rate=1e30, epochs=3).fit(X)
+
+
+@pytest.mark.parametrize("name", ["coles", "nsp"])
+def test_one_user_cannot_be_told_from_others(name, X):
+    with pytest.raises(ValueError, match=r"1 of 1 users have . events or more. Training needs at least 2: fit on more"):
+        clone(TRAINED[name]).fit(X.iloc[:1])
+
+
+@each_of({name: baseline for name, baseline in TRAINED.items() if name != "coles"})
+def test_there_must_be_users_with_more_than_one_event(baseline):
+    with pytest.raises(ValueError, match="0 of 3 users have 2 events or more"):
+        clone(baseline).fit(users_of([(1, "a", 1.0)], [(1, "b", 2.0)], [(2, "b", 3.0)]))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"min_length": 9, "max_length": 8}, "min_length=9 is more than max_length=8"),
+        ({"embedding_sizes": {"amount": 4}}, "embedding_sizes names 'amount', which is not among the categorical"),
+        ({"embedding_sizes": {"type": 0}}, r"embedding_sizes\['type'\] must be an int of at least 1; got 0"),
+        ({"encoder": "transformer", "hidden_size": 6}, "hidden_size=6 must be a multiple of 4"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_an_error(parameters, message, X):
+    with pytest.raises(ValueError, match=message):
+        clone(TRAINED["coles"]).set_params(**parameters).fit(X)
+
+
+def test_sizes_of_embeddings_may_be_given(X):
+    wide = clone(NEURAL["random"]).set_params(embedding_sizes={"type": 50}).fit(X)
+    narrow = clone(NEURAL["random"]).fit(X)
+    assert sum(wide._encoder.schema.embedding_sizes) == sum(narrow._encoder.schema.embedding_sizes) + 50 - 8
+
+
+def test_progress_is_shown_if_asked_for(X, capfd):
+    clone(TRAINED["coles"]).fit(X)
+    assert capfd.readouterr().err == ""
+    clone(TRAINED["coles"]).set_params(verbose=1).fit_transform(X)
+    shown = capfd.readouterr().err
+    assert "epoch" in shown
+    assert "user" in shown
+
+
+def test_an_embedder_from_a_machine_with_a_gpu_runs_on_the_cpu(fitted, X):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    embedder = pickle.loads(pickle.dumps(fitted[NEURAL["random"]]))
+    stored = pickle.dumps(embedder.set_params(device="cuda"))
+    with pytest.warns(UserWarning, match="There is no device 'cuda' here: the embedder runs on the CPU"):
+        moved = pickle.loads(stored)
+    assert moved.device_ == "cpu"
+    np.testing.assert_array_equal(moved.transform(X), fitted[NEURAL["random"]].transform(X))
+
+
+def test_many_long_and_short_users_are_embedded_alike_in_several_batches(monkeypatch, fitted, X):
+    from skllm4es.baselines import _sequences
+
+    embedder = fitted[TRAINED["iftpp-t"]]
+    at_once = embedder.transform(X)
+    monkeypatch.setattr(_sequences, "EVENTS_A_BATCH", 64)
+    np.testing.assert_allclose(embedder.transform(X), at_once, rtol=1e-4, atol=1e-5)
+
+
+def test_predictions_on_held_out_users(X):
+    y = np.arange(len(X)) % 2
+    pipe = make_pipeline(clone(ALL["bag"]), LogisticRegression())
+    assert len(cross_val_predict(pipe, X, y, cv=3)) == len(X)
+
+
+# Counts
+
+
+def test_aggregates_by_hand():
+    X = users_of([(1, "a", 1.0), (3, "b", 4.0), (7, "a", 3.0)], [(1, "b", None)], None)
+    fitted = EventAggregator(time="day").set_output(transform="pandas").fit(X)
+    frame = fitted.transform(X)
+    expected = {
+        "n_events": [3, 1, 0],
+        "amount_sum": [8, 0, 0],
+        "amount_mean": [8 / 3, 0, 0],
+        "amount_std": [np.std([1, 4, 3]), 0, 0],
+        "gap_sum": [6, 0, 0],
+        "gap_mean": [3, 0, 0],
+        "gap_std": [1, 0, 0],
+        "type_n_distinct": [2, 1, 0],
+        "type_a_count": [2, 0, 0],
+        "type_b_count": [1, 1, 0],
+        "type_a_amount_mean": [2, 0, 0],
+        "type_b_amount_mean": [4, 0, 0],
+        "type_a_amount_std": [1, 0, 0],
+        "type_b_amount_std": [0, 0, 0],
+    }
+    assert list(frame) == list(expected)
+    np.testing.assert_allclose(frame, pd.DataFrame(expected), rtol=1e-6)
+
+
+def test_deviations_of_large_numbers_are_exact():
+    X = users_of([(1, "a", 1e9), (2, "a", 1e9 + 2)])
+    fitted = EventAggregator(time=None).fit(X)
+    names = fitted.get_feature_names_out().tolist()
+    assert fitted.transform(X)[0, names.index("amount_std")] == 1.0
+
+
+@pytest.mark.parametrize("baseline", [EventAggregator(), BagOfEvents(n_components=None)])
+def test_lists_of_categories_are_counted_by_their_elements(baseline):
+    lists = pa.array([[{"genres": ["a", "b"]}, {"genres": ["a"]}], [{"genres": None}, {"genres": []}]])
+    X = pd.DataFrame({"events": pd.arrays.ArrowExtensionArray(lists)})
+    fitted = clone(baseline).fit(X)
+    assert fitted.categories_ == {"genres": ["a", "b"]}
+    names = [name for name in fitted.get_feature_names_out() if name.startswith("genres_a")]
+    vectors = fitted.transform(X)
+    counts = vectors[:, fitted.get_feature_names_out().tolist().index(names[0])]
+    assert (np.asarray(counts.todense() if hasattr(counts, "todense") else counts).ravel() > 0).tolist() == [
+        True,
+        False,
+    ]
+
+
+def test_weights_are_tfidf_of_the_values():
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    X = users_of([(1, "a", 1.0), (2, "a", 2.0), (3, "b", 1.0)], [(1, "b", 1.0)], [(1, "c", 1.0), (2, "a", 1.0)])
+    bag = BagOfEvents(columns=["type"], n_components=None).fit(X)
+    expected = TfidfVectorizer(token_pattern=r"\w").fit_transform(["a a b", "b", "c a"])
+    order = [bag.get_feature_names_out().tolist().index(f"type_{value}") for value in "abc"]
+    np.testing.assert_allclose(bag.transform(X).toarray()[:, order], expected.toarray(), rtol=1e-6)
+
+
+def test_numbers_are_counted_in_bins_or_left_out():
+    X = users_of([(day, "a", float(day)) for day in range(100)], [(1, "a", None)])
+    bag = BagOfEvents(columns=["amount"], n_bins=4, n_components=None).fit(X)
+    assert bag.get_feature_names_out().tolist() == ["amount_missing", *(f"amount_bin{i}" for i in range(4))]
+    np.testing.assert_allclose(bag.transform(X).toarray(), [[0, 0.5, 0.5, 0.5, 0.5], [1, 0, 0, 0, 0]])
+    with pytest.raises(ValueError, match=r"No field is counted: \['amount'\] are numeric.*Set n_bins"):
+        BagOfEvents(columns=["amount"], n_bins=None).fit(X)
+
+
+def test_sparse_weights_reach_the_classifier(X):
+    pipe = make_pipeline(BagOfEvents(n_components=None), LogisticRegression())
+    assert pipe.fit(X, np.arange(len(X)) % 2).predict(X).shape == (len(X),)
+
+
+def test_a_bag_of_users_who_are_all_alike():
+    X = users_of(*[[(1, "a", 1.0), (2, "b", 1.0)]] * 2)
+    vectors = BagOfEvents(columns=["type"]).fit_transform(X)
+    np.testing.assert_allclose(np.abs(vectors[:, 0]), 1.0, rtol=1e-6)
+
+
+def test_a_single_value_cannot_be_reduced():
+    X = users_of([(1, "a", 1.0)], [(1, "a", 1.0)])
+    with pytest.raises(ValueError, match=r"The events have a single value in all.*n_components=None"):
+        BagOfEvents(columns=["type"]).fit(X)
+
+
+NUMBERS = {
+    "decimals": pa.array([Decimal("1.5"), None, Decimal("3.0")]),
+    "durations": pa.array([1500, None, 3000], pa.duration("ms")),
+    "seconds of the day": pa.array([1, None, 2], pa.time32("s")),
+    "half floats": pa.array(np.array([1.5, np.nan, 3.0], np.float16)),
+    "times aside": pa.array([1000, None, 2000], pa.timestamp("ms")),
+}
+
+
+@pytest.mark.parametrize("kind", NUMBERS)
+def test_all_kinds_of_numbers_are_read(kind):
+    structs = pa.StructArray.from_arrays([NUMBERS[kind], pa.array(["a", "b", "a"])], names=["number", "type"])
+    X = pd.DataFrame({"events": pd.arrays.ArrowExtensionArray(pa.ListArray.from_arrays([0, 3], structs))})
+    fitted = EventAggregator(time=None).fit(X)
+    statistics = dict(zip(fitted.get_feature_names_out(), fitted.transform(X)[0].tolist(), strict=True))
+    assert fitted.numeric_ == ["number"]
+    assert statistics["number_mean"] == pytest.approx(2.25 if kind in ("decimals", "durations", "half floats") else 1.5)
+
+
+@pytest.mark.parametrize("values", [pa.array([b"a"]), pa.array([{"x": 1}]), pa.array([[[1]]])])
+def test_what_cannot_be_read_is_an_error_that_names_the_field(values):
+    structs = pa.StructArray.from_arrays([values], names=["odd"])
+    X = pd.DataFrame({"events": pd.arrays.ArrowExtensionArray(pa.ListArray.from_arrays([0, 1], structs))})
+    with pytest.raises(TypeError, match="The field 'odd' of the events"):
+        EventAggregator().fit(X)
+
+
+def test_there_are_at_most_as_many_components_as_values():
+    X = users_of([(1, "a", 1.0)], [(1, "b", 1.0)], [(1, "a", 1.0), (2, "b", 1.0)])
+    assert BagOfEvents(columns=["type"]).fit_transform(X).shape == (3, 2)
+
+
+def test_detpp_without_its_library_is_an_error_that_names_the_extra(monkeypatch, X):
+    monkeypatch.setitem(sys.modules, "hotpp.losses", None)
+    with pytest.raises(ImportError, match=r'DeTPPEmbedder needs hotpp-benchmark 0.7.*pip install "skllm4es\[tpp\]"'):
+        DeTPPEmbedder().fit(X)
