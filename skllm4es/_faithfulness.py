@@ -77,8 +77,8 @@ class Faithfulness(NamedTuple):
 def compare(original: str, rewritten: str) -> Faithfulness:
     r"""Compare a rewritten text with its original.
 
-    **Recall.** ``V_f`` are the distinct values of the original's field ``f``; ``n_f(v)`` counts the events that have the
-    value ``v``, and ``c(v)`` how often the rewritten text tells it::
+    **Recall.** ``V_f`` are the distinct values of the original's field ``f``; ``n_f(v)`` counts the events that have
+    the value ``v``, and ``c(v)`` how often the rewritten text tells it::
 
         recall = min( mean over f of |{v in V_f: c(v) > 0}| / |V_f|,
                       max over f of sum over V_f of min(n_f(v), c(v)) / sum of n_f(v) )
@@ -90,8 +90,8 @@ def compare(original: str, rewritten: str) -> Faithfulness:
 
     **Precision.** A date of the rewritten text stems from the original if it is one of its dates. A number does if it
     stands in the original, is a count of events (a whole number up to theirs), or is the total or the mean of a field
-    of numbers. Percentages are not compared. Without numbers, precision is 1. It does not see invented words, nor events
-    that are told twice.
+    of numbers. Percentages are not compared. Without numbers, precision is 1. It does not see invented words, nor
+    events that are told twice.
 
     Parameters
     ----------

@@ -131,7 +131,9 @@ def test_a_lost_field_costs_its_share_however_few_values_it_has(name, field, cha
 
 @pytest.mark.parametrize("mark", ["{}.", "{})", "#{}", "- #{}:", "  {}."])
 def test_the_numbers_of_a_list_tell_no_value(mark):
-    original = format_events(["title", "rating"], [[f"film {letter}", str(i % 5 + 1)] for i, letter in enumerate(LETTERS)])
+    original = format_events(
+        ["title", "rating"], [[f"film {letter}", str(i % 5 + 1)] for i, letter in enumerate(LETTERS)]
+    )
     text = "\n".join([f"{mark.format(i + 1)} film {letter}" for i, letter in enumerate(LETTERS)])
     assert recall(original, text) == 1 / 2
     assert recall(original, text + " rated 3") == (1 + 1 / 5) / 2
