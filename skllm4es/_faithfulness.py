@@ -48,9 +48,9 @@ _NUMBER = re.compile(
     r"|[0-9]*+(?:\.[0-9]++)?)(?![^\W_]|\s?%)"
 )
 _PLAIN_NUMBER = re.compile(r"-?[0-9]{1,30}(?:\.[0-9]{1,30})?", re.ASCII)
-# The number that an item of a list begins with, and values that look like one.
+# The number that an item of a list begins with, and values that begin like one.
 _NUMBERING = re.compile(r"^[ \t>*_-]*(?:#([0-9]{1,4})[.):]?|([0-9]{1,4})[.)])(?=[\s*_])", re.MULTILINE)
-_LIKE_NUMBERING = re.compile(r"#[0-9]|[0-9][.)](?:\s|$)", re.MULTILINE)
+_LIKE_NUMBERING = re.compile(r"^\W*(?:#[0-9]|[0-9]{1,4}[.)](?:\W|$))", re.MULTILINE)
 _XML_HEAD = re.compile(r"\s*<\?xml[^>]*>")
 
 Words = tuple[str, ...]

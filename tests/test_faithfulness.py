@@ -98,7 +98,10 @@ def test_recall_falls_with_the_values_that_are_lost():
     assert recall(original, "kiosk: item a, item b, item c") == 3 / 4
 
 
-FILMS = [[f"Film {letter * 3}", ["Drama", "Comedy", "War"][i % 3], str(1 + i % 5)] for i, letter in enumerate(LETTERS)]
+FILMS = [
+    [f"Film {letter * 3} ({1960 + i})", ["Drama", "Comedy", "War"][i % 3], str(1 + i % 5)]
+    for i, letter in enumerate(LETTERS)
+]
 SPENDINGS = [
     [f"2020-03-{1 + i:02}", ["Fuel", "Books", "Cinema"][i % 3], ["POS", "ATM"][i % 2], "RUB", f"{i * 7919 % 4000}.50"]
     for i in range(26)
