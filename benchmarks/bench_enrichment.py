@@ -3,7 +3,7 @@
     SKLLM4ES_DATA=... OMP_NUM_THREADS=1 python -m benchmarks.bench_enrichment --transductive [--seeds 5] [--events 5]
 
 prints a Markdown table of the ROC-AUC of the users' gender (LightGBM, and logistic regression, on the standardised
-embedding), mean and standard deviation over seeds and folds, for language models that were trained on
+embedding), mean ± standard deviation over all seeds and folds, for language models that were trained on
 
 - *raw 1x*: the serialised texts;
 - *best single format*: one rewriting of each text, all in the format that is best on a validation set;
@@ -11,13 +11,16 @@ embedding), mean and standard deviation over seeds and folds, for language model
 - *mixed + raw 8x*: seven rewritings and the raw text;
 
 once with equal epochs, so that more texts mean more training, and once with equal training tokens. In all rows the raw
-text is embedded. Tokens are those of the row's own tokenizer, which is trained on the row's own texts.
+text is embedded. Tokens are those of the row's own tokenizer, which is trained on the row's own texts. Folds and seeds
+share users, so that ± is no standard error. Beside each score stands, in brackets, its difference from *raw 1x* at the
+same budget, paired by seed: mean ± standard deviation over the seeds of the folds' mean.
 
 In each fold the language model sees the training users alone. ``--transductive`` trains one model a seed, on the texts
 of all users (never on their labels), for a fifth of the time.
 
 The single format is chosen with seed 0, by both classifiers' mean on a quarter of the first fold's training users, by
-models trained on the rest of them; a cell that is done is a line of JSON in ``--output``, and is not done again.
+models trained on the rest of them. These users are test users in other folds and seeds, so that the row of the best
+single format is somewhat too good. A cell that is done is a line of JSON in ``--output``, and is not done again.
 """
 
 from __future__ import annotations
@@ -121,7 +124,7 @@ class Bench:
         return records
 
     def try_format(self, name: str) -> list[Record]:
-        """Score a format on a part of the first fold's training users, which nothing else has seen."""
+        """Score a format on a part of the first fold's training users, by models of the others of them."""
         train, _ = next(self.splits(0))
         fitted, held_out = train_test_split(train, test_size=0.25, stratify=self.y[train], random_state=0)
         vectors, described = self.embed({"formats": name}, 0, fitted, "equal tokens")
@@ -154,21 +157,44 @@ def choose_format(bench: Bench, results: Results) -> str:
     return max(means, key=lambda name: means[name])
 
 
+def differences(records: list[Record], baseline: list[Record], classifier: str) -> list[float]:
+    """Give for each seed the mean over its folds of the difference from the baseline in the same fold."""
+    scores = {(record["cell"]["seed"], record["fold"]): record[classifier] for record in baseline}
+    paired = defaultdict(list)
+    for record in records:
+        seed, fold = record["cell"]["seed"], record["fold"]
+        if (seed, fold) in scores:
+            paired[seed].append(record[classifier] - scores[seed, fold])
+    return [float(np.mean(each)) for each in paired.values()]
+
+
+def describe_scores(records: list[Record], baseline: list[Record], classifier: str) -> str:
+    scores = [record[classifier] for record in records]
+    described = f"{np.mean(scores):.3f} ± {np.std(scores):.3f}"
+    paired = [] if records is baseline else differences(records, baseline, classifier)
+    return f"{described} ({np.mean(paired):+.3f} ± {np.std(paired):.3f})" if paired else described
+
+
 def print_table(results: Results, chosen: str) -> None:
     cells = defaultdict(list)
     for record in results.records:
         if "row" in record["cell"]:
             cells[record["cell"]["budget"], record["cell"]["row"]].append(record)
-    print("\n| budget | trained on | tokens | epochs | final loss | LightGBM | logistic regression | scores |")
+    n_events = results.scale["events"]
+    print(f"\nThe latest {n_events} events of each user; each row has a tokenizer of its own, which counts its tokens.")
+    print("Scores: ROC-AUC, mean ± sd over seeds and folds (difference from raw 1x at the same budget, paired by seed:")
+    print("mean ± sd over the seeds of the folds' mean). The users by which the best single format was chosen are test")
+    print("users in other folds and seeds.\n")
+    print("| budget | trained on | tokens | epochs | final loss | LightGBM | logistic regression | scores |")
     print("|---|---|---|---|---|---|---|---|")
     for (budget, row), records in sorted(cells.items(), key=lambda each: (each[0][0], list(ROWS).index(each[0][1]))):
         name = f"{row} ({chosen})" if row == "best single format" else row
         mean = {key: np.mean([record[key] for record in records]) for key in ("tokens", "epochs", "loss")}
-        scores = [[record[key] for record in records] for key in ("LightGBM", "logistic regression")]
-        aucs = " | ".join(f"{np.mean(each):.3f} ± {np.std(each):.3f}" for each in scores)
+        baseline = cells.get((budget, "raw 1x"), [])
+        aucs = [describe_scores(records, baseline, key) for key in ("LightGBM", "logistic regression")]
         print(
-            f"| {budget} | {name} | {mean['tokens']:,.0f} | {mean['epochs']:.2f} | {mean['loss']:.2f} | {aucs} "
-            f"| {len(records)} |"
+            f"| {budget} | {name} | {mean['tokens']:,.0f} | {mean['epochs']:.2f} | {mean['loss']:.2f} "
+            f"| {' | '.join(aucs)} | {len(records)} |"
         )
 
 

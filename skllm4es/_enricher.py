@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import warnings
 from collections.abc import Hashable, Sequence
 from functools import partial
 from numbers import Integral, Real
@@ -20,12 +19,12 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
-from skllm4es._messages import did_you_mean
-from skllm4es._rewrites import RewriteCache
+from skllm4es._messages import did_you_mean, warn
+from skllm4es._rewrite_cache import RewriteCache
 from skllm4es._rewriting import draw_all
 from skllm4es._texts import TEXT, TextTransformerMixin, read_texts
 from skllm4es._variants import FREE_REDRAWS, Policy, Variant, complaints, first_error, make_variants
-from skllm4es.rewriters import Rewriter, StreamingRewriter, TemplateRewriter, available_formats
+from skllm4es.rewriters import Rewriter, TemplateRewriter, available_formats
 
 
 class TextEnricher(TextTransformerMixin, BaseEstimator):
@@ -43,7 +42,11 @@ class TextEnricher(TextTransformerMixin, BaseEstimator):
     ----------
     rewriter : Rewriter, default=None
         What rewrites: an object with the method ``rewrite(texts, formats, seeds)``;
-        :class:`~skllm4es.rewriters.TemplateRewriter` by default.
+        :class:`~skllm4es.rewriters.TemplateRewriter` by default. What fails for one text alone it raises as a
+        :class:`~skllm4es.rewriters.RewritingError`: the texts of the call are then asked for one by one. Any other
+        error ends the run. `memory` needs its method ``cache_key()``, which names all else that determines a rewriting.
+        A rewriter with ``iter_rewrites`` gives each text as it comes
+        (:class:`~skllm4es.rewriters.StreamingRewriter`).
     formats : str or sequence of str, default=None
         The formats to write, one or several; by default those that the rewriter names in an attribute
         ``default_formats``, or else all of :func:`~skllm4es.rewriters.available_formats`.
@@ -56,25 +59,29 @@ class TextEnricher(TextTransformerMixin, BaseEstimator):
         "train" rewrites texts for training only. With "always" the texts that are embedded, the column ``text``,
         are rewritten ones too.
     check : {"warn", "retry", "raise"} or None, default="warn"
-        What to do about a rewritten text whose recall, the share of the original's values that it tells, is below
-        `min_recall`: tell how many there are; draw them anew, and replace by a template what stays below; raise an
-        error at the end. None leaves the comparison out. The Notes say what is compared. Of formats that lose events by
-        design ("breakdown"), and of those that this package does not know, recall is reported and nothing is done.
-    min_recall : float, default=0.8
-        The least recall. What the comparison does not take for the same (a date without its year, a rounded amount)
-        lowers it by little; an LLM that skips one of up to five fields, or the last fifth of the events, lowers it to
-        0.8.
+        What to do about an unfaithful text, whose recall, the share of the original's values that it tells, is below
+        `min_recall`, or which is plainly not in the form of its format: tell how many there are; draw them anew, and
+        replace by a template what stays so; raise an error at the end. None leaves the comparison out, and so does
+        "warn" for :class:`~skllm4es.rewriters.TemplateRewriter`, which loses nothing. The Notes say what is compared.
+        Of formats that lose events by design ("breakdown"), and of those that this package does not know, recall is
+        reported and nothing is done.
+    min_recall : float, default=0.85
+        The least recall. An LLM that skips one of five fields, or the last fifth of the events, lowers it to 0.8; one
+        of ten fields, to 0.9. Fields of which the comparison takes no value for the same (dates without a year, rounded
+        amounts) count as skipped; values that other fields tell as well (a rating of 2, by the title "Toy Story 2"), as
+        told.
     max_retries : int, default=3
-        How often a text is drawn anew, with another seed, if its recall is too low, or if it equals another variant of
-        the same text.
+        How often a text is drawn anew, with another seed: if the rewriter failed on it, whatever `check` is; if it is
+        unfaithful, with ``check="retry"``; if it equals the raw text or another variant of it. Templates, which cost
+        next to nothing, are drawn anew up to 20 times where they are equal, and never where they failed.
     on_error : {"raise", "template", "raw"}, default="raise"
-        What to do where the rewriter cannot rewrite a text: raise an error when all the others are done, let a
-        template rewrite it, or leave it raw.
+        What to do where the rewriter cannot rewrite a text, after `max_retries` retries: raise an error when all the
+        others are done, let a template rewrite it, or leave it raw.
     memory : str, path or joblib.Memory, default=None
         Directory in which rewritten texts are kept, each from the moment when it is there. So an interrupted run goes
         on where it was, and no folds or searches rewrite a text twice. Several processes may share it. Give an int as
-        `random_state`, or another run asks for other rewritings. It is for language models (rewriters with a
-        ``cache_key``): templates are written anew, which is cheaper than looking them up.
+        `random_state`, or another run asks for other rewritings. It is for rewriters with a ``cache_key``, as those
+        with language models: templates are written anew, which is cheaper than looking them up.
     n_jobs : int, default=None
         Number of processes for templates (and other rewriters without ``iter_rewrites``), as joblib counts them. The
         texts do not depend on it.
@@ -95,10 +102,12 @@ class TextEnricher(TextTransformerMixin, BaseEstimator):
     report_ : pandas.DataFrame
         How the last `fit_transform` or `transform` that rewrote anything went: one row a rewritten text, with the
         columns ``user`` (the label in the index of `X`), ``variant``, ``format``, ``recall``, ``precision``,
-        ``n_retries`` (how often it was drawn anew) and ``outcome``: "ok"; "retried", after which all was well;
-        "unfaithful", kept although its recall is too low; "repeated", equal to another variant; "unchecked", because
-        the raw text is not in the serialised form; "template" or "raw", which stand for it; "failed". It is there
-        after an error too. Recall and precision are those of the text that is given, NaN where they are not known.
+        ``n_retries`` (how often it was drawn anew), ``outcome`` and ``reason``. Outcomes are "ok"; "retried", after
+        which all was well; "unfaithful", but kept; "repeated", equal to another variant or the raw text; "unchecked",
+        because the raw text is not in the serialised form; "template" or "raw", which stand for it; "failed". The
+        reason says what was wrong ("recall 0.41", the text of an error), and is empty where nothing is. Recall and
+        precision are those of the text that is given, NaN where they are not known. It is there after a
+        `RewritingError` too, but not after an error that concerns all texts, such as a server that stays away.
 
     See Also
     --------
@@ -110,15 +119,17 @@ class TextEnricher(TextTransformerMixin, BaseEstimator):
     This is the text enrichment of LLM4ES (arXiv 2508.05688, section 3.2). With the default `enrich` it is the
     paper's "only train".
 
-    Recall and precision compare values, whatever their markup or notation. ``V`` are the distinct values of the raw
-    text's events, and ``V_f`` those of the field ``f``; ``n_f(v)`` counts the events that have the value ``v``, and
-    ``c(v)`` how often the rewritten text tells it::
+    Recall and precision compare values, whatever their markup or notation. ``V_f`` are the distinct values of the
+    raw text's field ``f``; ``n_f(v)`` counts the events that have the value ``v``, and ``c(v)`` how often the rewritten
+    text tells it, the numbers of lists apart::
 
-        recall = min( |{v in V: c(v) > 0}| / |V|,  max over f of  sum over V_f of min(n_f(v), c(v)) / sum of n_f(v) )
+        recall = min( mean over f of |{v in V_f: c(v) > 0}| / |V_f|,
+                      max over f of sum over V_f of min(n_f(v), c(v)) / sum of n_f(v) )
 
-    The first term falls with each value that is lost, the second with each event. Precision is the share of the numbers
-    and dates of the rewritten text that stem from the raw one: they stand there, count events, or are the total or mean
-    of a field. It is reported; nothing is done about it.
+    The first term falls with each value that is lost, and with a whole field by one part in the number of fields. The
+    second falls with each event. Neither sees which values belong together. Precision is the share of the numbers and
+    dates of the rewritten text that stem from the raw one: they stand there, count events, or are the total or mean of
+    a field. It does not see invented words, nor events that are told twice. It is reported; nothing is done about it.
 
     Examples
     --------
@@ -129,6 +140,27 @@ class TextEnricher(TextTransformerMixin, BaseEstimator):
     ['text', 'variant_0', 'variant_1']
     >>> enricher.transform(texts).columns.to_list()
     ['text']
+
+    A rewriter of one's own, kept in memory:
+
+    >>> import random, tempfile
+    >>> from sklearn.base import BaseEstimator
+    >>> from skllm4es.rewriters import RewritingError
+    >>> class Shuffler(BaseEstimator):
+    ...     default_formats = ("shuffled",)
+    ...     def rewrite(self, texts, formats, seeds):
+    ...         return [self._shuffle(text, seed) for text, seed in zip(texts, seeds)]
+    ...     def _shuffle(self, text, seed):
+    ...         header, *events = text.split("\n")
+    ...         if not events:
+    ...             raise RewritingError("there are no events")
+    ...         return "\n".join(random.Random(seed).sample(events, len(events)))
+    ...     def cache_key(self):
+    ...         return "Shuffler, version 1"
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     enricher = TextEnricher(Shuffler(), memory=directory, random_state=0)
+    ...     enricher.fit_transform(texts)["variant_0"][0]
+    'Alien, 4\nHeat, 5'
     """
 
     _parameter_constraints: dict[str, list[Any]] = {
@@ -156,7 +188,7 @@ class TextEnricher(TextTransformerMixin, BaseEstimator):
         include_raw: bool = False,
         enrich: str = "train",
         check: str | None = "warn",
-        min_recall: float = 0.8,
+        min_recall: float = 0.85,
         max_retries: int = 3,
         on_error: str = "raise",
         memory: str | os.PathLike[str] | joblib.Memory | None = None,
@@ -292,19 +324,20 @@ class TextEnricher(TextTransformerMixin, BaseEstimator):
             for user, text in zip(users, texts, strict=True)
             for number in range(n_variants)
         ]
-        streams = isinstance(self.rewriter_, StreamingRewriter)
+        self.__dict__.pop("report_", None)  # So that it is never that of another call, whatever happens.
+        templates = type(self.rewriter_) is TemplateRewriter
         policy = Policy(
-            self.check,
+            None if templates and self.check == "warn" else self.check,
             self.min_recall,
             self.max_retries,
-            max_redraws=self.max_retries if streams else FREE_REDRAWS,
+            max_redraws=FREE_REDRAWS if templates else self.max_retries,
             on_error=self.on_error,
         )
         with tqdm(total=0, desc="enriching", unit="text", leave=None, disable=not self.verbose) as bar:
             draw = partial(
                 draw_all,
                 self.rewriter_,
-                check=self.check is not None,
+                check=policy.check is not None,
                 cache=self._cache(),
                 n_jobs=self.n_jobs,
                 bar=bar,
@@ -314,27 +347,23 @@ class TextEnricher(TextTransformerMixin, BaseEstimator):
         if error := first_error(variants, policy):
             raise error
         if told := complaints(variants, policy):
-            warnings.warn(f"{told} The attribute report_ says which.", UserWarning, stacklevel=3)
+            warn(f"{told} The attribute report_ says which.")
         return [[variant.text for variant in variants[number::n_variants]] for number in range(n_variants)]
 
     def _cache(self) -> RewriteCache | None:
         location: Any = getattr(self.memory, "location", self.memory)  # Of a joblib.Memory.
         if location is None or isinstance(self.rewriter_, TemplateRewriter):
             return None
-        if not isinstance(self.rewriter_, StreamingRewriter):
-            warnings.warn(
+        if not hasattr(self.rewriter_, "cache_key"):
+            warn(
                 f"memory keeps nothing of {type(self.rewriter_).__name__}: nothing says what its texts depend on. Give "
-                "it iter_rewrites, cache_key and n_tokens, as skllm4es.rewriters.StreamingRewriter has them.",
-                UserWarning,
-                stacklevel=4,
+                "it a method cache_key, as skllm4es.rewriters.StreamingRewriter has it."
             )
             return None
         if self.random_state is None:
-            warnings.warn(
+            warn(
                 "With random_state=None every run asks for other rewritings, so that memory spares none of them. Set "
-                "random_state to an int.",
-                UserWarning,
-                stacklevel=4,
+                "random_state to an int."
             )
         return RewriteCache(location)
 
@@ -370,6 +399,7 @@ def _report(variants: Sequence[Variant]) -> pd.DataFrame:
         "precision": [each.drawn.precision for each in variants],
         "n_retries": [each.n_retries for each in variants],
         "outcome": [each.outcome for each in variants],
+        "reason": [each.reason for each in variants],
     }
     return pd.DataFrame(columns)
 

@@ -1,7 +1,9 @@
-"""Parts of error messages that several modules write."""
+"""Errors and warnings: what several modules say in the same way."""
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -36,3 +38,17 @@ def raise_if(problems: list[str], what: str, end: str = "") -> None:
     """Raise a ValueError if there are problems, one that tells all of them."""
     if problems:
         raise ValueError(f"{what}: {'; '.join(problems)}. {end}".rstrip())
+
+
+def warn(message: str) -> None:
+    """Warn the caller of this package, who may have called it through scikit-learn.
+
+    Parameters
+    ----------
+    message : str
+        What is wrong.
+    """
+    frame, level = sys._getframe(1), 2
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("skllm4es", "sklearn", "joblib"):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, UserWarning, stacklevel=level)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -15,12 +16,15 @@ import joblib
 from tqdm.auto import tqdm
 
 from skllm4es._faithfulness import compare
-from skllm4es._rewrites import RewriteCache
+from skllm4es._rewrite_cache import RewriteCache
 from skllm4es._store import hash_of
+from skllm4es.formats import FORMATS
 from skllm4es.rewriters import Rewriter, RewritingError, StreamingRewriter
 
 #: Texts that one process rewrites between two steps of the progress bar.
 _CHUNK = 256
+#: The same where they are kept from then on; what rewrites them may take its time.
+_KEPT_CHUNK = 16
 
 
 class Draw(NamedTuple):
@@ -40,11 +44,14 @@ class Drawn(NamedTuple):
         What the rewriter gave.
     recall, precision : float
         How faithful it is; NaN where that was not or could not be told.
+    in_form : bool
+        Whether it looks like its format; True where that was not told.
     """
 
     text: str | RewritingError
     recall: float = math.nan
     precision: float = math.nan
+    in_form: bool = True
 
 
 def draw_all(
@@ -67,7 +74,7 @@ def draw_all(
     check : bool
         Whether to tell how faithful each is.
     cache : RewriteCache or None
-        Where a streaming rewriter's texts are kept.
+        Where texts are kept, of a rewriter with a ``cache_key``.
     n_jobs : int or None
         Number of processes for a rewriter that does not stream.
     bar : tqdm
@@ -86,28 +93,32 @@ def draw_all(
     distinct = list(dict.fromkeys(draws))
     bar.total = (bar.total or 0) + len(distinct)
     bar.refresh()
+    keys = {} if cache is None else _keys(rewriter, distinct)
+    kept = {} if cache is None else cache.read(list(keys.values()))
+    drawn = {draw: measure(draw, kept[key], check) for draw, key in keys.items() if key in kept}
+    missing = [draw for draw in distinct if draw not in drawn]
+    bar.update(len(drawn))
+    if not missing:  # Nothing for which to load a model.
+        return drawn
     if isinstance(rewriter, StreamingRewriter):
-        return {draw: measure(draw.text, text, check) for draw, text in _stream(rewriter, distinct, cache, bar)}
-    workers = joblib.effective_n_jobs(n_jobs)  # type: ignore[arg-type]
-    size = _CHUNK if workers == 1 else max(1, min(_CHUNK, math.ceil(len(distinct) / (4 * workers))))
-    chunks = [distinct[start : start + size] for start in range(0, len(distinct), size)]
-    results = joblib.Parallel(n_jobs=n_jobs, return_as="generator")(
-        joblib.delayed(_draw_chunk)(rewriter, chunk, check) for chunk in chunks
-    )
-    drawn: dict[Draw, Drawn] = {}
-    for chunk, result in zip(chunks, results, strict=True):
-        drawn |= zip(chunk, result, strict=True)
-        bar.update(len(chunk))
+        results = _stream(rewriter, missing, check, bar)
+    else:
+        results = _in_chunks(rewriter, missing, check, n_jobs, _CHUNK if cache is None else _KEPT_CHUNK, bar)
+    with nullcontext() if cache is None else cache.writing() as write:
+        for draw, result in results:
+            if write and isinstance(result.text, str):
+                write(keys[draw], result.text)
+            drawn[draw] = result
     return drawn
 
 
-def measure(original: str, text: str | RewritingError, check: bool = True) -> Drawn:
+def measure(draw: Draw, text: str | RewritingError, check: bool = True) -> Drawn:
     """Tell how faithful a rewriting is, if it can be told.
 
     Parameters
     ----------
-    original : str
-        The raw text.
+    draw : Draw
+        What was to be rewritten.
     text : str or RewritingError
         Its rewriting.
     check : bool, default=True
@@ -120,52 +131,58 @@ def measure(original: str, text: str | RewritingError, check: bool = True) -> Dr
     """
     if not check or isinstance(text, RewritingError):
         return Drawn(text)
+    in_form = draw.format not in FORMATS or FORMATS[draw.format].looks_like(text)
     try:
-        recall, precision, _ = compare(original, text)
+        recall, precision, _ = compare(draw.text, text)
     except ValueError:  # The original is not in the serialised form.
-        return Drawn(text)
-    return Drawn(text, recall, precision)
+        return Drawn(text, in_form=in_form)
+    return Drawn(text, recall, precision, in_form)
 
 
 def _stream(
-    rewriter: StreamingRewriter, draws: list[Draw], cache: RewriteCache | None, bar: tqdm[Any]
-) -> Iterator[tuple[Draw, str | RewritingError]]:
-    keys = {} if cache is None else _keys(rewriter, draws)
-    kept = {} if cache is None else cache.read(list(keys.values()))
-    yield from ((draw, kept[key]) for draw, key in keys.items() if key in kept)
-    missing = [draw for draw in draws if keys.get(draw) not in kept]
-    bar.update(len(draws) - len(missing))
-    if not missing:  # Nothing for which to load a model.
-        return
+    rewriter: StreamingRewriter, draws: list[Draw], check: bool, bar: tqdm[Any]
+) -> Iterator[tuple[Draw, Drawn]]:
     start, n_tokens, came = perf_counter(), rewriter.n_tokens, set()
-    for position, text in rewriter.iter_rewrites(*map(list, zip(*missing, strict=True))):
-        if position in came or not 0 <= position < len(missing) or not isinstance(text, str | RewritingError):
+    for position, text in rewriter.iter_rewrites(*map(list, zip(*draws, strict=True))):
+        if position in came or not 0 <= position < len(draws) or not isinstance(text, str | RewritingError):
             raise ValueError(
-                f"{type(rewriter).__name__}.iter_rewrites must give each position from 0 to {len(missing) - 1} once, "
+                f"{type(rewriter).__name__}.iter_rewrites must give each position from 0 to {len(draws) - 1} once, "
                 f"with a str or a RewritingError; it gave {position!r} with {text!r:.60}."
             )
         came.add(position)
-        if cache is not None and isinstance(text, str):
-            cache.write(keys[missing[position]], text)
         written = rewriter.n_tokens - n_tokens
         bar.set_postfix_str(f"{written:,} tokens, {written / (perf_counter() - start):,.0f} tokens/s", refresh=False)
         bar.update(1)
-        yield missing[position], text
-    if len(came) < len(missing):
+        yield draws[position], measure(draws[position], text, check)
+    if len(came) < len(draws):
         raise ValueError(
             f"{type(rewriter).__name__}.iter_rewrites must give each position once; it gave {len(came)} of "
-            f"{len(missing)}."
+            f"{len(draws)}."
         )
 
 
-def _keys(rewriter: StreamingRewriter, draws: Sequence[Draw]) -> dict[Draw, bytes]:
+def _in_chunks(
+    rewriter: Rewriter, draws: list[Draw], check: bool, n_jobs: int | None, size: int, bar: tqdm[Any]
+) -> Iterator[tuple[Draw, Drawn]]:
+    workers = joblib.effective_n_jobs(n_jobs)  # type: ignore[arg-type]
+    size = size if workers == 1 else max(1, min(size, math.ceil(len(draws) / (4 * workers))))
+    chunks = [draws[start : start + size] for start in range(0, len(draws), size)]
+    results = joblib.Parallel(n_jobs=n_jobs, return_as="generator")(
+        joblib.delayed(_draw_chunk)(rewriter, chunk, check) for chunk in chunks
+    )
+    for chunk, result in zip(chunks, results, strict=True):
+        bar.update(len(chunk))
+        yield from zip(chunk, result, strict=True)
+
+
+def _keys(rewriter: Any, draws: Sequence[Draw]) -> dict[Draw, bytes]:
     """Hash what determines each rewriting."""
     key = rewriter.cache_key()
     return {draw: hash_of(key, draw.text, draw.format, str(draw.seed)) for draw in draws}
 
 
 def _draw_chunk(rewriter: Rewriter, draws: Sequence[Draw], check: bool) -> list[Drawn]:
-    return [measure(draw.text, text, check) for draw, text in zip(draws, _rewrite(rewriter, draws), strict=True)]
+    return [measure(draw, text, check) for draw, text in zip(draws, _rewrite(rewriter, draws), strict=True)]
 
 
 def _rewrite(rewriter: Rewriter, draws: Sequence[Draw]) -> Sequence[str | RewritingError]:

@@ -1,14 +1,13 @@
 """The variants of each text: drawn, drawn anew where they must be, replaced where they cannot be kept.
 
-A variant is drawn anew if it repeats an earlier one of its text, or loses too much of the original; the seed then moves
-on, so that everything depends on the text and the first seed alone.
+A variant is drawn anew if there is none, if it repeats an earlier one of its text or the text itself, or if it is
+unfaithful; the seed then moves on, so that everything depends on the text and the first seed alone.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ from skllm4es._faithfulness import compare
 from skllm4es._rewriting import Draw, Drawn, measure
 from skllm4es.formats import FORMATS
 from skllm4es.rewriters import RewritingError, TemplateRewriter, available_formats
+from skllm4es.rewriters._template import UnreadableTextError
 
 #: How often a text is drawn anew that repeats another, where that costs next to nothing.
 FREE_REDRAWS = 20
@@ -25,14 +25,17 @@ _NEXT_SEED = 1_000_003
 
 _NOT_YET = Drawn(RewritingError("not drawn yet"))
 
+# What is told of variants, by what was wrong with them and by how they ended.
 _COMPLAINTS = {
-    "unfaithful": "tell less than min_recall={0.min_recall} of the original and were kept; check='retry' draws such "
-    "texts anew",
-    "template": "could not be rewritten, or told less than min_recall={0.min_recall} after max_retries={0.max_retries} "
-    "retries, and were replaced by templates",
-    "raw": "could not be rewritten and were left raw",
-    "repeated": "equal another variant of their text, after drawing anew too; ask for more formats or fewer variants",
-    "unchecked": "could not be checked, because the original is not in the serialised form; check=None leaves it out",
+    ("unfaithful", "unfaithful"): "tell less than min_recall={0.min_recall} of the original, or are not in the form "
+    "asked for, and were kept; check='retry' draws such texts anew",
+    ("unfaithful", "template"): "told less than min_recall={0.min_recall} of the original, or were not in the form "
+    "asked for, after max_retries={0.max_retries} retries, and were replaced by templates",
+    ("failed", "template"): "could not be rewritten and were replaced by templates",
+    ("failed", "raw"): "could not be rewritten and were left raw",
+    ("repeated", "repeated"): "equal another variant of their text, or the text itself, after drawing anew too; ask "
+    "for more formats or fewer variants",
+    ("unchecked", "unchecked"): "could not be checked; check=None leaves it out",
 }
 
 
@@ -56,6 +59,10 @@ class Variant:
         How often it was drawn anew.
     outcome : {"ok", "retried", "unfaithful", "repeated", "unchecked", "template", "raw", "failed"}
         How it ended.
+    fault : {"", "unfaithful", "repeated", "unchecked", "failed"}
+        What is wrong with it, or with what was replaced.
+    reason : str
+        The fault in words.
     """
 
     user: Hashable
@@ -65,6 +72,8 @@ class Variant:
     drawn: Drawn = _NOT_YET
     n_retries: int = 0
     outcome: str = "ok"
+    fault: str = ""
+    reason: str = ""
 
     @property
     def text(self) -> str:
@@ -94,7 +103,7 @@ class Policy:
     min_recall : float
         The recall below which a text is unfaithful.
     max_retries : int
-        How often an unfaithful text is drawn anew.
+        How often a text is drawn anew that failed, or is unfaithful.
     max_redraws : int
         How often a text is drawn anew that repeats another variant.
     on_error : {"raise", "template", "raw"}
@@ -107,9 +116,25 @@ class Policy:
     max_redraws: int
     on_error: str
 
-    def refuses(self, variant: Variant) -> bool:
-        """Tell whether a variant is unfaithful."""
-        return variant.complete and variant.drawn.recall < self.min_recall
+    def refuses(self, variant: Variant, drawn: Drawn) -> str:
+        """Say why a rewriting of a variant is unfaithful; nothing if it is not."""
+        if not variant.complete:
+            return ""
+        if not drawn.in_form:
+            return f"not in the form of {variant.format}"
+        return f"recall {drawn.recall:.2f}" if drawn.recall < self.min_recall else ""
+
+    def asks_anew(self, variant: Variant) -> bool:
+        """Tell whether another seed may do better. It does not for a text that nobody could read."""
+        if variant.failed:
+            return not isinstance(variant.drawn.text, UnreadableTextError)
+        return self.check == "retry" and bool(self.refuses(variant, variant.drawn))
+
+    def prefers(self, variant: Variant, drawn: Drawn) -> bool:
+        """Tell whether a new rewriting is no worse than the one that a variant has."""
+        if isinstance(drawn.text, RewritingError):
+            return variant.drawn is _NOT_YET
+        return variant.failed or bool(self.refuses(variant, variant.drawn)) or not self.refuses(variant, drawn)
 
 
 def make_variants(
@@ -134,14 +159,10 @@ def make_variants(
         drawn = draw(draws)
         for variant, key in zip(pending, draws, strict=True):
             variant.n_retries = attempt
-            if attempt == 0 or not isinstance(drawn[key].text, RewritingError):
+            if policy.prefers(variant, drawn[key]):
                 variant.drawn = drawn[key]
         attempt += 1
-        retried = [
-            each
-            for each in variants
-            if policy.check == "retry" and policy.refuses(each) and attempt <= policy.max_retries
-        ]
+        retried = [each for each in variants if policy.asks_anew(each)] if attempt <= policy.max_retries else []
         repeated = _repeated(variants) if attempt <= policy.max_redraws else []
         chosen = {id(each) for each in (*retried, *repeated)}
         pending = [each for each in variants if id(each) in chosen]
@@ -163,12 +184,15 @@ def complaints(variants: Sequence[Variant], policy: Policy) -> str:
     str
         Sentences; none if all is well.
     """
-    counts = Counter(each.outcome for each in variants)
-    return " ".join(
-        f"{counts[outcome]} of {len(variants)} rewritten texts {what.format(policy)}."
-        for outcome, what in _COMPLAINTS.items()
-        if counts[outcome]
-    )
+    told = []
+    for (fault, outcome), what in _COMPLAINTS.items():
+        concerned = [each for each in variants if (each.fault, each.outcome) == (fault, outcome)]
+        if concerned:
+            told.append(
+                f"{len(concerned)} of {len(variants)} rewritten texts {what.format(policy)}. The first is that of "
+                f"{_describe(concerned[0])}."
+            )
+    return " ".join(told)
 
 
 def first_error(variants: Sequence[Variant], policy: Policy) -> RewritingError | None:
@@ -188,37 +212,45 @@ def first_error(variants: Sequence[Variant], policy: Policy) -> RewritingError |
     """
     failed = [each for each in variants if each.outcome == "failed"]
     if failed:
-        first = failed[0]
         return RewritingError(
-            f"{len(failed)} of {len(variants)} texts could not be rewritten. The first is that of user {first.user!r}, "
-            f"format {first.format!r}: {first.drawn.text} The others are kept in memory, if one is set. Mend what is "
-            "wrong with it, or pass on_error='template' or 'raw'."
+            f"{len(failed)} of {len(variants)} texts could not be rewritten. The first is that of "
+            f"{_describe(failed[0])} The others are kept in memory, if one is set. Mend what is wrong with it, or pass "
+            "on_error='template' or 'raw'."
         )
     unfaithful = [each for each in variants if each.outcome == "unfaithful"]
     if unfaithful and policy.check == "raise":
-        first = unfaithful[0]
-        missing = compare(first.original, first.text).missing
         return RewritingError(
             f"{len(unfaithful)} of {len(variants)} rewritten texts tell less than min_recall={policy.min_recall} of "
-            f"the original. The first is that of user {first.user!r}, format {first.format!r}: recall "
-            f"{first.drawn.recall:.2f}, {len(missing)} missing values: {missing[:5]}. Pass check='retry' to draw such "
-            "texts anew, or lower min_recall."
+            f"the original, or are not in the form asked for. The first is that of {_describe(unfaithful[0])}"
+            f"{_missing(unfaithful[0])}. Pass check='retry' to draw such texts anew, or lower min_recall."
         )
     return None
 
 
+def _describe(variant: Variant) -> str:
+    return f"user {variant.user!r}, format {variant.format!r}: {variant.reason}"
+
+
+def _missing(variant: Variant) -> str:
+    """Name values that are missing, where any are."""
+    if math.isnan(variant.drawn.recall):
+        return ""
+    missing = compare(variant.original, variant.text).missing
+    return f", {len(missing)} missing values: {missing[:5]}" if missing else ""
+
+
 def _repeated(variants: Sequence[Variant]) -> list[Variant]:
-    """Give the variants that repeat an earlier one of the same text."""
-    seen: set[tuple[int, str]] = set()
+    """Give the variants that repeat the text itself, or an earlier variant of it."""
+    seen: set[str] = set()
     repeated = []
-    row = 0
     for variant in variants:
-        row += variant.number == 0
+        if variant.number == 0:
+            seen = {variant.original}
         if variant.failed:
             continue
-        if (row, variant.text) in seen:
+        if variant.text in seen:
             repeated.append(variant)
-        seen.add((row, variant.text))
+        seen.add(variant.text)
     return repeated
 
 
@@ -229,33 +261,38 @@ def _settle(variants: Sequence[Variant], seed: int, policy: Policy) -> None:
     for variant in variants:
         if variant.number == 0:
             earlier.clear()
-        unfaithful = policy.check == "retry" and policy.refuses(variant)
+        variant.fault, variant.reason = _fault(variant, id(variant) in repeated, policy)
+        variant.outcome = variant.fault or ("retried" if variant.n_retries else "ok")
         if variant.failed and policy.on_error == "raw":
             _replace(variant, variant.original, "raw", policy)
-        elif unfaithful or (variant.failed and policy.on_error == "template"):
+        elif (variant.fault == "unfaithful" and policy.check == "retry") or (
+            variant.failed and policy.on_error == "template"
+        ):
             _replace(variant, _write_template(variant, seed, earlier), "template", policy)
-        else:
-            variant.outcome = _outcome(variant, id(variant) in repeated, policy)
         if not variant.failed:
             earlier.add(variant.text)
 
 
-def _outcome(variant: Variant, repeated: bool, policy: Policy) -> str:
-    """Name the outcome of a variant that is not replaced."""
+def _fault(variant: Variant, repeated: bool, policy: Policy) -> tuple[str, str]:
+    """Say what is wrong with a variant, in a word and in some more."""
     if variant.failed:
-        return "failed"
-    if policy.refuses(variant):
-        return "unfaithful"
+        return "failed", str(variant.drawn.text)
+    if reason := policy.refuses(variant, variant.drawn):
+        return "unfaithful", reason
     if repeated:
-        return "repeated"
+        return "repeated", "the raw text" if variant.text == variant.original else "an earlier variant"
     if policy.check and variant.complete and math.isnan(variant.drawn.recall):
-        return "unchecked"
-    return "retried" if variant.n_retries else "ok"
+        return "unchecked", "the raw text is not in the serialised form"
+    return "", ""
 
 
 def _replace(variant: Variant, text: str | RewritingError, outcome: str, policy: Policy) -> None:
-    variant.drawn = measure(variant.original, text, policy.check is not None)
-    variant.outcome = "failed" if variant.failed else outcome
+    """Put a text in a variant's place; the variant stays where there is no such text."""
+    if isinstance(text, str):
+        variant.drawn = measure(Draw(variant.original, variant.format, 0), text, policy.check is not None)
+        variant.outcome = outcome
+    elif variant.failed:
+        variant.reason = str(text)
 
 
 def _write_template(variant: Variant, seed: int, earlier: set[str]) -> str | RewritingError:

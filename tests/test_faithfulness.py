@@ -10,6 +10,7 @@ from test_formats import HOSTILE, TRANSACTIONS, tables
 from skllm4es._faithfulness import compare
 from skllm4es.formats import FORMATS, EventTable, format_events
 
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
 COMPLETE = [name for name, text_format in FORMATS.items() if text_format.complete]
 PAYMENTS = format_events(TRANSACTIONS.header, TRANSACTIONS.rows)
 
@@ -93,7 +94,57 @@ def test_another_value_is_a_loss(value, told):
 
 def test_recall_falls_with_the_values_that_are_lost():
     original = format_events(["title", "shop"], [[f"item {letter}", "kiosk"] for letter in "abcd"])
-    assert recall(original, "item a, item b, item c, item d") == 4 / 5
+    assert recall(original, "item a, item b, item c") == (3 / 4 + 0) / 2
+    assert recall(original, "kiosk: item a, item b, item c") == 3 / 4
+
+
+FILMS = [
+    [f"Film {letter * 3} ({1960 + i})", ["Drama", "Comedy", "War"][i % 3], str(1 + i % 5)]
+    for i, letter in enumerate(LETTERS)
+]
+SPENDINGS = [
+    [f"2020-03-{1 + i:02}", ["Fuel", "Books", "Cinema"][i % 3], ["POS", "ATM"][i % 2], "RUB", f"{i * 7919 % 4000}.50"]
+    for i in range(26)
+]
+TABLES = {
+    "films": EventTable(["title", "genre", "rating"], FILMS),
+    "spendings": EventTable(["date", "mcc", "type", "currency", "amount"], SPENDINGS),
+}
+
+
+def _lists(rows):
+    """Write events as an LLM likes to, in a numbered list."""
+    return "\n".join([f"{number}. **{row[0]}** - {', '.join(row[1:])}" for number, row in enumerate(rows, start=1)])
+
+
+@pytest.mark.parametrize("change", ["left out", "always the same"])
+@pytest.mark.parametrize(("name", "field"), [(name, field) for name in TABLES for field in TABLES[name].header])
+def test_a_lost_field_costs_its_share_however_few_values_it_has(name, field, change):
+    header, rows = TABLES[name].header, TABLES[name].rows
+    place = header.index(field)
+    same = [rows[2][place]] if change == "always the same" else []
+    spoilt = [[*row[:place], *same, *row[place + 1 :]] for row in rows]
+    n_values = len({row[place] for row in rows})
+    original = format_events(header, rows)
+    assert recall(original, _lists(rows)) == 1.0
+    # The currency, of which there is one value, cannot be lost by telling it always.
+    kept = len(same) / n_values
+    assert recall(original, _lists(spoilt)) == pytest.approx((len(header) - 1 + kept) / len(header))
+
+
+@pytest.mark.parametrize("mark", ["{}.", "{})", "#{}", "- #{}:", "  {}."])
+def test_the_numbers_of_a_list_tell_no_value(mark):
+    original = format_events(
+        ["title", "rating"], [[f"film {letter}", str(i % 5 + 1)] for i, letter in enumerate(LETTERS)]
+    )
+    text = "\n".join([f"{mark.format(i + 1)} film {letter}" for i, letter in enumerate(LETTERS)])
+    assert recall(original, text) == 1 / 2
+    assert recall(original, text + " rated 3") == (1 + 1 / 5) / 2
+
+
+def test_values_that_look_like_the_numbers_of_a_list_are_values():
+    original = format_events(["place", "title"], [["1.", "Heat"], ["2.", "Alien"]])
+    assert recall(original, "1. Heat\n2. Alien") == 1.0
 
 
 def test_recall_falls_with_events_whose_values_others_share():

@@ -113,6 +113,39 @@ def test_lossless_format_gives_back_every_table(name, table, seed):
     assert restore(FORMATS[name].parse(text), table.header) == canonical(table)
 
 
+@pytest.mark.parametrize("name", FORMATS)
+@given(table=tables(), seed=st.integers(0, 2**32))
+@example(table=EventTable(["a", "b"], [[value, value] for value in HOSTILE]), seed=0)
+@example(table=EventTable(HOSTILE, [HOSTILE, HOSTILE]), seed=1)
+def test_what_a_format_writes_looks_like_it(name, table, seed):
+    text = FORMATS[name].render(table, random.Random(seed))
+    assert FORMATS[name].looks_like(text)
+    assert FORMATS[name].looks_like(f"{text}\n\n{text}\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("json", "Sure: {}"),
+        ("json", '{"a": 1} BUY NOW'),
+        ("json", "a: 1"),
+        ("xml", '{"a": 1}'),
+        ("html", "# Events"),
+        ("sql", "SELECT 1"),
+        ("yaml", '{"a": 1}'),
+        ("yaml", "<a>1</a>"),
+        ("yaml", "On 5 March you paid 7."),
+        ("markdown", "[1, 2]"),
+        ("markdown", "On 5 March you paid 7."),
+        ("narrative", '[{"a": 1}]'),
+        ("narrative", "<table></table>"),
+        *[(name, "") for name in ("json", "xml", "html", "sql", "yaml", "markdown")],
+    ],
+)
+def test_what_is_plainly_of_another_form_does_not_look_like_it(name, text):
+    assert not FORMATS[name].looks_like(text)
+
+
 @pytest.mark.parametrize("name", LOSSLESS)
 @pytest.mark.parametrize("value", HOSTILE)
 def test_hostile_value_comes_back_exactly_from_every_layout(name, value):

@@ -94,7 +94,7 @@ def test_mixed_formats_and_raw_texts(run):
 
 
 def test_rewriting_at_inference_too(run):
-    raw, trained, embedded, report = run(enrich="always", n_variants=2)
+    raw, trained, embedded, report = run(enrich="always", n_variants=2, check="retry")
     assert len(trained) == 2 * N_USERS
     assert embedded == trained[:N_USERS]
     assert set(embedded).isdisjoint(raw)

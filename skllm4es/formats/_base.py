@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
@@ -49,6 +50,8 @@ class Format(ABC):
     _styles: ClassVar[Sequence[str]] = STYLES
     _restyled: ClassVar[Sequence[Kind]] = KINDS
     _grouped: ClassVar[bool] = True
+    #: What a text of this form has somewhere; nothing where any text may do.
+    _form: ClassVar[re.Pattern[str] | None] = None
 
     def render(self, table: EventTable, rng: random.Random, variation: Variation = _FULL_VARIATION) -> str:
         """Write the events.
@@ -71,6 +74,22 @@ class Format(ABC):
             table, rng, variation, styles=self._styles, restyled=self._restyled, grouped=self._grouped
         )
         return self._write(presentation, rng)
+
+    def looks_like(self, text: str) -> bool:
+        """Tell whether a text may be in this format, whoever wrote it.
+
+        Parameters
+        ----------
+        text : str
+            Any text, also several of them one after the other.
+
+        Returns
+        -------
+        bool
+            False if it is certainly not. The test is quick and lenient: it looks at the text's ends and for typical
+            marks, and does not parse. Plain tables and summaries may look like anything.
+        """
+        return self._form is None or self._form.search(text.strip()) is not None
 
     @abstractmethod
     def _write(self, presentation: Presentation, rng: random.Random) -> str: ...

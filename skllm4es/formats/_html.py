@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from functools import cache
 from html import escape
@@ -24,6 +25,7 @@ class HTMLFormat(LosslessFormat):
     """HTML texts; markup inside values is escaped."""
 
     name = "html"
+    _form = re.compile(r"\A<.*>\Z", re.DOTALL)
 
     def _write(self, presentation: Presentation, rng: random.Random) -> str:
         text = cache(_escape)

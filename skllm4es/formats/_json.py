@@ -25,6 +25,7 @@ class JSONFormat(LosslessFormat):
     """JSON texts; numbers are written as numbers, with all their digits."""
 
     name = "json"
+    _form = re.compile(r"\A[{\[].*[}\]]\Z", re.DOTALL)
     # A number with separators of thousands would be a string beside numbers.
     _restyled = ("date",)
 

@@ -27,6 +27,7 @@ class MarkdownFormat(LosslessFormat):
     """Markdown texts; markup inside values is escaped by backslashes."""
 
     name = "markdown"
+    _form = re.compile(r"\A(?![<{\[])(?s:.*?)(?:^[ \t]*(?:[-#>*+|]|[0-9]+[.)]\s)|\*\*)", re.MULTILINE)
 
     def _write(self, presentation: Presentation, rng: random.Random) -> str:
         text = cache(_escape)

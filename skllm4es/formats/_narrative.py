@@ -7,6 +7,7 @@ language.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Sequence
 from functools import cache
 
@@ -34,6 +35,7 @@ class NarrativeFormat(Format):
     """Prose: a sentence about each event, in order of time."""
 
     name = "narrative"
+    _form = re.compile(r"\A(?!\{|\[[{\[]|<[a-z!?])", re.IGNORECASE)
     _styles = ("words",)
     _grouped = False
 

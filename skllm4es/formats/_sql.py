@@ -37,6 +37,7 @@ class SQLFormat(LosslessFormat):
     """SQL scripts; a quote inside a value is doubled, as in every SQL database."""
 
     name = "sql"
+    _form = re.compile(r"\b(?:INSERT\s+INTO|CREATE\s+TABLE)\b", re.IGNORECASE)
     # Databases read dates and numbers in these forms only.
     _restyled = ()
     _styles = IDENTIFIERS

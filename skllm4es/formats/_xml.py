@@ -23,6 +23,7 @@ class XMLFormat(LosslessFormat):
     """XML texts; what XML has no character for is written as in JSON."""
 
     name = "xml"
+    _form = re.compile(r"\A<.*>\Z", re.DOTALL)
     _styles = IDENTIFIERS
 
     def _write(self, presentation: Presentation, rng: random.Random) -> str:

@@ -31,6 +31,7 @@ class YAMLFormat(LosslessFormat):
     """YAML texts; strings that YAML could take for something else stand in double quotes."""
 
     name = "yaml"
+    _form = re.compile(r"\A(?![<{\[])(?s:.*?)^[ \t]*(?:-\s|\S.*?:(?:\s|\Z))", re.MULTILINE)
     # As in JSON: amounts stay numbers.
     _restyled = ("date",)
 

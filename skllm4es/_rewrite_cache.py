@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+from skllm4es._messages import warn
 from skllm4es._store import Store, hash_of
 
 _SCHEMA = "CREATE TABLE rewrites (key BLOB PRIMARY KEY, value BLOB NOT NULL, digest BLOB NOT NULL)"
@@ -32,7 +34,7 @@ class RewriteCache:
         self._store = Store(folder / "rewrites.sqlite", _SCHEMA, "rewritings")
 
     def read(self, keys: Sequence[bytes]) -> dict[bytes, str]:
-        """Find rewritten texts.
+        """Find rewritten texts. Damaged ones are told, and count as not there.
 
         Parameters
         ----------
@@ -44,28 +46,36 @@ class RewriteCache:
         dict of bytes to str
             The texts that are there.
         """
-        found = {}
+        found, n_damaged = {}, 0
         with self._store.connection() as connection:
             for start in range(0, len(keys), _MAX_VARIABLES):
                 some = keys[start : start + _MAX_VARIABLES]
                 marks = ",".join("?" * len(some))
                 rows = connection.execute(f"SELECT key, value, digest FROM rewrites WHERE key IN ({marks})", some)
                 for key, value, digest in rows:
-                    if hash_of(key, value) != digest:
-                        raise self._store.broken("a text in it is damaged")
-                    found[key] = value.decode("utf-8", "surrogatepass")
+                    if hash_of(key, value) == digest:
+                        found[key] = value.decode("utf-8", "surrogatepass")
+                    else:
+                        n_damaged += 1
+        if n_damaged:
+            warn(f"{n_damaged} of the texts in {self._store.file} are damaged, and are rewritten anew.")
         return found
 
-    def write(self, key: bytes, text: str) -> None:
-        """Keep a rewritten text, from now on, whatever happens.
+    @contextmanager
+    def writing(self) -> Iterator[Callable[[bytes, str], None]]:
+        """Open the file for many texts.
 
-        Parameters
-        ----------
-        key : bytes
-            Hash of all that determines the rewriting.
-        text : str
-            What the rewriter gave.
+        Yields
+        ------
+        callable of (bytes, str) to None
+            Keeps a text under the hash of all that determines the rewriting: from then on, whatever happens.
         """
-        value = text.encode("utf-8", "surrogatepass")
         with self._store.connection() as connection:
-            connection.execute("INSERT OR REPLACE INTO rewrites VALUES (?, ?, ?)", (key, value, hash_of(key, value)))
+
+            def write(key: bytes, text: str) -> None:
+                value = text.encode("utf-8", "surrogatepass")
+                row = (key, value, hash_of(key, value))
+                connection.execute("INSERT OR REPLACE INTO rewrites VALUES (?, ?, ?)", row)
+                connection.commit()
+
+            yield write
