@@ -253,6 +253,15 @@ def test_missing_times_are_taken(baseline):
     assert np.isfinite(clone(baseline).set_params(time="day").fit(X).transform(X)).all()
 
 
+def test_an_event_without_a_time_hides_no_time():
+    from skllm4es._events import flatten_events
+    from skllm4es.baselines._features import _gaps
+
+    X = users_of([(0, "a", 1.0), (None, "a", 1.0), (200, "a", 1.0), (300, "a", 1.0)], [(None, "a", 1.0), (7, "a", 1.0)])
+    expected = [np.nan, 0, 200, 100, np.nan, np.nan]
+    np.testing.assert_array_equal(_gaps(flatten_events(X), "day"), expected)
+
+
 # Events of any fields
 
 
@@ -675,6 +684,8 @@ def test_numbers_are_counted_in_bins_or_left_out():
     bag = BagOfEvents(columns=["amount"], n_bins=4, n_components=None).fit(X)
     assert bag.get_feature_names_out().tolist() == ["amount_missing", *(f"amount_bin{i}" for i in range(4))]
     np.testing.assert_allclose(bag.transform(X).toarray(), [[0, 0.5, 0.5, 0.5, 0.5], [1, 0, 0, 0, 0]])
+    full = BagOfEvents(columns=["amount"], n_bins=4, n_components=None).fit(X.iloc[:1])
+    np.testing.assert_array_equal(full.transform(X).toarray()[1], 0)  # A missing number that fit has not seen.
     with pytest.raises(ValueError, match=r"No field is counted: \['amount'\] are numeric.*Set n_bins"):
         BagOfEvents(columns=["amount"], n_bins=None).fit(X)
 

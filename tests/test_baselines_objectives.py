@@ -129,11 +129,11 @@ def test_all_lengths_and_places_of_slices_occur():
 
 
 @pytest.mark.parametrize("objective", [IFTPP(2, 30, make_encoder()), CoLES(2, 2, 30, 0.5, 2, "last")])
-@pytest.mark.parametrize("n_users", [2, 9, 17])
-def test_an_epoch_has_each_user_once_in_batches_of_two_at_least(objective, n_users):
+@pytest.mark.parametrize(("n_users", "batch_size"), [(2, 8), (9, 8), (17, 8), (5, 2), (7, 3)])
+def test_an_epoch_has_each_user_once_in_batches_of_two_at_least(objective, n_users, batch_size):
     users = make_users(np.arange(2, 2 + n_users))
-    batches = list(_batches(objective, users, 8, np.random.default_rng(0)))
-    assert all(2 <= len(batch) <= 8 for batch in batches)
+    batches = list(_batches(objective, users, batch_size, np.random.default_rng(0)))
+    assert all(2 <= len(batch) <= max(3, batch_size) for batch in batches)
     firsts = np.concatenate([batch.starts[:, 0] for batch in batches])
     assert sorted(np.searchsorted(users.starts[:, 0], firsts, side="right").tolist()) == list(range(1, n_users + 1))
 

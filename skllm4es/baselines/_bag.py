@@ -125,6 +125,7 @@ class BagOfEvents(EventTransformer):
             with np.errstate(invalid="ignore"):  # It divides by the variance, which is 0 if all users are alike.
                 self._svd.fit(tfidf.transform(counts))
         self.bin_edges_, self._tfidf = edges, tfidf
+        self._seen = sparse.diags((counts.getnnz(axis=0) > 0).astype(float))
         self._keep(features)
         return self
 
@@ -142,7 +143,9 @@ class BagOfEvents(EventTransformer):
             One row per user, in the order of `X`; sparse with ``n_components=None``.
         """
         events = self._read(X)
-        weights = self._tfidf.transform(_count(events, self.categories_, self.bin_edges_))
+        counts = _count(events, self.categories_, self.bin_edges_)
+        # A number that is missing now and never was in fit would weigh more than all else.
+        weights = self._tfidf.transform(sparse.csr_matrix(counts @ self._seen))
         return weights.astype(np.float32) if self._svd is None else self._svd.transform(weights).astype(np.float32)
 
     def get_feature_names_out(self, input_features: Any = None) -> npt.NDArray[Any]:

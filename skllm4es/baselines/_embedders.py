@@ -437,7 +437,8 @@ class DeTPPEmbedder(TrainedEmbedder):
     DeTPP (arXiv 2408.13131) matches candidates with the events within the horizon so that the loss is smallest. The
     loss is the cross-entropy of the categories of matched pairs plus the absolute errors of their scaled numbers and of
     their times, in sevenths of the horizon, plus the logistic loss of telling matched candidates from others. The
-    matching is that of hotpp-benchmark; it takes a multiple of the time and memory of the other methods.
+    matching is that of hotpp-benchmark; it takes a multiple of the time and memory of the other methods. Unknown
+    categories are a class of their own here, and missing numbers count as the mean; the other methods leave them out.
 
     {encoding}
 
@@ -481,5 +482,5 @@ class DeTPPEmbedder(TrainedEmbedder):
         except ImportError as error:
             raise ImportError(
                 f"DeTPPEmbedder needs hotpp-benchmark 0.7, which cannot be imported here: {error}. Install it with "
-                'pip install "skllm4es[tpp]".'
+                'pip install "skllm4es[tpp]", or without what it does not need, as requirements-tpp.txt says.'
             ) from error

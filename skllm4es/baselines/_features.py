@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -297,8 +298,10 @@ def _numbers(column: pa.ChunkedArray) -> Floats:
 
 
 def _gaps(flat: FlatEvents, time: str) -> Floats:
-    times = _numbers(flat.columns[time])
-    gaps = np.diff(times, prepend=np.nan)
+    # An event without a time counts as at the time of the one before it, so that the gaps still sum to the whole.
+    owners = np.repeat(np.arange(len(flat.lengths)), flat.lengths)
+    times = pd.Series(_numbers(flat.columns[time])).groupby(owners).ffill().to_numpy()
+    gaps: Floats = np.diff(times, prepend=np.nan)
     gaps[flat.offsets[:-1][flat.lengths > 0]] = np.nan
     return gaps
 

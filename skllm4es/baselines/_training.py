@@ -156,7 +156,8 @@ def _batches(objective: Objective, users: Slices, batch_size: int, rng: np.rando
     """Draw slices of all users, and put them together to batches of nearly equal numbers of users."""
     slices = objective.draw(users, rng)
     order = rng.permutation(len(users))
-    n_batches = -(-len(users) // batch_size)
+    # Two users in each batch at the least, as some objectives contrast them; so it may hold one more than batch_size.
+    n_batches = min(-(-len(users) // batch_size), max(1, len(users) // 2))
     if not objective.contrasts_users:
         order = _sort_within(order, slices.lengths[:, 0], SORTED_BATCHES * batch_size)
     batches = np.array_split(order, n_batches)
