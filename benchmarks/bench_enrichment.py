@@ -206,15 +206,16 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=5, help="the latest events of each user only")
     parser.add_argument("--epochs", type=float, default=1, help="of every row, in the comparison of equal epochs")
     parser.add_argument("--token-epochs", type=float, default=4, help="epochs of raw texts whose tokens are the budget")
+    parser.add_argument("--budgets", nargs="+", choices=BUDGETS, default=list(BUDGETS))
     parser.add_argument("--transductive", action="store_true", help="train on the texts of all users, once a seed")
     parser.add_argument("--output", type=Path, default=Path("bench_enrichment.jsonl"))
     arguments = parser.parse_args()
-    scale = {key: value for key, value in vars(arguments).items() if key not in ("seeds", "output")}
+    scale = {key: value for key, value in vars(arguments).items() if key not in ("seeds", "budgets", "output")}
     bench, results = Bench(arguments), Results(arguments.output, scale)
     chosen = choose_format(bench, results)
     print(f"The best single format on the validation users is {chosen}.", flush=True)
     for seed in range(arguments.seeds):
-        for budget in BUDGETS:
+        for budget in arguments.budgets:
             for row, strategy in ROWS.items():
                 if row == "best single format":
                     strategy = {"formats": chosen}
