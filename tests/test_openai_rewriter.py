@@ -386,6 +386,7 @@ def test_a_run_that_goes_on_with_bad_texts_alone_takes_templates_again(server, t
         formats="html",
         check=None,
         on_error="template",
+        max_retries=0,
         memory=tmp_path,
         random_state=0,
     )
