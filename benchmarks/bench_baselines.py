@@ -7,7 +7,7 @@ of the gender and mean absolute error of the age, by LightGBM with the settings 
 logistic or ridge regression. A line of JSON is appended to the file for each method and pooling as soon as it is there;
 those in the file are not computed again, so that the run can be cut short and resumed. Then it prints all as a Markdown
 table, beside what the reference libraries gave on the same data. Settings of the methods are those of the published
-configurations, but that ours add no noise to embeddings in CoLES, and learn at .004 in IFTPP and .002 in NSP.
+configurations, but that ours add no noise to embeddings in CoLES, and learn at .004 in IFTPP and DeTPP and .002 in NSP.
 
     python -m benchmarks.bench_baselines speed.jsonl --speed --reference-python PYTHON [--methods ...] [--repeats 3]
 

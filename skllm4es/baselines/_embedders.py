@@ -456,6 +456,7 @@ class DeTPPEmbedder(TrainedEmbedder):
 
     epochs: int = 8
     batch_size: int = 16
+    learning_rate: float = 0.004
     lr_step: int = 5
     lr_decay: float = 0.8
     max_length: int = 100
