@@ -19,6 +19,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from skllm4es._callbacks import CallbackSupportMixin, fit_told_to_callbacks
+from skllm4es._store import directory_of
 from skllm4es._texts import TEXT, read_texts
 
 if TYPE_CHECKING:
@@ -625,8 +626,8 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
     def _cache(self) -> Cache | None:
         from skllm4es.lm.cache import Cache
 
-        location: Any = getattr(self.memory, "location", self.memory)  # Of a joblib.Memory.
-        return None if location is None else Cache(location, self.memory_limit)
+        directory = directory_of(self.memory)
+        return None if directory is None else Cache(directory, self.memory_limit)
 
     def _embedded(self, texts: list[str]) -> Iterator[tuple[list[int], npt.NDArray[np.float32]]]:
         """Give the pooled layers of each distinct text, and the rows that have it; tell of those that were cut."""

@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 from skllm4es._messages import did_you_mean, warn
 from skllm4es._rewrite_cache import RewriteCache
 from skllm4es._rewriting import draw_all
+from skllm4es._store import directory_of
 from skllm4es._texts import TEXT, TextTransformerMixin, read_texts
 from skllm4es._variants import FREE_REDRAWS, Policy, Variant, complaints, first_error, make_variants
 from skllm4es.rewriters import Rewriter, TemplateRewriter, available_formats
@@ -351,8 +352,8 @@ class TextEnricher(TextTransformerMixin, BaseEstimator):
         return [[variant.text for variant in variants[number::n_variants]] for number in range(n_variants)]
 
     def _cache(self) -> RewriteCache | None:
-        location: Any = getattr(self.memory, "location", self.memory)  # Of a joblib.Memory.
-        if location is None or isinstance(self.rewriter_, TemplateRewriter):
+        directory = directory_of(self.memory)
+        if directory is None or isinstance(self.rewriter_, TemplateRewriter):
             return None
         if not hasattr(self.rewriter_, "cache_key"):
             warn(
@@ -365,7 +366,7 @@ class TextEnricher(TextTransformerMixin, BaseEstimator):
                 "With random_state=None every run asks for other rewritings, so that memory spares none of them. Set "
                 "random_state to an int."
             )
-        return RewriteCache(location)
+        return RewriteCache(directory)
 
     def _format(self, text: str, number: int) -> str:
         """Choose the format of a text's variant: each format once before any comes again."""

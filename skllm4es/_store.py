@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 #: Begins the name of what is not finished yet.
 DRAFT = "draft-"
@@ -42,6 +43,23 @@ def hash_of(*parts: str | bytes) -> bytes:
         digest.update(len(data).to_bytes(8, "little"))
         digest.update(data)
     return digest.digest()
+
+
+def directory_of(memory: Any) -> str | os.PathLike[str] | None:
+    """Give the directory that a parameter `memory` means.
+
+    Parameters
+    ----------
+    memory : str, path, joblib.Memory or None
+        The parameter.
+
+    Returns
+    -------
+    str, path or None
+        The directory; None where there is to be no cache.
+    """
+    directory: str | os.PathLike[str] | None = getattr(memory, "location", memory)
+    return directory
 
 
 def umask() -> int:

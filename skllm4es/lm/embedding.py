@@ -12,7 +12,8 @@ import numpy.typing as npt
 import torch
 from tqdm.auto import tqdm
 
-from skllm4es.lm.cache import Cache, hash_of
+from skllm4es._store import hash_of
+from skllm4es.lm.cache import Cache
 from skllm4es.lm.language_model import LanguageModel
 from skllm4es.lm.packing import Window, split, tokenize, truncate
 from skllm4es.lm.pooling import LayerPooler, TokenPooling

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -393,9 +394,10 @@ class _TokenWeighted(Trainer):
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, num_items_in_batch: Any = None, **kwargs: Any) -> Any:
         if not model.training:
-            num_items_in_batch = self._mean_labels() * self.accelerator.num_processes
+            num_items_in_batch = self._mean_labels * self.accelerator.num_processes
         return super().compute_loss(model, inputs, *args, num_items_in_batch=num_items_in_batch, **kwargs)
 
+    @cached_property
     def _mean_labels(self) -> float:
         n_labels = [sum(len(sequence) - 1 for sequence in texts) for texts in self.eval_dataset]
         return sum(n_labels) / len(n_labels)
@@ -469,7 +471,7 @@ def _unwrap(trainer: Trainer, model: Model, folder: Path, group: Processes) -> M
     if _is_sharded(trainer):
         if trainer.is_fsdp_enabled:
             trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
-        whole = Path(group.agree(str(folder))) / "whole"
+        whole = folder / "whole"
         trainer.save_model(str(whole))
         group.agree(None)  # All wait until it is written.
         base = underlying(whole)

@@ -17,12 +17,10 @@ _N_POSITIONS = 2048
 #: Width of an attention head. The model has as many layers as heads, but four at the least: there is a depth to choose.
 _HEAD, _MAX_HEADS = 32, 24
 _MIN_LAYERS = 4
-#: Weights for each token of text, from which "auto" chooses the size.
-_WEIGHTS_A_TOKEN = 1.0
 
 
 def new_model(
-    tokenizer: PreTrainedTokenizerFast, n_params: int | str, n_tokens: int, config: Mapping[str, Any] | None = None
+    tokenizer: PreTrainedTokenizerFast, n_params: int, config: Mapping[str, Any] | None = None
 ) -> PreTrainedModel:
     """Make a small Llama with random weights.
 
@@ -32,10 +30,8 @@ def new_model(
     ----------
     tokenizer : transformers.PreTrainedTokenizerFast
         Its tokenizer.
-    n_params : int or "auto"
-        About how many weights it shall have; "auto" is as many as there are tokens of text.
-    n_tokens : int
-        Number of tokens of text.
+    n_params : int
+        About how many weights it shall have.
     config : mapping, default=None
         Settings of `transformers.LlamaConfig` that replace those of this Llama.
 
@@ -44,8 +40,7 @@ def new_model(
     transformers.LlamaForCausalLM
         The model in float32, in evaluation mode, on the CPU.
     """
-    wanted = round(_WEIGHTS_A_TOKEN * n_tokens) if n_params == "auto" else int(n_params)
-    n_heads = _n_heads(wanted, len(tokenizer))
+    n_heads = _n_heads(n_params, len(tokenizer))
     settings: dict[str, Any] = {
         "hidden_size": _HEAD * n_heads,
         "num_hidden_layers": max(_MIN_LAYERS, n_heads),

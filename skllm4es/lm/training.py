@@ -17,8 +17,9 @@ from filelock import FileLock
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
 from skllm4es import __version__
+from skllm4es._store import hash_of
 from skllm4es.lm.adapters import add_adapter
-from skllm4es.lm.cache import Cache, hash_of, remove_folder
+from skllm4es.lm.cache import Cache, remove_folder
 from skllm4es.lm.finetuning import Course, Schedule, finetune, writing_errors
 from skllm4es.lm.from_scratch import VOCAB_SIZE, check_config, new_model, train_tokenizer
 from skllm4es.lm.language_model import LanguageModel
@@ -196,11 +197,11 @@ class TrainingRun:
         if training.lora is not None and not training.merge_adapter:
             n_kept = n_trained
         if self.cache is not None:
-            _check_room(self.cache.models, _WEIGHT * n_kept)
+            _check_free(self.cache.models, _WEIGHT * n_kept)
         if checkpoints is not None:
-            _check_room(checkpoints.parent, _AT_ONCE * _WITH_STATE * n_trained)
+            _check_free(checkpoints.parent, _AT_ONCE * _WITH_STATE * n_trained)
         elif training.validation_fraction is not None:
-            _check_room(Path(tempfile.gettempdir()), _AT_ONCE * _WEIGHT * n_trained)
+            _check_free(Path(tempfile.gettempdir()), _AT_ONCE * _WEIGHT * n_trained)
 
     def _save(self, draft: Path, model: LanguageModel, course: Course) -> None:
         model.save(draft, torch.float32, self.device)
@@ -244,8 +245,10 @@ def _make(training: Training, texts: Sequence[str]) -> tuple[PreTrainedModel, Pr
     config = training.config or {}
     check_config(config)
     tokenizer = train_tokenizer(texts, config.get("vocab_size", VOCAB_SIZE))
-    n_tokens = sum(len(tokens.ids) for tokens in tokenize(tokenizer, texts, VOCAB_SIZE))
-    return new_model(tokenizer, training.n_params, n_tokens, config), tokenizer
+    n_params = training.n_params
+    if n_params == "auto":  # One for each token of text.
+        n_params = sum(map(len, tokenizer(list(texts))["input_ids"]))
+    return new_model(tokenizer, int(n_params), config), tokenizer
 
 
 def _hold_out(corpus: Corpus, fraction: float | None, seed: int) -> tuple[Corpus, Corpus]:
@@ -276,7 +279,7 @@ def _windows(tokenizer: PreTrainedTokenizerBase, corpus: Corpus, max_length: int
     ]
 
 
-def _check_room(folder: Path, needed: int) -> None:
+def _check_free(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise OSError(
