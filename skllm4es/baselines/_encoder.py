@@ -157,23 +157,48 @@ class CausalTransformer(nn.Module):
     def __init__(self, input_size: int, hidden_size: int, n_layers: int) -> None:
         super().__init__()
         self.project = nn.Linear(input_size, hidden_size)
-        layer = nn.TransformerEncoderLayer(
-            hidden_size,
-            N_HEADS,
-            dim_feedforward=4 * hidden_size,
-            dropout=DROPOUT,
-            activation="gelu",
-            batch_first=True,
-            norm_first=True,
-        )
-        self.layers = nn.TransformerEncoder(layer, n_layers, norm=nn.LayerNorm(hidden_size), enable_nested_tensor=False)
+        self.layers = nn.ModuleList(CausalLayer(hidden_size) for _ in range(n_layers))
+        self.norm = nn.LayerNorm(hidden_size)
 
     def forward(self, vectors: Tensor) -> Tensor:
         """Give the state after each event."""
         hidden = self.project(vectors)
         hidden = hidden + _positions(hidden.shape[1], hidden.shape[2], hidden.device)
-        mask = nn.Transformer.generate_square_subsequent_mask(hidden.shape[1], device=hidden.device)
-        return self.layers(hidden, mask=mask, is_causal=True)
+        for layer in self.layers:
+            hidden = layer(hidden)
+        normed: Tensor = self.norm(hidden)
+        return normed
+
+
+class CausalLayer(nn.Module):
+    """Attention to the events so far, and a network on each.
+
+    Parameters
+    ----------
+    size : int
+        The length of a state.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.attention_norm, self.network_norm = nn.LayerNorm(size), nn.LayerNorm(size)
+        self.attend, self.merge = nn.Linear(size, 3 * size), nn.Linear(size, size)
+        self.network = nn.Sequential(
+            nn.Linear(size, 4 * size), nn.GELU(), nn.Dropout(DROPOUT), nn.Linear(4 * size, size)
+        )
+        self.dropout = nn.Dropout(DROPOUT)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Give the state after each event."""
+        hidden = hidden + self.dropout(self.merge(self._attend(self.attention_norm(hidden))))
+        return hidden + self.dropout(self.network(self.network_norm(hidden)))
+
+    def _attend(self, hidden: Tensor) -> Tensor:
+        # Not nn.MultiheadAttention: with its mask, the memory of a long history grows with the square of its length.
+        query, key, value = self.attend(hidden).unflatten(2, (3, N_HEADS, -1)).permute(2, 0, 3, 1, 4)
+        dropout = DROPOUT if self.training else 0.0
+        attended = nn.functional.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=True)
+        return attended.transpose(1, 2).flatten(2)
 
 
 def _positions(width: int, size: int, device: torch.device) -> Tensor:

@@ -46,7 +46,8 @@ class SequenceEmbedder(ClassNamePrefixFeaturesOutMixin, EventTransformer):
 
     _documents: ClassVar[str] = """\
 encoder : {"gru", "lstm", "transformer"}, default={encoder}
-    The network over the events. The Transformer attends to past events only.
+    The network over the events. The Transformer attends to past events only; the time that it takes grows with the
+    square of their number, which `max_events` bounds.
 hidden_size : int, default={hidden_size}
     The length of the embedding; a multiple of 4 for the Transformer.
 n_layers : int, default={n_layers}

@@ -85,13 +85,25 @@ def to_sequences(events: EncodedEvents, scaler: NumberScaler, device: str) -> Se
 
 
 def embed_users(encoder: EventEncoder, data: SequenceData, pooling: str, *, progress: bool) -> npt.NDArray[np.float32]:
-    """Give one vector a user, zeros for users without events."""
+    """Give one vector a user, zeros for users without events.
+
+    Raises
+    ------
+    MemoryError
+        If a batch does not fit into the memory of a GPU.
+    """
     lengths = data.users.lengths[:, 0]
     vectors = np.zeros((len(lengths), encoder.hidden_size), dtype=np.float32)
     encoder.eval()
     with torch.inference_mode(), tqdm(total=int((lengths > 0).sum()), disable=not progress, unit="user") as bar:
         for users in _batches_by_length(lengths):
-            vectors[users] = encoder.embed(data.batch(data.users[users]), pooling).float().cpu().numpy()
+            try:
+                vectors[users] = encoder.embed(data.batch(data.users[users]), pooling).float().cpu().numpy()
+            except torch.OutOfMemoryError as error:
+                raise MemoryError(
+                    f"{len(users)} users of up to {lengths[users[0]]} events do not fit into the memory of "
+                    f"{data.codes.device}. Bound the events of a user with max_events=..., or set device='cpu'."
+                ) from error
             bar.update(len(users))
     return vectors
 
