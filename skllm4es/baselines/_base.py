@@ -45,8 +45,9 @@ device_ : str
     "fields": """\
 **Fields.** Floats, decimals, durations, and times other than `time` are numbers (in seconds, times since 1970). Texts,
 booleans and dictionaries are categories. Integers are categories if they have at most 20 distinct values in
-:term:`fit`, or at most 1,000 that occur ten times on average; else they are numbers. Name them to be sure. Infinity
-and numbers beyond 1e30 are errors.""",
+:term:`fit`, or at most 1,000 that occur ten times on average; else they are numbers. Name them to be sure. A field
+that is missing in all events of :term:`fit` is left out, with a warning. Infinity and numbers beyond 1e30 are
+errors.""",
     "encoding": """\
 **Encoder.** An event is the embeddings of its categories beside its numbers, among them the time since the previous
 event; the numbers are signed logarithms of one plus the number, standardised, and a missing one is 0 with a mark beside

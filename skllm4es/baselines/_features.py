@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from skllm4es._events import FlatEvents, disorder, find_time, kinds_of, missing_fields
-from skllm4es._messages import raise_if
+from skllm4es._messages import raise_if, warn
 from skllm4es.formats._fields import encode_values
 from skllm4es.formats._styles import seconds_since_1970
 from skllm4es.formats._values import STEPS, combine, format_values, is_list, is_time
@@ -181,10 +181,11 @@ def learn_features(
     named_categorical = [] if categorical is None else list(categorical)
     _check_names(flat, used, named_numeric, named_categorical, time)
     raise_if(disorder(flat, time, X), "The events of X are not in order")
+    latest = flat if max_events is None else flat.latest(max_events)
+    used = _leave_out_empty(latest, used, time)
     kinds = kinds_of(flat, list(dict.fromkeys([*used, *([] if time is None else [time])])))
     if time is not None and not (is_time(kinds[time]) or kinds[time] in ("numbers", "durations", "nothing")):
         raise TypeError(f"time={time!r} holds {kinds[time]}; it must hold times, dates or numbers. None goes without.")
-    latest = flat if max_events is None else flat.latest(max_events)
     named = dict.fromkeys(named_categorical, False) | dict.fromkeys(named_numeric, True)
     fields = [name for name in used if name != time or name in named]
     numbers = [name for name in fields if named.get(name, _is_numeric(latest.columns[name], kinds[name]))]
@@ -230,10 +231,23 @@ def _check_names(
     raise_if(problems, "The parameters do not fit the events", f"The events have the fields {list(flat.columns)}.")
 
 
+def _leave_out_empty(flat: FlatEvents, used: list[str], time: str | None) -> list[str]:
+    """Give the fields that have values, and warn of those that have none: they would be constant columns."""
+    empty = [name for name in used if name != time and not _has_values(flat.columns[name])]
+    if empty:
+        warn(f"The fields {empty} of the events are missing in all events of fit: they are left out.")
+    return [name for name in used if name not in empty]
+
+
+def _has_values(column: pa.ChunkedArray) -> bool:
+    values = pc.list_flatten(column) if is_list(column.type) else column
+    return not pc.all(pc.is_null(values, nan_is_null=True)).as_py() if len(values) else False
+
+
 def _check_kinds(kinds: Mapping[str, str], numeric: Sequence[str], categorical: Sequence[str], lists: bool) -> None:
     for name in numeric:
         kind = kinds[name]
-        if kind not in ("numbers", "durations", "booleans", "times of day", "nothing") and not is_time(kind):
+        if kind not in ("numbers", "durations", "booleans", "times of day") and not is_time(kind):
             raise TypeError(f"The field {name!r} of the events holds {kind}, which cannot be read as numbers.")
     for name in categorical:
         if kinds[name].startswith("lists of lists") or (kinds[name].startswith("lists") and not lists):
