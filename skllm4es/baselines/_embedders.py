@@ -121,7 +121,7 @@ class CoLESEmbedder(TrainedEmbedder):
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class CPCEmbedder(TrainedEmbedder):
-    """Embed users by contrastive predictive coding: a state tells the next events from others.
+    """Embed users by contrastive predictive coding: a state tells the next events from events drawn at random.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ class CPCEmbedder(TrainedEmbedder):
     n_steps : int, default=6
         How many events ahead are told.
     n_negatives : int, default=40
-        How many events, drawn from the batch, each is told from.
+        From how many events, drawn from the batch, the next ones are told.
 
     Attributes
     ----------
@@ -144,7 +144,9 @@ class CPCEmbedder(TrainedEmbedder):
     -----
     CPC (arXiv 1807.03748) trains for ``-log(exp(z_{t+k} . W_k c_t) / sum_z exp(z . W_k c_t))``, the mean over events
     ``t`` and steps ``k``; ``z_t`` is the vector of an event, ``c_t`` the state after it, and the sum goes over
-    ``z_{t+k}`` and the vectors of `n_negatives` other events.
+    ``z_{t+k}`` and the vectors of `n_negatives` events. These are drawn anew for each slice and serve all its events
+    and steps: uniformly and with replacement from all events of the batch's slices, of this user and of others, so that
+    now and then the event that is to be told is among them.
 
     {encoding}
 

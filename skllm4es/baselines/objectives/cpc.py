@@ -1,9 +1,12 @@
-"""CPC: the state after an event tells the next events from events of the batch.
+"""CPC: the state after an event tells the next events from events drawn at random.
 
 With ``z_t`` the vector of event ``t``, ``c_t`` the state after it, a matrix ``W_k`` for each of `n_steps` steps, and a
-set ``Z`` of ``z_{t+k}`` and `n_negatives` events drawn from the batch for each slice::
+set ``Z`` of ``z_{t+k}`` and the vectors of `n_negatives` events::
 
     L = - mean_k mean_t log( exp(z_{t+k} . W_k c_t) / sum_{z in Z} exp(z . W_k c_t) )
+
+The negatives are drawn for each slice, for all its ``t`` and ``k`` at once, uniformly and with replacement from all
+events of the batch, those of the slice itself among them.
 
 van den Oord et al., "Representation Learning with Contrastive Predictive Coding", arXiv 1807.03748.
 """
@@ -27,7 +30,7 @@ class CPC(Objective):
     n_steps : int
         How many events ahead are told.
     n_negatives : int
-        How many other events each is told from.
+        From how many drawn events the next ones are told.
     encoder : EventEncoder
         What is trained: for its sizes.
     """
