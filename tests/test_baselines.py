@@ -246,6 +246,26 @@ def test_missing_values_are_taken_in_fit_and_in_transform(baseline):
         assert np.isfinite(clone(baseline).fit(seen).transform(holes)).all()
 
 
+@every_baseline
+@pytest.mark.parametrize("missing", [None, np.nan, []])
+def test_a_field_without_values_in_fit_is_left_out_with_a_warning(baseline, missing):
+    X = users_of(*[[(day, "ab"[(user + day) % 2], missing) for day in range(5)] for user in range(6)])
+    estimator = clone(baseline)
+    with pytest.warns(UserWarning, match=r"The fields \['amount'\] of the events are missing in all events of fit"):
+        estimator.fit(X)
+    without = clone(baseline).set_params(columns=["day", "type"]).fit(X)
+    assert estimator.categories_.keys() == without.categories_.keys()
+    assert estimator.numeric_ == without.numeric_
+    later = users_of([(1, "a", 3.0), (2, "b", 4.0)])
+    np.testing.assert_array_equal(estimator.transform(later), without.transform(later))
+
+
+def test_events_without_any_values_are_an_error():
+    X = users_of([(None, None, None), (None, None, None)])
+    with pytest.warns(UserWarning, match="are left out"), pytest.raises(ValueError, match="no fields that are used"):
+        EventAggregator().fit(X)
+
+
 @every_embedder
 def test_missing_times_are_taken(baseline):
     days = [pd.Timestamp("2024-01-01"), None, pd.Timestamp("2024-01-03")]
@@ -502,14 +522,38 @@ def test_the_loss_falls(baseline):
     assert np.mean(estimator.loss_curve_[-3:]) < np.mean(estimator.loss_curve_[:2])
 
 
-@every_embedder
-def test_classes_are_separated_better_than_by_chance(baseline):
-    X, y = make_transactions(n_users=400, mean_events=40, class_sep=4, random_state=0)
-    estimator = clone(baseline).set_params(hidden_size=16, pooling="mean")
-    if baseline is not NEURAL["random"]:
-        estimator.set_params(epochs=4, learning_rate=0.005)
-    vectors = StandardScaler().fit_transform(estimator.fit_transform(X))
-    assert cross_val_score(LogisticRegression(C=0.1), vectors, y, cv=4, scoring="roc_auc").mean() > 0.6
+@pytest.fixture(scope="module")
+def loud_users():
+    """Users of two tastes, that which event is of which tells, among numbers that tell nothing."""
+    rng = np.random.default_rng(0)
+    y = np.arange(200) % 2
+    films = np.where(
+        rng.random((200, 30)) < 0.1, rng.integers(0, 40, (200, 30)), 2 * rng.integers(0, 20, (200, 30)) + y[:, None]
+    )
+    noise = rng.normal(size=(200, 30, 8))
+    numbers = [f"n{i}" for i in range(8)]
+    events = [
+        [
+            {"film": f"film {film}", **dict(zip(numbers, row.tolist(), strict=True))}
+            for film, row in zip(*user, strict=True)
+        ]
+        for user in zip(films, noise, strict=True)
+    ]
+    return pd.DataFrame({"events": events}), y
+
+
+@every_trained
+def test_training_separates_classes_that_an_untrained_encoder_does_not(baseline, loud_users):
+    X, y = loud_users
+    shared = {"hidden_size": 16, "pooling": "last", "random_state": 1, "time": None}
+    trained = clone(baseline).set_params(epochs=8, batch_size=8, learning_rate=0.01, **shared)
+    untrained = RandomEmbedder(encoder=baseline.encoder, **shared)
+
+    def auc(embedder):
+        vectors = StandardScaler().fit_transform(embedder.fit_transform(X))
+        return cross_val_score(LogisticRegression(C=0.1), vectors, y, cv=4, scoring="roc_auc").mean()
+
+    assert auc(trained) > max(0.75, auc(untrained) + 0.1)
 
 
 @each_of(COUNTING)
@@ -530,6 +574,50 @@ def test_pooling_may_be_changed_after_fit(fitted, X):
     mean = pickle.loads(pickle.dumps(fitted[NEURAL["random"]]))
     last = pickle.loads(pickle.dumps(mean)).set_params(pooling="last")
     assert not np.allclose(mean.transform(X), last.transform(X))
+
+
+#: Values of parameters, other than the defaults, for two epochs of training; what each is compared with stands first.
+CHANGES = {
+    "coles": [{"n_slices": 3}, {"margin": 0.1}, {"n_negatives": 1}],
+    "cpc": [{"n_steps": 3}, {"n_negatives": 5}],
+    "rtd": [{"replaced": 0.4}],
+    "nsp": [{"n_slices": 2}, {"head_size": 4}, {"dropout": 0.0}],
+    "nppr": [{"alpha": 0.1}, {"n_past": 3}, {"decay": 60.0}],
+    "iftpp": [
+        {"lr_step": 1},
+        {"lr_step": 1, "lr_decay": 0.1},
+        {"learning_rate": 0.01},
+        {"batch_size": 8},
+        {"min_length": 2},
+        {"max_length": 16},
+        {"validation_fraction": 0.3},
+        {"n_layers": 2},
+        {"max_categories": 2},
+        {"encoder": "lstm"},
+    ],
+    "detpp": [{"n_candidates": 3}, {"horizon": 3600.0}, {"share": 1.0}],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        pytest.param(name, change, id=f"{name}-{'-'.join(change)}", marks=NEEDS_HOTPP if name == "detpp" else ())
+        for name, changes in CHANGES.items()
+        for change in changes
+    ],
+)
+def test_every_parameter_of_training_changes_what_is_learned(name, change, X):
+    *others, last = change.items()
+    common = clone(TRAINED[name]).set_params(epochs=2, **dict(others))
+    vectors = clone(common).fit_transform(X)
+    assert not np.allclose(clone(common).set_params(**dict([last])).fit_transform(X), vectors, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_every_parameter_of_its_own_is_tried(name):
+    own = set(TRAINED[name].get_params()) - set(IFTPPEmbedder().get_params())
+    assert own <= {parameter for change in CHANGES.get(name, []) for parameter in change}
 
 
 @every_trained
@@ -612,6 +700,33 @@ def test_many_long_and_short_users_are_embedded_alike_in_several_batches(monkeyp
     at_once = embedder.transform(X)
     monkeypatch.setattr(_sequences, "EVENTS_A_BATCH", 64)
     np.testing.assert_allclose(embedder.transform(X), at_once, rtol=1e-4, atol=1e-5)
+
+
+def test_the_memory_of_the_transformer_does_not_grow_with_the_square_of_the_length(X):
+    from torch.profiler import ProfilerActivity, profile
+
+    embedder = clone(NEURAL["random"]).set_params(encoder="transformer", columns=["type"], time=None).fit(X)
+
+    def largest(n_events):
+        events = [[{"type": "POS"}] * n_events]
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+            embedder.transform(pd.DataFrame({"events": events}))
+        return max(event.cpu_memory_usage for event in profiled.events())
+
+    assert largest(4000) < 6 * largest(1000)
+
+
+def test_a_gpu_without_memory_is_an_error_with_a_way_out(monkeypatch, fitted, X):
+    import torch
+
+    from skllm4es.baselines._encoder import EventEncoder
+
+    def embed(*arguments):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(EventEncoder, "embed", embed)
+    with pytest.raises(MemoryError, match=r"24 users of up to \d+ events do not fit into.*max_events"):
+        fitted[NEURAL["random"]].transform(X)
 
 
 def test_predictions_on_held_out_users(X):

@@ -66,6 +66,27 @@ def test_the_batch_is_not_changed():
     torch.testing.assert_close(batch.numbers, before.numbers, equal_nan=True)
 
 
-def test_a_share_of_the_positions_is_enough():
-    encoder, objective = make_objective(share=0.25)
-    assert objective(encoder, make_batch(20, 3)).isfinite()
+@pytest.mark.parametrize(("share", "n_positions"), [(0.25, 5), (0.5, 10), (1.0, 20)])
+def test_the_loss_is_that_of_a_share_of_the_positions(share, n_positions):
+    encoder, objective = make_objective(share=share)
+    states = []
+
+    def keep(_, __, output):
+        output.retain_grad()
+        states.append(output)
+
+    encoder.register_forward_hook(keep)
+    objective(encoder, make_batch(20, 20)).backward()
+    assert states[0].grad.any(dim=2).sum(dim=1).tolist() == [n_positions, n_positions]
+
+
+def test_the_loss_does_not_depend_on_padding():
+    encoder, objective = make_objective(share=0.5)
+    batch = make_batch(9, 4, 6)
+    other = Batch(batch.codes.clone(), batch.numbers.clone(), batch.elapsed.clone(), batch.lengths)
+    other.codes[~batch.mask], other.numbers[~batch.mask], other.elapsed[~batch.mask] = 1, 7.0, 0.0
+    losses = []
+    for each in (batch, other):
+        torch.manual_seed(1)
+        losses.append(objective(encoder, each).item())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)

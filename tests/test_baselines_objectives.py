@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from skllm4es.baselines._encoder import Batch, EventEncoder, Schema, pool
+from skllm4es.baselines._encoder import N_HEADS, Batch, CausalTransformer, EventEncoder, Schema, pool
 from skllm4es.baselines._sequences import SequenceData, Slices
 from skllm4es.baselines._training import _batches
 from skllm4es.baselines.objectives._base import draw_slices
@@ -75,6 +75,25 @@ def test_a_state_depends_on_the_order_of_events(kind):
     encoder, batch = make_encoder(kind), make_batch(6)
     backwards = Batch(batch.codes.flip(1), batch.numbers.flip(1), batch.elapsed, batch.lengths)
     assert not torch.allclose(encoder(batch)[:, -1], encoder(backwards)[:, -1])
+
+
+def test_the_transformer_is_that_of_torch():
+    ours = CausalTransformer(5, 8, 1).eval()
+    theirs = nn.TransformerEncoderLayer(8, N_HEADS, 32, activation="gelu", batch_first=True, norm_first=True).eval()
+    layer = ours.layers[0]
+    pairs = {
+        theirs.norm1: layer.attention_norm,
+        theirs.norm2: layer.network_norm,
+        theirs.self_attn.out_proj: layer.merge,
+        theirs.linear1: layer.network[0],
+        theirs.linear2: layer.network[3],
+    }
+    for module, source in pairs.items():
+        module.load_state_dict(source.state_dict())
+    theirs.self_attn.in_proj_weight.data, theirs.self_attn.in_proj_bias.data = layer.attend.weight, layer.attend.bias
+    hidden = torch.randn(3, 7, 8)
+    mask = nn.Transformer.generate_square_subsequent_mask(7)
+    torch.testing.assert_close(layer(hidden), theirs(hidden, mask, is_causal=True), rtol=1e-4, atol=1e-5)
 
 
 def test_an_unknown_category_is_a_vector_of_zeros_that_is_not_trained():
@@ -161,6 +180,31 @@ def test_a_batch_is_cut_out_of_the_events():
     assert batch.mask.tolist() == [[True, True, False], [True, True, True]]
 
 
+OBJECTIVES = {
+    "coles": lambda encoder: CoLES(2, 2, 9, 0.5, 2, "mean"),
+    "cpc": lambda encoder: CPC(2, 9, 2, 3, encoder),
+    "rtd": lambda encoder: RTD(2, 9, 0.5, encoder),
+    "nsp": lambda encoder: NSP(1, 2, 9, 8, 0.5, "mean", encoder),
+    "nppr": lambda encoder: NPPR(2, 9, 0.5, 3, 2.0, encoder),
+    "iftpp": lambda encoder: IFTPP(2, 9, encoder),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_the_loss_does_not_depend_on_padding(name, kind):
+    encoder, batch = make_encoder(kind), make_batch(3, 8, 5, 2)
+    other = Batch(*(field.clone() for field in (batch.codes, batch.numbers, batch.elapsed)), batch.lengths)
+    for field, padding in {other.codes: 1, other.numbers: 7.0, other.elapsed: 99.0}.items():
+        field[~batch.mask] = padding
+    objective = OBJECTIVES[name](encoder)
+    losses = []
+    for each in (batch, other):
+        torch.manual_seed(1)
+        losses.append(objective(encoder, each).item())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
 # CoLES
 
 
@@ -219,18 +263,6 @@ def test_predictors_that_know_nothing_lose_the_logarithm_of_the_number_of_candid
     for weights in objective.parameters():
         nn.init.zeros_(weights)
     assert objective(encoder, make_batch(9, 2, 5)).item() == pytest.approx(math.log(8), rel=1e-5)
-
-
-def test_cpc_does_not_depend_on_padding():
-    encoder, batch = make_encoder(), make_batch(3, 8)
-    objective = CPC(2, 9, 2, 1, encoder)
-    other = Batch(batch.codes.clone(), batch.numbers.clone(), batch.elapsed, batch.lengths)
-    other.codes[0, 3:], other.numbers[0, 3:] = 1, 7.0
-    losses = []
-    for each in (batch, other):
-        torch.manual_seed(1)
-        losses.append(objective(encoder, each).item())
-    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
 
 def test_steps_beyond_the_longest_slice_are_left_out():
