@@ -1,13 +1,19 @@
 """How good the baselines are on MovieLens 100k, and how long an epoch of each takes.
 
-    python -m benchmarks.bench_baselines results.jsonl [--methods CoLES CPC ...] [--data-home DIR]
+    python -m benchmarks.bench_baselines results.jsonl [--methods CoLES CPC ...] [--seeds 0 1 ...] [--data-home DIR]
 
 fits each method on all users' events without labels, and scores its embeddings by five-fold cross-validation: ROC-AUC
 of the gender and mean absolute error of the age, by LightGBM with the settings of the published experiments, and by a
-logistic or ridge regression. A line of JSON is appended to the file for each method and pooling as soon as it is there;
-those in the file are not computed again, so that the run can be cut short and resumed. Then it prints all as a Markdown
-table, beside what the reference libraries gave on the same data. Settings of the methods are those of the published
-configurations, but that ours add no noise to embeddings in CoLES, and learn at .004 in IFTPP and DeTPP and .002 in NSP.
+logistic or ridge regression. A line of JSON is appended to the file for each method, seed and pooling as soon as it is
+there; those in the file are not computed again, so that the run can be cut short and resumed. Then it prints the means
+over the seeds as a Markdown table, beside what the reference libraries gave on the same data with one seed. Settings of
+the methods are those of the published configurations, but that ours add no noise to embeddings in CoLES, and learn at
+.004 in IFTPP and DeTPP and .002 in NSP. One seed says little: the initial weights alone move the AUC of an untrained
+encoder's mean-pooled embedding between .65 and .72.
+
+    python -m benchmarks.bench_baselines reference.jsonl --reference-python PYTHON [--methods ...] [--seeds ...]
+
+does the same with the methods of the reference libraries.
 
     python -m benchmarks.bench_baselines speed.jsonl --speed --reference-python PYTHON [--methods ...] [--repeats 3]
 
@@ -33,14 +39,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from lightgbm import LGBMClassifier, LGBMRegressor
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.model_selection import KFold, StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
@@ -61,8 +69,6 @@ from skllm4es.baselines import (
 )
 from skllm4es.datasets import fetch_movielens_100k
 
-SEED = 0
-
 #: The published settings of LightGBM for binary targets.
 LIGHTGBM: dict[str, Any] = {
     "n_estimators": 500,
@@ -79,23 +85,26 @@ LIGHTGBM: dict[str, Any] = {
     "verbose": -1,
 }
 
-METHODS: dict[str, Callable[[], Any]] = {
-    "random GRU": lambda: RandomEmbedder(random_state=SEED),
-    "aggregates, genres": lambda: EventAggregator(
+METHODS: dict[str, BaseEstimator] = {
+    "random GRU": RandomEmbedder(),
+    "aggregates, genres": EventAggregator(
         columns=["timestamp", "genres", "rating"], numeric=["rating"], max_categories=None
     ),
-    "aggregates, items": lambda: EventAggregator(numeric=["rating"], max_categories=400),
-    "bag of items": lambda: BagOfEvents(columns=["title"], random_state=SEED),
-    "bag of all values": lambda: BagOfEvents(random_state=SEED),
-    "CoLES": lambda: CoLESEmbedder(random_state=SEED),
-    "CPC": lambda: CPCEmbedder(random_state=SEED),
-    "RTD": lambda: RTDEmbedder(random_state=SEED),
-    "NSP": lambda: NSPEmbedder(random_state=SEED),
-    "NPPR": lambda: NPPREmbedder(random_state=SEED),
-    "IFTPP": lambda: IFTPPEmbedder(random_state=SEED),
-    "IFTPP-T": lambda: IFTPPEmbedder(encoder="transformer", epochs=8, learning_rate=0.001, random_state=SEED),
-    "DeTPP": lambda: DeTPPEmbedder(horizon=7 * 86_400.0, random_state=SEED),
+    "aggregates, items": EventAggregator(numeric=["rating"], max_categories=400),
+    "bag of items": BagOfEvents(columns=["title"]),
+    "bag of all values": BagOfEvents(),
+    "CoLES": CoLESEmbedder(),
+    "CPC": CPCEmbedder(),
+    "RTD": RTDEmbedder(),
+    "NSP": NSPEmbedder(),
+    "NPPR": NPPREmbedder(),
+    "IFTPP": IFTPPEmbedder(),
+    "IFTPP-T": IFTPPEmbedder(encoder="transformer", epochs=8, learning_rate=0.001),
+    "DeTPP": DeTPPEmbedder(horizon=7 * 86_400.0),
 }
+
+#: What runs the reference libraries, in an environment of their own.
+REFERENCE = str(Path(__file__).with_name("reference_baselines.py"))
 
 #: The methods that a reference library has.
 REFERENCED = ["CoLES", "CPC", "RTD", "NSP", "IFTPP", "IFTPP-T", "DeTPP"]
@@ -132,14 +141,38 @@ def append(path: Path, record: dict[str, Any]) -> None:
     print(record, flush=True)
 
 
-def embeddings(method: str, X: pd.DataFrame) -> Iterator[tuple[str, float, Any]]:
+def embed(method: str, seed: int, X: pd.DataFrame) -> Iterator[tuple[str, float, Any]]:
     """Fit a method; give its embeddings by each pooling that it has, and the seconds of CPU that fit took."""
-    estimator = METHODS[method]()
+    estimator: Any = clone(METHODS[method])
+    if "random_state" in estimator.get_params():
+        estimator.set_params(random_state=seed)
     start = time.process_time()
     estimator.fit(X)
     seconds = time.process_time() - start
     for pooling in ("last", "mean") if hasattr(estimator, "pooling") else ("",):
         yield pooling, seconds, (estimator.set_params(pooling=pooling) if pooling else estimator).transform(X)
+
+
+def embed_by_reference(
+    method: str, seed: int, python: str, data_home: str | None
+) -> Iterator[tuple[str, float, npt.NDArray[np.float32]]]:
+    """Give the embeddings of a reference library, trained in a process of its own, likewise."""
+    with tempfile.TemporaryDirectory() as folder:
+        events, vectors = Path(folder) / "events.npz", Path(folder) / "vectors.npz"
+        write_events(events, data_home)
+        seconds = run([python, REFERENCE, method, str(events), "--seed", str(seed), "--vectors", str(vectors)])
+        with np.load(vectors) as by_pooling:
+            for pooling in ("last", "mean"):
+                yield pooling, sum(seconds), by_pooling[pooling]
+
+
+def run(command: list[str]) -> list[float]:
+    """Run a program that prints seconds as JSON in its last line."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
+    seconds: list[float] = json.loads(done.stdout.splitlines()[-1])
+    return seconds
 
 
 def score(vectors: Any, gender: pd.Series, age: pd.Series) -> dict[str, float]:
@@ -165,31 +198,39 @@ def score(vectors: Any, gender: pd.Series, age: pd.Series) -> dict[str, float]:
     }
 
 
-def measure_quality(path: Path, methods: list[str], data_home: str | None) -> None:
+def measure_quality(
+    path: Path, methods: list[str], seeds: list[int], python: str | None, data_home: str | None
+) -> None:
+    """Score our methods, or with an interpreter those of the reference libraries."""
     X, gender = fetch_movielens_100k(return_X_y=True, data_home=data_home)
     _, age = fetch_movielens_100k(target="age", return_X_y=True, data_home=data_home)
-    done = {record["method"] for record in read(path)}
-    for method in methods:
-        if method in done:
+    done = {(record["method"], record["seed"]) for record in read(path)}
+    for method, seed in product(methods, seeds):
+        if (method, seed) in done:
             continue
+        embedded = embed_by_reference(method, seed, python, data_home) if python else embed(method, seed, X)
         records = [
-            {"method": method, "pooling": pooling, "size": vectors.shape[1], "fit_s": seconds}
+            {"method": method, "seed": seed, "pooling": pooling, "size": vectors.shape[1], "fit_s": seconds}
             | score(vectors, gender, age)
-            for pooling, seconds, vectors in embeddings(method, X)
+            for pooling, seconds, vectors in embedded
         ]
         for record in records:
             append(path, record)
 
 
 def print_quality(records: list[dict[str, Any]]) -> None:
-    print("\n| method | AUC LightGBM | linear | MAE LightGBM | linear | fit, CPU s | reference | its AUC / MAE |")
-    print("|---|---|---|---|---|---|---|---|")
-    for r in records:
-        library, figures = REFERENCES.get((r["method"], r["pooling"]), ("", ""))
-        name = f"{r['method']}, {r['pooling']}" if r["pooling"] else r["method"]
+    print("\nMeans over seeds; ± is the standard deviation over folds, and brackets hold the range over seeds.\n")
+    print(
+        "| method | seeds | AUC LightGBM | linear | MAE LightGBM | linear | fit, CPU s | one run of | its AUC / MAE |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
+    for (method, pooling), group in pd.DataFrame(records).groupby(["method", "pooling"], sort=False):
+        library, figures = REFERENCES.get((method, pooling), ("", ""))
+        mean, low, high = (group.drop(columns=["method", "pooling"]).agg(how) for how in ("mean", "min", "max"))
+        aucs = [f"{mean[a]:.3f} ± {mean[f'{a}_sd']:.3f} ({low[a]:.3f}-{high[a]:.3f})" for a in ("auc", "auc_linear")]
         print(
-            f"| {name} | {r['auc']:.3f} ± {r['auc_sd']:.3f} | {r['auc_linear']:.3f} ± {r['auc_linear_sd']:.3f} "
-            f"| {r['mae']:.2f} | {r['mae_linear']:.2f} | {r['fit_s']:.0f} | {library} | {figures} |"
+            f"| {method}{', ' if pooling else ''}{pooling} | {len(group)} | {' | '.join(aucs)} | {mean['mae']:.2f} "
+            f"| {mean['mae_linear']:.2f} | {mean['fit_s']:.0f} | {library} | {figures} |"
         )
 
 
@@ -230,7 +271,7 @@ def time_ours(method: str, epochs: int, data_home: str | None) -> None:
         return loss
 
     _training._run_epoch = timed  # type: ignore[assignment]
-    METHODS[method]().set_params(epochs=epochs).fit(X)
+    clone(METHODS[method]).set_params(epochs=epochs, random_state=0).fit(X)
     print(json.dumps(seconds))
 
 
@@ -244,21 +285,12 @@ def measure_speed(path: Path, methods: list[str], python: str, repeats: int, dat
         for method in methods:
             ways = {
                 "ours": [*here, "--time-ours", method],
-                "reference": [
-                    python,
-                    str(Path(__file__).with_name("reference_baselines.py")),
-                    method,
-                    str(events),
-                    "2",
-                ],
+                "reference": [python, REFERENCE, method, str(events), "--epochs", "2"],
             }
             seconds: dict[str, list[float]] = {way: [] for way in ways}
             for _ in range(repeats):
                 for way, command in ways.items():
-                    done = subprocess.run(command, capture_output=True, text=True, check=False)
-                    if done.returncode:
-                        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
-                    seconds[way].append(json.loads(done.stdout.splitlines()[-1])[-1])
+                    seconds[way].append(run(command)[-1])
             append(path, {"method": method, **seconds})
 
 
@@ -275,6 +307,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, help="the file of JSON lines")
     parser.add_argument("--methods", nargs="+", choices=METHODS)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--data-home", help="the folder that holds ml-100k")
     parser.add_argument("--speed", action="store_true", help="time epochs instead of scoring embeddings")
     parser.add_argument("--reference-python", help="the interpreter of the environment with the reference libraries")
@@ -282,20 +315,21 @@ def main() -> None:
     parser.add_argument("--time-ours", choices=METHODS, help=argparse.SUPPRESS)
     parser.add_argument("--epochs", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    python = arguments.reference_python
+    methods = arguments.methods or (REFERENCED if python else list(METHODS))
+    if python and (others := sorted(set(methods) - set(REFERENCED))):
+        parser.error(f"the reference libraries have no {', '.join(others)}; choose of {', '.join(REFERENCED)}")
     if arguments.time_ours:
         time_ours(arguments.time_ours, arguments.epochs, arguments.data_home)
     elif arguments.speed:
-        if not arguments.reference_python:
+        if not python:
             parser.error("--speed needs --reference-python")
         done = {record["method"] for record in read(arguments.results)}
-        methods = [method for method in arguments.methods or REFERENCED if method not in done]
-        if others := sorted(set(methods) - set(REFERENCED)):
-            parser.error(f"the reference libraries have no {', '.join(others)}; choose of {', '.join(REFERENCED)}")
-        python = arguments.reference_python
-        measure_speed(arguments.results, methods, python, arguments.repeats, arguments.data_home)
+        todo = [method for method in methods if method not in done]
+        measure_speed(arguments.results, todo, python, arguments.repeats, arguments.data_home)
         print_speed(read(arguments.results))
     else:
-        measure_quality(arguments.results, arguments.methods or list(METHODS), arguments.data_home)
+        measure_quality(arguments.results, methods, arguments.seeds, python, arguments.data_home)
         print_quality(read(arguments.results))
 
 

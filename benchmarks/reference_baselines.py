@@ -1,16 +1,16 @@
-"""Times epochs of the reference libraries; run by `bench_baselines` in an environment of their own.
+"""Trains the methods of the reference libraries; run by `bench_baselines` in an environment of their own.
 
-    PYTHON reference_baselines.py METHOD EVENTS.npz EPOCHS
+    PYTHON reference_baselines.py METHOD EVENTS.npz [--epochs N] [--seed N] [--vectors VECTORS.npz]
 
 trains as the library's own tutorials do, on one thread, and prints the seconds of CPU of each epoch as JSON. The file
-of events has ``offsets``, ``codes`` (from 1), ``n_codes``, ``gaps`` (logarithms) and ``days``. Imports nothing of
-skllm4es.
+of events has ``offsets``, ``codes`` (from 1), ``n_codes``, ``gaps`` (logarithms) and ``days``. The vectors of all users
+are written as ``mean`` and ``last``, the mean and the last of the encoder's states. Imports nothing of skllm4es.
 """
 
+import argparse
 import json
 import logging
 import random
-import sys
 import time
 import warnings
 from functools import partial
@@ -24,6 +24,18 @@ import torchmetrics
 FIELDS = ("title", "genres", "rating")
 SIZES = (32, 16, 8)
 HIDDEN_SIZE = 128
+
+#: Epochs; learning rate, and after how many epochs it is multiplied by what.
+SETTINGS = {
+    "CoLES": (40, 0.002, 10, 0.9025),
+    "CPC": (30, 0.002, 5, 0.5),
+    "RTD": (30, 0.001, 10, 0.9025),
+    "NSP": (30, 0.001, 10, 0.9025),
+    "IFTPP": (15, 0.001, 10, 0.8),
+    "IFTPP-T": (8, 0.001, 10, 0.8),
+    "DeTPP": (8, 0.001, 10, 0.9),
+}
+PTLS = ("CoLES", "CPC", "RTD", "NSP")
 SHORT, LONG = (15, 75), (15, 200)
 
 
@@ -69,7 +81,7 @@ def ptls_method(name, events):
         hidden_size=HIDDEN_SIZE,
         type="gru",
     )
-    settings = {"seq_encoder": encoder, **optimizer(0.002), "validation_metric": torchmetrics.MeanMetric()}
+    settings = {"seq_encoder": encoder, **optimizer(name), "validation_metric": torchmetrics.MeanMetric()}
     if name == "CoLES":
         return CoLESModule(**settings), ColesDataset(users, SampleSlices(5, *SHORT))
     if name == "CPC":
@@ -97,7 +109,7 @@ def hotpp_method(name, events):
     else:
         encoder = RnnEncoder(embedder, partial(GRU, hidden_size=HIDDEN_SIZE), max_time_delta=7)
     fields = {field: losses.CrossEntropyLoss(n + 1) for field, n in n_codes.items()}
-    settings = {"labels_field": "title", "head_partial": Head, **optimizer(0.001)}
+    settings = {"labels_field": "title", "head_partial": Head, **optimizer(name)}
     if name != "DeTPP":
         loss = losses.NextItemLoss({"timestamps": losses.TimeMAELoss(), **fields})
         return NextItemModule(encoder, loss, **settings), RandomSlices(events, *LONG)
@@ -142,28 +154,67 @@ def slices_of(events):
     return [slice(start, stop) for start, stop in pairwise(offsets)]
 
 
-def optimizer(learning_rate):
+def optimizer(name):
+    _, learning_rate, step_size, gamma = SETTINGS[name]
     return {
         "optimizer_partial": partial(torch.optim.Adam, lr=learning_rate),
-        "lr_scheduler_partial": partial(torch.optim.lr_scheduler.StepLR, step_size=10, gamma=0.9),
+        "lr_scheduler_partial": partial(torch.optim.lr_scheduler.StepLR, step_size=step_size, gamma=gamma),
     }
 
 
+def embed(name, module, events):
+    """Give the mean and the last state of each user."""
+    states = ptls_states if name in PTLS else hotpp_states
+    with torch.inference_mode():
+        users = [states(module.eval(), events, rows) for rows in slices_of(events)]
+    return {
+        "mean": torch.stack([user.mean(0) for user in users]).numpy(),
+        "last": torch.stack([user[-1] for user in users]).numpy(),
+    }
+
+
+def ptls_states(module, events, rows):
+    from ptls.data_load.padded_batch import PaddedBatch
+
+    module.seq_encoder.seq_encoder.is_reduce_sequence = False
+    fields = codes_of(events, rows) | {"gap": torch.from_numpy(events["gaps"][rows])[None]}
+    return module.seq_encoder(PaddedBatch(fields, torch.tensor([rows.stop - rows.start]))).payload[0]
+
+
+def hotpp_states(module, events, rows):
+    from hotpp.data import PaddedBatch
+
+    fields = codes_of(events, rows) | {"timestamps": torch.from_numpy(events["days"][rows].astype(np.float32))[None]}
+    states, _ = module._seq_encoder(PaddedBatch(fields, torch.tensor([rows.stop - rows.start])))
+    return states.payload[0]
+
+
+def codes_of(events, rows):
+    return {name: torch.from_numpy(codes[rows])[None] for name, codes in zip(FIELDS, events["codes"].T, strict=True)}
+
+
 def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("method", choices=SETTINGS)
+    parser.add_argument("events")
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--vectors")
+    arguments = parser.parse_args()
+    name = arguments.method
     warnings.simplefilter("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    name, path, epochs = sys.argv[1], sys.argv[2], int(sys.argv[3])
     torch.set_num_threads(1)
-    torch.manual_seed(0)
-    events = dict(np.load(path))
-    method = ptls_method if name in ("CoLES", "CPC", "RTD", "NSP") else hotpp_method
-    module, data = method(name, events)
+    for seed in (torch.manual_seed, random.seed, np.random.seed):
+        seed(arguments.seed)
+    events = dict(np.load(arguments.events))
+    module, data = (ptls_method if name in PTLS else hotpp_method)(name, events)
     loader = torch.utils.data.DataLoader(
         data, batch_size=16 if name == "DeTPP" else 64, shuffle=True, collate_fn=data.collate_fn
     )
     clock = Clock()
     pl.Trainer(
-        max_epochs=epochs,
+        max_epochs=SETTINGS[name][0] if arguments.epochs is None else arguments.epochs,
         accelerator="cpu",
         logger=False,
         enable_checkpointing=False,
@@ -172,6 +223,8 @@ def main():
         gradient_clip_val=1.0,
         callbacks=[clock],
     ).fit(module, loader)
+    if arguments.vectors:
+        np.savez(arguments.vectors, **embed(name, module, events))
     print(json.dumps(clock.seconds))
 
 
