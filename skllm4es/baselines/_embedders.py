@@ -441,6 +441,8 @@ class DeTPPEmbedder(TrainedEmbedder):
     their times, in sevenths of the horizon, plus the logistic loss of telling matched candidates from others. The
     matching is that of hotpp-benchmark; it takes a multiple of the time and memory of the other methods. Unknown
     categories are a class of their own here, and missing numbers count as the mean; the other methods leave them out.
+    The published learning rate is 0.001; on the 943 users of MovieLens, 8 epochs with it left embeddings, ours and the
+    library's own, that told less of users than those of an untrained encoder.
 
     {encoding}
 
