@@ -6,6 +6,7 @@ from there; ``make_*`` functions simulate one. A leaf of the package: nothing he
 
 from skllm4es.datasets._base import get_data_home
 from skllm4es.datasets._movielens import fetch_movielens_100k
+from skllm4es.datasets._movielens_1m import fetch_movielens_1m
 from skllm4es.datasets._transactions import make_transactions
 
-__all__ = ["fetch_movielens_100k", "get_data_home", "make_transactions"]
+__all__ = ["fetch_movielens_1m", "fetch_movielens_100k", "get_data_home", "make_transactions"]
