@@ -4,9 +4,20 @@
 from there; ``make_*`` functions simulate one. A leaf of the package: nothing here knows of the estimators.
 """
 
+from skllm4es.datasets._age import fetch_age
 from skllm4es.datasets._base import get_data_home
+from skllm4es.datasets._gender import fetch_gender
 from skllm4es.datasets._movielens import fetch_movielens_100k
 from skllm4es.datasets._movielens_1m import fetch_movielens_1m
+from skllm4es.datasets._rosbank import fetch_rosbank
 from skllm4es.datasets._transactions import make_transactions
 
-__all__ = ["fetch_movielens_1m", "fetch_movielens_100k", "get_data_home", "make_transactions"]
+__all__ = [
+    "fetch_age",
+    "fetch_gender",
+    "fetch_movielens_1m",
+    "fetch_movielens_100k",
+    "fetch_rosbank",
+    "get_data_home",
+    "make_transactions",
+]

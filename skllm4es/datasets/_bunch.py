@@ -1,41 +1,10 @@
-"""What the functions that load a data set return: the users asked for, and everything that describes them."""
+"""What the functions that load a data set return: the users, their target, and everything that describes them."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 from sklearn.utils import Bunch
-
-#: The target of a user without a label, as scikit-learn's semi-supervised estimators have it.
-UNLABELLED = -1
-
-Subset = Literal["labelled", "unlabelled", "all"]
-
-
-def select_users(X: pd.DataFrame, labels: pd.Series, subset: Subset) -> tuple[pd.DataFrame, pd.Series]:
-    """Take the users with a label, those without, or all.
-
-    Parameters
-    ----------
-    X : pandas.DataFrame of shape (n_users, n_columns)
-        One row per user who has events.
-    labels : pandas.Series of shape (n_labelled,)
-        The labels of some users, who need not have events.
-    subset : {"labelled", "unlabelled", "all"}
-        The users to take.
-
-    Returns
-    -------
-    X : pandas.DataFrame
-        The rows of these users, ordered by user. Those of users with a label but no events have a null.
-    y : pandas.Series
-        int64, aligned with `X`: the labels, -1 for users without one.
-    """
-    users = X.index.union(labels.index).rename(X.index.name)
-    y = labels.reindex(users, fill_value=UNLABELLED).astype("int64")
-    if subset != "all":
-        y = y[(y == UNLABELLED) == (subset == "unlabelled")]
-    return X.reindex(y.index), y
 
 
 def make_bunch(
