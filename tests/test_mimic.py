@@ -37,6 +37,8 @@ two lines"
 5,1,10,2,2150-01-02 07:31:00,2150-01-02 08:00:00,___,,,abnormal,
 6,1,,1,2150-01-02 09:00:00,2150-01-02 09:30:00,9.9,9.9,mmol/L,,of no admission
 7,3,30,7,2170-07-01 09:00:00,2170-07-01 09:30:00,1,1.0,,,not in the table of items
+8,1,10,1,,2150-01-02 10:00:00,4.3,4.3,mmol/L,,no time of the sample
+9,1,10,1,,,4.4,4.4,mmol/L,,no time at all
 """,
     "d_labitems": "itemid,label,fluid,category\n1,Potassium,Blood,Chemistry\n2,Nitrite,Urine,Hematology\n",
     "prescriptions": """\
@@ -145,6 +147,7 @@ def test_events_are_those_known_when_the_question_is_asked(path):
         ["2150-01-01 13:00:00", "prescription", "Fentanyl", -1, "mcg", "50-100 IV"],
         ["2150-01-02 07:30:00", "lab", "Nitrite (Urine)", -1, "", "NEG"],
         ["2150-01-02 07:31:00", "lab", "Nitrite (Urine)", -1, "", "abnormal"],
+        ["2150-01-02 10:00:00", "lab", "Potassium", 4.3, "mmol/L", ""],
         ["2150-01-02 23:59:59", "procedure", "Abdominal drainage", -1, "", ""],
         ["2150-01-02 23:59:59", "procedure", "Spinal tap", -1, "", ""],
         ["2150-01-03 07:00:00", "lab", "Potassium", 4.1, "mmol/L", ""],

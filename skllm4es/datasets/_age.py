@@ -18,8 +18,8 @@ from skllm4es.vocabularies._tables import read_table
 _EVENTS = pa.schema(
     [
         pa.field("client_id", pa.int64(), nullable=False),
-        pa.field("trans_date", pa.int64(), nullable=False),
-        pa.field("small_group", pa.int64()),
+        pa.field("trans_date", pa.int32(), nullable=False),
+        pa.field("small_group", pa.int32()),
         pa.field("amount_rur", pa.float64()),
     ]
 )

@@ -152,8 +152,11 @@ def fetch_folder(source: Archive | Collection, data_home: Path, *, download_if_m
             f"forbids to download it.\n{_remedies(source, 'Allow the download: download_if_missing=True.')}"
         )
     with _workspace(source, data_home) as workspace:
-        download = _download_archive if isinstance(source, Archive) else _download_collection
-        _move_into_place(download(source, Path(workspace)), folder)  # type: ignore[arg-type]
+        if isinstance(source, Archive):
+            downloaded = _download_archive(source, Path(workspace))
+        else:
+            downloaded = _download_collection(source, Path(workspace))
+        _move_into_place(downloaded, folder)
     return folder
 
 

@@ -145,7 +145,7 @@ def load_mimic_iv(
     Event           Known, and shown, at
     ==============  ======================================================================================
     lab             known when the result was stored (at the sample's time if that is missing); shown at
-                    the time of the sample. Results that MIMIC-IV assigns to no admission are left out
+                    the time of the sample. Results of no admission (``hadm_id``) or no time are left out
     prescription    the start. Its end is not read
     transfer        the entry to the unit, from the emergency department on. Discharges are not read
     procedure       the end of its day: MIMIC-IV has a date only
@@ -307,7 +307,7 @@ def _labs(tables: Tables, stays: pd.DataFrame) -> Iterator[pa.RecordBatch]:
         words = pc.if_else(in_words, labs["value"], None)
         yield _events(
             labs["hadm_id"],
-            labs["charttime"],
+            pc.coalesce(labs["charttime"], labs["storetime"]),
             "lab",
             _named(labs["itemid"], items["itemid"], names),
             value=labs["valuenum"],
