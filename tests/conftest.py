@@ -1,6 +1,7 @@
 """Fixtures that several test modules share."""
 
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,24 @@ def data_home() -> Path:
     if _BESIDE_THE_REPOSITORY.is_dir():
         return _BESIDE_THE_REPOSITORY
     pytest.skip(f"needs real data: set SKLLM4ES_DATA to its folder ({_BESIDE_THE_REPOSITORY} does not exist)")
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A web server whose answers the test chooses."""
+    from web_server import Server
+
+    from skllm4es.datasets import _base
+
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(_base, "_SECONDS_BETWEEN_RETRIES", 0)
+    server = Server()
+    thread = threading.Thread(target=server.http.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.http.shutdown()
+    thread.join()
+    server.http.server_close()
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,9 @@
 """Data sets: what they hold, and what happens when a download or a file on disk goes wrong."""
 
 import hashlib
-import io
 import shutil
-import threading
 import zipfile
-from collections.abc import Callable, Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +14,11 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from web_server import GOOD_ZIP, make_zip
 
 from skllm4es import unnest_events
-from skllm4es.datasets import _base, _movielens, fetch_movielens_100k, get_data_home, make_transactions
-from skllm4es.datasets._base import Archive, DataFile, fetch_archive, read_verified
+from skllm4es.datasets import _movielens, fetch_movielens_100k, get_data_home, make_transactions
+from skllm4es.datasets._base import Archive, DataFile, fetch_folder, read_verified
 from skllm4es.vocabularies import load_mcc_names
 
 # ------------------------------------------------------------------------------------------ make_transactions
@@ -218,67 +215,12 @@ def test_asking_for_the_data_home_creates_nothing(tmp_path):
 # ------------------------------------------------------------------------------------------------- downloads
 
 
-def _zip(files: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return buffer.getvalue()
-
-
-GOOD_ZIP = _zip({"toy/a.txt": b"one\ntwo\n", "toy/deep/b.txt": b"three\n"})
-
-
-class Server:
-    """A web server on the loopback interface whose answers a test chooses."""
-
-    def __init__(self) -> None:
-        self.body = GOOD_ZIP
-        self.statuses: list[int] = []  # of the first answers; then 200
-        self.sent_bytes: int | None = None  # fewer than announced
-        self.before_answering: Callable[[], object] = lambda: None
-        self.n_requests = 0
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self.url = f"http://127.0.0.1:{self.http.server_port}/toy.zip"
-
-    def archive(self, sha256: str | None = None) -> Archive:
-        return Archive("Toy", self.url, sha256 or hashlib.sha256(self.body).hexdigest(), "toy")
-
-    def _handler(server) -> type[BaseHTTPRequestHandler]:  # noqa: N805
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                server.n_requests += 1
-                server.before_answering()
-                self.send_response(server.statuses.pop(0) if server.statuses else 200)
-                self.send_header("Content-Length", str(len(server.body)))
-                self.end_headers()
-                self.wfile.write(server.body[: server.sent_bytes])
-
-            def log_message(self, *args: object) -> None:
-                pass
-
-        return Handler
-
-
-@pytest.fixture
-def server(monkeypatch) -> Iterator[Server]:
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(_base, "_SECONDS_BETWEEN_RETRIES", 0)
-    server = Server()
-    thread = threading.Thread(target=server.http.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.http.shutdown()
-    thread.join()
-    server.http.server_close()
-
-
 def _left_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
 
 
 def test_a_missing_data_set_is_downloaded_and_unpacked(server, tmp_path):
-    folder = fetch_archive(server.archive(), tmp_path / "home")
+    folder = fetch_folder(server.archive(), tmp_path / "home")
     assert folder == tmp_path / "home" / "toy"
     assert (folder / "a.txt").read_bytes() == b"one\ntwo\n"
     assert (folder / "deep" / "b.txt").read_bytes() == b"three\n"
@@ -286,21 +228,21 @@ def test_a_missing_data_set_is_downloaded_and_unpacked(server, tmp_path):
 
 
 def test_a_data_set_that_is_there_is_not_downloaded_again(server, tmp_path):
-    fetch_archive(server.archive(), tmp_path)
-    fetch_archive(server.archive(), tmp_path)
+    fetch_folder(server.archive(), tmp_path)
+    fetch_folder(server.archive(), tmp_path)
     assert server.n_requests == 1
 
 
 def test_a_missing_data_set_is_not_downloaded_where_forbidden(server, tmp_path):
     with pytest.raises(OSError, match=r"no folder .*toy.*download_if_missing=False(?s:.*)SKLLM4ES_DATA"):
-        fetch_archive(server.archive(), tmp_path / "home", download_if_missing=False)
+        fetch_folder(server.archive(), tmp_path / "home", download_if_missing=False)
     assert server.n_requests == 0
     assert not (tmp_path / "home").exists()
 
 
 def test_an_archive_with_another_checksum_is_refused(server, tmp_path):
     with pytest.raises(OSError, match=r"is not the archive of Toy: .*expected 0000(?s:.*)proxy"):
-        fetch_archive(server.archive(sha256="0" * 64), tmp_path)
+        fetch_folder(server.archive(sha256="0" * 64), tmp_path)
     assert _left_in(tmp_path) == []
 
 
@@ -310,7 +252,7 @@ def test_a_download_that_breaks_off_is_retried_then_reported(server, tmp_path):
         pytest.warns(UserWarning, match="trying again"),
         pytest.raises(OSError, match=rf"Toy could not .*broke after 50 of {len(GOOD_ZIP)} bytes(?s:.*)another machine"),
     ):
-        fetch_archive(server.archive(), tmp_path)
+        fetch_folder(server.archive(), tmp_path)
     assert server.n_requests == 4
     assert _left_in(tmp_path) == []
 
@@ -318,14 +260,14 @@ def test_a_download_that_breaks_off_is_retried_then_reported(server, tmp_path):
 def test_a_download_goes_on_after_a_passing_failure(server, tmp_path):
     server.statuses = [503]
     with pytest.warns(UserWarning, match=r"503.*trying again"):
-        folder = fetch_archive(server.archive(), tmp_path)
+        folder = fetch_folder(server.archive(), tmp_path)
     assert _left_in(folder) == ["a.txt", "deep"]
 
 
 def test_a_refused_download_is_not_retried(server, tmp_path):
     server.statuses = [404]
     with pytest.raises(OSError, match="HTTP Error 404"):
-        fetch_archive(server.archive(), tmp_path)
+        fetch_folder(server.archive(), tmp_path)
     assert server.n_requests == 1
     assert _left_in(tmp_path) == []
 
@@ -336,7 +278,7 @@ def test_without_a_network_the_error_says_how_to_do_without(server, tmp_path):
         pytest.warns(UserWarning, match="trying again"),
         pytest.raises(OSError, match=r"could not be downloaded(?s:.*)1\. (?s:.*)2\. (?s:.*)3\. Without a network"),
     ):
-        fetch_archive(unreachable, tmp_path)
+        fetch_folder(unreachable, tmp_path)
     assert _left_in(tmp_path) == []
 
 
@@ -347,14 +289,14 @@ def test_an_interrupted_unpacking_leaves_nothing(server, tmp_path, monkeypatch):
 
     monkeypatch.setattr(zipfile.ZipFile, "extractall", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        fetch_archive(server.archive(), tmp_path)
+        fetch_folder(server.archive(), tmp_path)
     assert _left_in(tmp_path) == []
 
 
 def test_the_data_set_appears_only_when_it_is_complete(server, tmp_path):
     seen: list[bool] = []
     server.before_answering = lambda: seen.append((tmp_path / "toy").exists())
-    fetch_archive(server.archive(), tmp_path)
+    fetch_folder(server.archive(), tmp_path)
     assert seen == [False]
 
 
@@ -364,31 +306,31 @@ def test_a_process_that_downloads_at_the_same_time_may_win(server, tmp_path):
         (tmp_path / "toy" / "a.txt").write_text("the other's")
 
     server.before_answering = other_process
-    folder = fetch_archive(server.archive(), tmp_path)
+    folder = fetch_folder(server.archive(), tmp_path)
     assert (folder / "a.txt").read_text() == "the other's"
     assert _left_in(tmp_path) == ["toy"]
 
 
 @pytest.mark.parametrize("name", ["../evil.txt", "toy/../../evil.txt", "/evil.txt", "C:/evil.txt", "toy/..\\..\\evil"])
 def test_an_archive_that_would_write_outside_its_folder_is_refused(server, tmp_path, name):
-    server.body = _zip({"toy/a.txt": b"one", name: b"evil"})
+    server.body = make_zip({"toy/a.txt": b"one", name: b"evil"})
     with pytest.raises(OSError, match=r"was not unpacked: it would write outside its folder, at .*evil"):
-        fetch_archive(server.archive(), tmp_path / "home")
+        fetch_folder(server.archive(), tmp_path / "home")
     assert _left_in(tmp_path / "home") == []
     assert _left_in(tmp_path) == ["home"]
 
 
 def test_an_archive_without_the_expected_folder_is_refused(server, tmp_path):
-    server.body = _zip({"other/a.txt": b"one"})
+    server.body = make_zip({"other/a.txt": b"one"})
     with pytest.raises(OSError, match="holds no folder 'toy'"):
-        fetch_archive(server.archive(), tmp_path)
+        fetch_folder(server.archive(), tmp_path)
     assert _left_in(tmp_path) == []
 
 
 def test_a_data_home_that_cannot_be_written_is_named(server, tmp_path):
     (tmp_path / "home").write_text("a file, not a folder")
     with pytest.raises(OSError, match=r"Toy cannot be saved: .*home cannot be written(?s:.*)data_home="):
-        fetch_archive(server.archive(), tmp_path / "home")
+        fetch_folder(server.archive(), tmp_path / "home")
 
 
 # -------------------------------------------------------------------------------------------- files on disk
@@ -518,7 +460,7 @@ def test_movielens_profile_has_the_other_attributes_but_never_the_target(data_ho
 @pytest.mark.parametrize(("target", "names"), [("gender", ["M", "F"]), ("age", ["age"])])
 def test_movielens_bunch_follows_scikit_learn(data_home, target, names):
     bunch = fetch_movielens_100k(target=target, data_home=data_home)
-    assert sorted(bunch) == ["DESCR", "data", "feature_names", "target", "target_names"]
+    assert sorted(bunch) == ["DESCR", "data", "feature_names", "headers", "labels", "target", "target_names"]
     assert bunch.feature_names == ["events"]
     assert bunch.target_names == names
     assert bunch.target.name == target
@@ -535,7 +477,7 @@ def test_movielens_reads_the_environment_variable(data_home, monkeypatch):
 @pytest.mark.real_data
 def test_movielens_downloads_verifies_and_reads(data_home, server, tmp_path, monkeypatch):
     files = {f"ml-100k/{file.name}": (data_home / "ml-100k" / file.name).read_bytes() for file in _movielens._FILES}
-    server.body = _zip(files)
+    server.body = make_zip(files)
     served = replace(_movielens._ARCHIVE, url=server.url, sha256=server.archive().sha256)
     monkeypatch.setattr(_movielens, "_ARCHIVE", served)
     X, _ = fetch_movielens_100k(data_home=tmp_path, return_X_y=True)

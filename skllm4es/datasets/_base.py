@@ -1,9 +1,9 @@
 """Data sets on disk: where they lie, how they get there, and whether they are what was published.
 
-The ``fetch_*`` functions call, in this order, :func:`get_data_home` (which folder), :func:`fetch_archive`
+The ``fetch_*`` functions call, in this order, :func:`get_data_home` (which folder), :func:`fetch_folder`
 (download it, unless it is there) and :func:`read_verified` (the files' contents, compared with the checksums
-in the code). A download either completes or leaves nothing: it is unpacked aside and moved into place by one
-rename.
+in the code) or :func:`open_tables` (csv files, checked as they are read). A download either completes or leaves
+nothing: it is made aside and moved into place by one rename.
 """
 
 import hashlib
@@ -14,11 +14,15 @@ import time
 import urllib.request
 import warnings
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from urllib.error import HTTPError
+
+import pyarrow as pa
+
+from skllm4es.datasets._tables import Tables
 
 _ENVIRONMENT_VARIABLE = "SKLLM4ES_DATA"
 _RETRIES = 3
@@ -49,6 +53,28 @@ class Archive:
 
 
 @dataclass(frozen=True)
+class Collection:
+    """Published csv files that lie side by side.
+
+    Parameters
+    ----------
+    title : str
+        Name of the data set, as messages give it.
+    url : str
+        Where the files are published: each at ``url/name``.
+    tables : mapping of str to pyarrow.Schema
+        For each file, by its name, the columns that are read from it.
+    folder : str
+        Name of the data set's folder in the data home.
+    """
+
+    title: str
+    url: str
+    tables: Mapping[str, pa.Schema]
+    folder: str
+
+
+@dataclass(frozen=True)
 class DataFile:
     """A file of a data set, as published.
 
@@ -58,15 +84,15 @@ class DataFile:
         Name within the data set's folder.
     size : int
         Size in bytes.
-    sha256 : str
-        Checksum of the contents.
+    sha256 : str or None
+        Checksum of the contents; None where none is published. Then the size is compared alone.
     encoding : str, default="ascii"
         Encoding of the text. Only used to recognise a file that was re-encoded.
     """
 
     name: str
     size: int
-    sha256: str
+    sha256: str | None
     encoding: str = "ascii"
 
 
@@ -95,12 +121,12 @@ def get_data_home(data_home: str | os.PathLike[str] | None = None) -> Path:
     return Path(data_home).expanduser()
 
 
-def fetch_archive(archive: Archive, data_home: Path, *, download_if_missing: bool = True) -> Path:
-    """Return the data set's folder in ``data_home``, downloading the archive where there is none.
+def fetch_folder(source: Archive | Collection, data_home: Path, *, download_if_missing: bool = True) -> Path:
+    """Return the data set's folder in ``data_home``, downloading it where there is none.
 
     Parameters
     ----------
-    archive : Archive
+    source : Archive or Collection
         What to download.
     data_home : pathlib.Path
         Where the data sets lie. Created when something is downloaded.
@@ -110,28 +136,46 @@ def fetch_archive(archive: Archive, data_home: Path, *, download_if_missing: boo
     Returns
     -------
     pathlib.Path
-        The folder ``data_home / archive.folder``. A folder that exists is returned as it is, unchecked.
+        The folder ``data_home / source.folder``. A folder that exists is returned as it is, unchecked.
 
     Raises
     ------
     OSError
         If the folder is absent and may not be, or could not be, downloaded. Nothing is left behind then.
     """
-    folder = data_home / archive.folder
+    folder = data_home / source.folder
     if folder.is_dir():
         return folder
     if not download_if_missing:
         raise OSError(
-            f"{archive.title} was not found: there is no folder {folder}, and download_if_missing=False "
-            f"forbids to download it.\n{_remedies(archive, 'Allow the download: download_if_missing=True.')}"
+            f"{source.title} was not found: there is no folder {folder}, and download_if_missing=False "
+            f"forbids to download it.\n{_remedies(source, 'Allow the download: download_if_missing=True.')}"
         )
-    with _workspace(archive, data_home) as workspace:
-        zipped = Path(workspace, "archive.zip")
-        _download(archive, zipped)
-        _check_archive(archive, zipped)
-        unpacked = _unpack(archive, zipped, Path(workspace, "unpacked"))
-        _move_into_place(unpacked, folder)
+    with _workspace(source, data_home) as workspace:
+        if isinstance(source, Archive):
+            downloaded = _download_archive(source, Path(workspace))
+        else:
+            downloaded = _download_collection(source, Path(workspace))
+        _move_into_place(downloaded, folder)
     return folder
+
+
+def open_tables(source: Collection, folder: Path) -> Tables:
+    """Give the reader of the csv files of a data set.
+
+    Parameters
+    ----------
+    source : Collection
+        Where they came from, for the messages.
+    folder : pathlib.Path
+        The data set's folder.
+
+    Returns
+    -------
+    Tables
+        The reader.
+    """
+    return Tables(source.title, folder, _remedies_for_damage(source, folder))
 
 
 def read_verified(folder: Path, files: Iterable[DataFile], archive: Archive) -> dict[str, bytes]:
@@ -167,52 +211,89 @@ def read_verified(folder: Path, files: Iterable[DataFile], archive: Archive) -> 
         if difference := _difference(file, contents[file.name]):
             problems.append(f"{file.name}: {difference}")
     if problems:
-        listed = "\n".join(f"- {problem}" for problem in problems)
-        raise OSError(
-            f"{archive.title} in {folder} is not what was published:\n{listed}\n"
-            f"1. Move or delete the folder {folder} and call again: the archive is then downloaded anew.\n"
-            f"2. Unpack {archive.url} there yourself, leaving encoding and line ends of the files alone.\n"
-            f"3. Keep this folder and use another one: data_home=... or {_ENVIRONMENT_VARIABLE}."
-        )
+        raise damaged(archive, folder, problems)
     return contents
 
 
-def _remedies(archive: Archive, first: str) -> str:
-    return (
-        f"1. {first}\n"
-        f"2. If you have it elsewhere: pass data_home=, the folder that holds {archive.folder}/, or set the "
-        f"environment variable {_ENVIRONMENT_VARIABLE} to that folder.\n"
-        f"3. Without a network here: download {archive.url} on another machine and unpack it in the "
-        "data home."
+def damaged(source: Archive | Collection, folder: Path, problems: Iterable[str]) -> OSError:
+    """Make the error that lists what is wrong with the files of a data set, and says what to do."""
+    listed = "\n".join(f"- {problem}" for problem in problems)
+    return OSError(
+        f"{source.title} in {folder} is not what was published:\n{listed}\n{_remedies_for_damage(source, folder)}"
     )
 
 
-def _workspace(archive: Archive, data_home: Path) -> tempfile.TemporaryDirectory[str]:
+def _remedies(source: Archive | Collection, first: str) -> str:
+    elsewhere = (
+        f"download {source.url} on another machine and unpack it in the data home."
+        if isinstance(source, Archive)
+        else f"download {', '.join(source.tables)} from {source.url} on another machine into {source.folder}/ there."
+    )
+    return (
+        f"1. {first}\n"
+        f"2. If you have it elsewhere: pass data_home=, the folder that holds {source.folder}/, or set the "
+        f"environment variable {_ENVIRONMENT_VARIABLE} to that folder.\n"
+        f"3. Without a network here: {elsewhere}"
+    )
+
+
+def _remedies_for_damage(source: Archive | Collection, folder: Path) -> str:
+    yourself = (
+        f"Unpack {source.url} there yourself, leaving encoding and line ends of the files alone."
+        if isinstance(source, Archive)
+        else f"Download the files from {source.url} there yourself, and leave them compressed."
+    )
+    return (
+        f"1. Move or delete the folder {folder} and call again: it is then downloaded anew.\n"
+        f"2. {yourself}\n"
+        f"3. Keep this folder and use another one: data_home=... or {_ENVIRONMENT_VARIABLE}."
+    )
+
+
+def _workspace(source: Archive | Collection, data_home: Path) -> tempfile.TemporaryDirectory[str]:
     """Make a folder beside the target, since a rename is atomic within one file system only."""
     try:
         data_home.mkdir(parents=True, exist_ok=True)
-        return tempfile.TemporaryDirectory(dir=data_home, prefix=f".{archive.folder}-download-")
+        return tempfile.TemporaryDirectory(dir=data_home, prefix=f".{source.folder}-download-")
     except OSError as error:
         raise OSError(
-            f"{archive.title} cannot be saved: {data_home} cannot be written ({error}).\n"
-            f"{_remedies(archive, 'Make the folder writable, or pass a data_home= that is.')}"
+            f"{source.title} cannot be saved: {data_home} cannot be written ({error}).\n"
+            f"{_remedies(source, 'Make the folder writable, or pass a data_home= that is.')}"
         ) from error
 
 
-def _download(archive: Archive, target: Path) -> None:
+def _download_archive(archive: Archive, workspace: Path) -> Path:
+    zipped = workspace / "archive.zip"
+    _download(archive, archive.url, zipped)
+    _check_archive(archive, zipped)
+    return _unpack(archive, zipped, workspace / "unpacked")
+
+
+def _download_collection(source: Collection, workspace: Path) -> Path:
+    folder = workspace / source.folder
+    folder.mkdir()
+    first = "A proxy or a login page may have answered instead: open the address in a browser, call again."
+    tables = Tables(f"What {source.url} sent is not {source.title}", folder, _remedies(source, first))
+    for name, schema in source.tables.items():
+        _download(source, f"{source.url}/{name}", folder / name)
+        tables.check(name, schema)
+    return folder
+
+
+def _download(source: Archive | Collection, url: str, target: Path) -> None:
     for remaining in reversed(range(_RETRIES + 1)):
         try:
-            _download_once(archive.url, target)
+            _download_once(url, target)
         except (OSError, EOFError, HTTPException) as error:
             if isinstance(error, HTTPError):
                 error.close()  # it holds the connection
             if remaining == 0 or not _may_pass(error):
                 first = "Check the connection (and HTTPS_PROXY, behind a proxy); call again."
                 raise OSError(
-                    f"{archive.title} could not be downloaded from {archive.url}: {error}.\n{_remedies(archive, first)}"
+                    f"{source.title} could not be downloaded from {url}: {error}.\n{_remedies(source, first)}"
                 ) from error
             # Said aloud, as scikit-learn does: a call that takes seconds longer should tell why.
-            warnings.warn(f"Downloading {archive.url} failed ({error}); trying again.", stacklevel=4)
+            warnings.warn(f"Downloading {url} failed ({error}); trying again.", stacklevel=5)
             time.sleep(_SECONDS_BETWEEN_RETRIES)
         else:
             return
@@ -274,18 +355,22 @@ def _move_into_place(unpacked: Path, folder: Path) -> None:
 
 def _difference(file: DataFile, content: bytes) -> str | None:
     """Say how the content differs from the published file, or None if it does not."""
-    if _sha256(content) == file.sha256:
+    if _is_published(content, file):
         return None
     if len(content) < file.size:
         return f"{len(content):,} of {file.size:,} bytes: the file is truncated, or was changed."
     # Git, editors and unpackers convert text files, so the usual conversions are undone and compared.
     unix_lines = content.replace(b"\r\n", b"\n")
-    if _sha256(unix_lines) == file.sha256:
+    if _is_published(unix_lines, file):
         return "the line ends were converted to Windows ones."
     for encoding in ("utf-8-sig", "utf-16"):
-        if _sha256(_recoded(unix_lines, encoding, file.encoding)) == file.sha256:
+        if _is_published(_recoded(unix_lines, encoding, file.encoding), file):
             return f"the text was re-encoded from {file.encoding} to {encoding.removesuffix('-sig')}."
     return f"the contents were changed ({len(content):,} bytes, published {file.size:,})."
+
+
+def _is_published(content: bytes, file: DataFile) -> bool:
+    return len(content) == file.size and file.sha256 in (None, hashlib.sha256(content).hexdigest())
 
 
 def _recoded(content: bytes, seen: str, published: str) -> bytes:
@@ -293,7 +378,3 @@ def _recoded(content: bytes, seen: str, published: str) -> bytes:
         return content.decode(seen).encode(published)
     except UnicodeError:
         return b""
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

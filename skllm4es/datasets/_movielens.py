@@ -10,7 +10,8 @@ from sklearn.utils import Bunch
 from sklearn.utils._param_validation import StrOptions, validate_parameter_constraints
 
 from skllm4es._events import nest_events
-from skllm4es.datasets._base import Archive, DataFile, fetch_archive, get_data_home, read_verified
+from skllm4es.datasets._base import Archive, DataFile, fetch_folder, get_data_home, read_verified
+from skllm4es.datasets._bunch import make_bunch
 
 _ARCHIVE = Archive(
     title="MovieLens 100k",
@@ -24,6 +25,8 @@ _FILES = (
     DataFile("u.user", 22_628, "f120e114da2e8cf314fd28f99417c94ae9ddf1cb6db8ce0e4b5995d40e90e62c"),
     DataFile("u.genre", 202, "9757e0d3e6b298159a80dd48eaf938114690e911e39af97a76949ef1663610bb"),
 )
+#: Names of the fields of a rating for the header line: what the numbers mean.
+HEADERS = {"timestamp": "time", "rating": "rating (1 to 5)"}
 _CONSTRAINTS = {
     "target": [StrOptions({"gender", "age"})],
     "profile": ["boolean"],
@@ -125,6 +128,10 @@ def fetch_movielens_100k(
         target_names : list of str
             The names of the classes 0 and 1, ``["M", "F"]``, or the name of the regression target,
             ``["age"]``.
+        labels : dict
+            Empty: the events are in words.
+        headers : dict of str to str
+            Names for the header line, to pass to :class:`~skllm4es.EventSerializer`.
         DESCR : str
             Description of the data set, its terms and its reference.
 
@@ -139,6 +146,7 @@ def fetch_movielens_100k(
 
     See Also
     --------
+    fetch_movielens_1m : Six times the users, ten times the ratings.
     make_transactions : Simulated data, which needs no download.
 
     References
@@ -164,7 +172,7 @@ def fetch_movielens_100k(
         },
         caller_name="fetch_movielens_100k",
     )
-    folder = fetch_archive(_ARCHIVE, get_data_home(data_home), download_if_missing=download_if_missing)
+    folder = fetch_folder(_ARCHIVE, get_data_home(data_home), download_if_missing=download_if_missing)
     contents = read_verified(folder, _FILES, _ARCHIVE)
     X = cast(pd.DataFrame, nest_events(_read_ratings(contents), user="user_id", time="timestamp"))
     users = _read_users(contents["u.user"]).loc[X.index]
@@ -173,12 +181,13 @@ def fetch_movielens_100k(
     y = (users["gender"] == "F").astype("int64") if target == "gender" else users["age"]
     if return_X_y:
         return X, y
-    return Bunch(
-        data=X,
-        target=y,
-        feature_names=list(X.columns),
+    return make_bunch(
+        X,
+        y,
         target_names=["M", "F"] if target == "gender" else ["age"],
-        DESCR=_DESCRIPTION,
+        description=_DESCRIPTION,
+        labels={},
+        headers=HEADERS,
     )
 
 

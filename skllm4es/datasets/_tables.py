@@ -1,0 +1,115 @@
+"""The csv files of a data set: read block by block, with errors that say which file is not as it should be.
+
+A gzip file holds a checksum of its contents, which is compared while it is read: one that was cut off or changed is
+never taken for a whole one.
+"""
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv
+
+_BLOCK_BYTES = 1 << 24
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The folder with the csv files of a data set.
+
+    Parameters
+    ----------
+    title : str
+        Name of the data set, as messages give it.
+    folder : pathlib.Path
+        Where the files lie.
+    remedy : str
+        What to do about a file that is missing or damaged, as messages give it.
+    """
+
+    title: str
+    folder: Path
+    remedy: str
+
+    def read(self, name: str, schema: pa.Schema) -> pa.Table:
+        """Read some columns of a file.
+
+        Parameters
+        ----------
+        name : str
+            The file, which may be compressed: ``"train.csv.gz"``.
+        schema : pyarrow.Schema
+            The columns to read and their types. Missing values are an error in a column that is not nullable.
+
+        Returns
+        -------
+        pyarrow.Table of shape (n_rows, len(schema))
+            The columns, in the order of `schema`.
+
+        Raises
+        ------
+        OSError
+            If the file is missing or cannot be read as such a table. The message gives the reason.
+        """
+        return pa.Table.from_batches(self.blocks(name, schema), schema)
+
+    def blocks(self, name: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        """Read a file as `read` does, one block of rows at a time."""
+        self._check_header(name, schema)
+        for block in self._parse(name, schema):
+            self._check_nulls(name, schema, block)
+            yield block.cast(schema)
+
+    def check(self, name: str, schema: pa.Schema) -> None:
+        """Check the header of a file, and that it can be decompressed to its end; raises what `read` does."""
+        self._check_header(name, schema)
+        try:
+            with pa.input_stream(self.folder / name) as stream:
+                while stream.read(_BLOCK_BYTES):
+                    pass
+        except OSError as error:
+            raise self.problem(name, f"cannot be decompressed to its end ({error})") from error
+
+    def problem(self, name: str, text: str) -> "DamagedTableError":
+        """Make the error that says what is wrong with a file and what to do."""
+        return DamagedTableError(f"{self.title}: {self.folder / name} {text}.\n{self.remedy}")
+
+    def _parse(self, name: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        convert = pyarrow.csv.ConvertOptions(
+            column_types=schema, include_columns=schema.names, strings_can_be_null=True, quoted_strings_can_be_null=True
+        )
+        parse = pyarrow.csv.ParseOptions(newlines_in_values=True)
+        read = pyarrow.csv.ReadOptions(block_size=_BLOCK_BYTES)
+        try:
+            with pa.input_stream(self.folder / name) as stream:
+                yield from pyarrow.csv.open_csv(stream, read, parse, convert)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise self.problem(name, f"cannot be read to its end: it is truncated or was changed ({error})") from error
+
+    def _check_header(self, name: str, schema: pa.Schema) -> None:
+        path = self.folder / name
+        if not path.is_file():
+            raise self.problem(name, "is missing")
+        try:
+            with pa.input_stream(path) as stream:
+                first_line = stream.read(1 << 12).split(b"\n")[0].decode("utf-8-sig", "replace").rstrip("\r")
+        except OSError as error:
+            raise self.problem(name, f"cannot be decompressed: truncated, changed or unpacked ({error})") from error
+        columns = next(csv.reader([first_line.replace("\0", "?")]), [])
+        if missing := [column for column in schema.names if column not in columns]:
+            raise self.problem(
+                name,
+                f"has no column {', '.join(map(repr, missing))}: its first line is {first_line[:200]!r}; the file was "
+                "renamed, re-encoded or changed, or is of another version",
+            )
+
+    def _check_nulls(self, name: str, schema: pa.Schema, block: pa.RecordBatch) -> None:
+        for field in schema:
+            if not field.nullable and (n_nulls := block.column(field.name).null_count):
+                raise self.problem(name, f"has no value of {field.name!r} in {n_nulls} of {block.num_rows} rows")
+
+
+class DamagedTableError(OSError):
+    """A file of a data set is missing, or not what it should be."""
