@@ -1,7 +1,7 @@
 """The data sets of the tables: what is fetched, what is predicted, and how the events are written.
 
 A further data set is one entry of `DATA_SETS`. Its loader takes ``data_home`` and ``download_if_missing`` and returns a
-Bunch with ``data`` (one row per user), ``target`` (indexed by user; absent, missing or, for classes, -1 where there is no
+Bunch with ``data`` (one row per user), ``target`` (indexed by user; absent, missing or, for classes, -1 without a
 label), and, if there are any, ``groups`` (rows that a split must not part, as several admissions of a patient),
 ``labels`` and ``headers`` for `EventSerializer`.
 """

@@ -239,17 +239,22 @@ def draw(content: Record, target: str, file: Path) -> None:
 
     is_curve = TABLES[content["about"]["table"]].is_curve
     rows = [row for row in content["about"]["rows"] if _of(content, row, target)]
-    height = 4.2 if is_curve else 1.4 + 0.32 * len(rows)
+    height = 4.5 if is_curve else 1.7 + 0.32 * len(rows)
     figure = Figure(figsize=(10, height), layout="constrained")
-    axes = figure.subplots(1, len(HEADS), sharey=True)
+    axes = figure.subplots(1, len(HEADS), sharex=True, sharey=True)
     for head, axis in zip(HEADS, axes, strict=True):
         (_draw_curves if is_curve else _draw_scores)(axis, content, rows, target, head)
         axis.set_title(head)
         axis.grid(alpha=0.3)
     about = content["about"]
     metric = about["metrics"][target]
-    (axes[0].set_ylabel if is_curve else figure.supxlabel)(metric)
-    axes[-1].legend(loc="best", fontsize="small")
+    for axis in axes:
+        axis.set(**({"xlabel": "labelled users", "ylabel": metric} if is_curve else {"xlabel": metric}))
+        axis.label_outer()
+    if is_curve and metric == "MAE":
+        # A regression on a handful of users can be wrong by any amount, and would flatten all the rest.
+        axes[0].set_ylim(top=1.15 * max(line.get_ydata()[2:].max() for axis in axes for line in axis.get_lines()))
+    figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     figure.suptitle(f"{about['dataset']}, {target}: {metric}, protocol {about['protocol']}, {about['fit']}")
     # Without the version of matplotlib in it, so that the same results give the same file.
     figure.savefig(file, dpi=110, metadata={"Software": None})
@@ -281,4 +286,4 @@ def _draw_curves(axis: Any, content: Record, rows: Sequence[str], target: str, h
         (line,) = axis.plot(sizes, means, "o-", label=row)
         axis.fill_between(sizes, means - deviations, means + deviations, alpha=0.12, color=line.get_color())
     axis.set_xscale("log")
-    axis.set_xlabel("labelled users")
+    axis.xaxis.set_major_formatter("{x:g}")

@@ -186,12 +186,10 @@ def _language_model(context: Context, model: str) -> dict[str, Any]:
 
 def _training(context: Context, model: str) -> dict[str, Any]:
     """Give the budget's settings that the language model has."""
-    settings = dict(context.budget.llm)
-    if model != FROM_SCRATCH:
-        settings.pop("n_params", None)
-    if context.preset.published:
-        settings["epochs"] = context.data.spec.paper_epochs
-    return settings
+    if model == FROM_SCRATCH:
+        return dict(context.budget.scratch)
+    epochs = {"epochs": context.data.spec.paper_epochs} if context.preset.published else {}
+    return {**context.budget.pretrained, **epochs}
 
 
 def _weights(name: str) -> str:

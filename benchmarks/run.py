@@ -229,7 +229,8 @@ def _about(options: argparse.Namespace, preset: Preset, budget: Budget, data: Da
         "models": [label(model) for model in preset.models_of(options.table)],
         "rewriter": Path(preset.rewriter).name,
         "max_events": budget.max_events,
-        "llm": dict(budget.llm),
+        "scratch": dict(budget.scratch),
+        "pretrained": dict(budget.pretrained),
         "epochs": preset.epochs,
     }
 

@@ -273,7 +273,8 @@ def _content(table="main", dataset="movielens-100k", target="gender", preset="cp
             "models": ["from scratch"],
             "rewriter": "templates",
             "max_events": 20,
-            "llm": {},
+            "scratch": {},
+            "pretrained": {},
             "epochs": 0.25,
             "rows": rows,
             **about,
@@ -387,4 +388,18 @@ def test_each_table_runs(table, tmp_path, smoke_embeddings, capsys):
         row: n_cells for row in scored if row not in content["not_run"]
     }
     assert not [row for row in content["not_run"] if row.startswith(("CoLES", "Agg", "mixed", "from scratch, fine"))]
-    assert "| method |" in (out := capsys.readouterr().out) or "labelled users" in out
+    head = "| labelled users, LightGBM |" if TABLES[table].is_curve else "| method |"
+    assert head in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_summaries_are_compared_where_there_is_an_instruct_model(tmp_path, instruct_model):
+    _run(tmp_path, "strategies", "--dataset", "transactions", "--rewriter", instruct_model, "--rows", "HKFR", "TRSR")
+    content = _only(tmp_path)
+    assert content["not_run"] == {}
+    assert {record["row"] for record in content["records"]} == {
+        "LLM-TRSR, 1x",
+        "HKFR, 1x",
+        "LLM-TRSR, only train, 1x",
+        "HKFR, only train, 1x",
+    }
