@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from sklearn.utils import Bunch
 
 from benchmarks.protocol import CLASSIFICATION
@@ -34,8 +36,22 @@ class Target:
 class DataSet:
     """How a data set is read and written.
 
-    `companion` is the second data set of the table of components, `paper_epochs` are those of the paper's language
-    model.
+    Parameters
+    ----------
+    fetch : callable
+        Its loader.
+    targets : mapping of str to Target
+        What is predicted; splits are stratified by the first.
+    companion : str
+        The second data set of the table of components.
+    paper_epochs : float
+        Those of the paper's language model.
+    serializer : mapping
+        Settings of `EventSerializer`, besides the labels and headers that the loader recommends.
+    fields : mapping
+        Settings of all baselines: which field is the time, which are numbers, ...
+    aggregates, bag : mapping
+        Further settings of `EventAggregator` and `BagOfEvents`.
     """
 
     fetch: Callable[..., Bunch]
@@ -43,6 +59,7 @@ class DataSet:
     companion: str
     paper_epochs: float = 2
     serializer: Mapping[str, Any] = field(default_factory=dict)
+    fields: Mapping[str, Any] = field(default_factory=dict)
     aggregates: Mapping[str, Any] = field(default_factory=dict)
     bag: Mapping[str, Any] = field(default_factory=dict)
 
@@ -57,6 +74,11 @@ class Data:
     y: pd.DataFrame
     groups: npt.NDArray[Any] | None
     serializer: Mapping[str, Any]
+
+    @property
+    def n_events(self) -> int:
+        """Number of all events; a user without any has a null."""
+        return pc.sum(pc.list_value_length(pa.array(self.X["events"].array))).as_py() or 0
 
     @property
     def labelled(self) -> npt.NDArray[np.intp]:

@@ -106,7 +106,7 @@ def _describe(content: Record) -> str:
         f"Enriched by {about['rewriter']}.",
     ]
     if about["epochs"] != 1:
-        sentences.append(f"The neural baselines are trained for {about['epochs']:g} of their epochs.")
+        sentences.append(f"The neural baselines have {about['epochs']:.0%} of their epochs, or one.")
     runs = [_describe_run(run) for run in content["runs"]]
     return "\n".join([" ".join(sentences), "", *runs])
 

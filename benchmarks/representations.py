@@ -65,11 +65,11 @@ Build = Callable[[Context], Any]
 
 
 def aggregates(context: Context) -> Any:
-    return EventAggregator(**context.data.spec.aggregates)
+    return EventAggregator(**{**context.data.spec.fields, **context.data.spec.aggregates})
 
 
 def bag(context: Context) -> Any:
-    return BagOfEvents(random_state=context.seed, **context.data.spec.bag)
+    return BagOfEvents(random_state=context.seed, **{**context.data.spec.fields, **context.data.spec.bag})
 
 
 def neural(name: str) -> Build:
@@ -81,7 +81,9 @@ def neural(name: str) -> Build:
             raise NotHereError("needs hotpp-benchmark, the extra tpp")
         preset = context.preset
         published = PUBLISHED.get((context.data.name, name), {}) if preset.published else {}
-        embedder = cls(random_state=context.seed, **{**settings, **preset.neural, **published})
+        embedder = cls(
+            random_state=context.seed, **{**context.data.spec.fields, **settings, **preset.neural, **published}
+        )
         if cls is not RandomEmbedder:
             embedder.set_params(epochs=max(1, round(preset.epochs * embedder.epochs)))
         return embedder

@@ -214,14 +214,13 @@ def _settings(options: argparse.Namespace) -> tuple[Preset, Budget]:
 
 
 def _about(options: argparse.Namespace, preset: Preset, budget: Budget, data: Data) -> dict[str, Any]:
-    events = data.X["events"].map(len)
     return {
         "table": options.table,
         "dataset": data.name,
         "metrics": {name: target.metric for name, target in data.spec.targets.items()},
         "n_users": len(data.X),
         "n_labelled": len(data.labelled),
-        "n_events": int(events.sum()),
+        "n_events": data.n_events,
         "preset": options.preset,
         "protocol": preset.protocol,
         "n_folds": preset.n_folds,
