@@ -101,9 +101,9 @@ _ON_A_CPU = {
 #: 16,384 tokens; here longer ones than those of training are embedded whole, in windows.
 _PAPER = Budget("transductive", (0,), None, {}, {"max_length": 8192, "gradient_checkpointing": True})
 
-_SMOKE = Budget("transductive", (0,), 5, {"epochs": 0.5, "n_params": 100_000}, {"epochs": 0.5})
 #: A model of 0.7M weights learns nothing in the few steps of this preset at the 1e-5 that suits billions.
 _SMALL = {"epochs": 1, "learning_rate": 1e-3, "batch_tokens": 2048}
+_SMOKE = Budget("transductive", (0,), 5, {"epochs": 0.5, "n_params": 100_000}, _SMALL)
 
 PRESETS: dict[str, Preset] = {
     "smoke": Preset(

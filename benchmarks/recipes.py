@@ -1,7 +1,8 @@
 """Published settings of the neural baselines, by data set and method, for the preset "paper".
 
 They are read off the configurations of ptls-experiments and HoTPP. Where a range was published (epochs of RTD and NSP,
-100 to 150) the lower end is taken. What is not here are the embedders' own defaults.
+100 to 150) the lower end is taken. Day numbers, which CoLES has as categories on Age, are times here, and embeddings
+get no noise. What is not here are the embedders' own defaults.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ PUBLISHED: dict[tuple[str, str], dict[str, Any]] = {
         "batch_size": 128,
         "epochs": 60,
         "learning_rate": 0.004,
+        "embedding_sizes": {"MCC": 24, "channel_type": 4, "currency": 4, "trx_category": 4},
         "max_events": 1600,
     },
     ("gender", "CoLES"): {
@@ -26,6 +28,7 @@ PUBLISHED: dict[tuple[str, str], dict[str, Any]] = {
         "batch_size": 128,
         "epochs": 150,
         "learning_rate": 0.002,
+        "embedding_sizes": {"mcc_code": 48, "tr_type": 24},
         "max_events": 2000,
     },
     ("age", "CoLES"): {
@@ -36,6 +39,7 @@ PUBLISHED: dict[tuple[str, str], dict[str, Any]] = {
         "epochs": 150,
         "learning_rate": 0.001,
         "lr_step": 30,
+        "embedding_sizes": {"small_group": 16},
         "max_events": 1600,
     },
     ("rosbank", "CPC"): {"hidden_size": 512},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.presets import FROM_SCRATCH, LLAMA_3B, QWEN_1_7B, TINYSTORIES, Budget, Preset
 from benchmarks.representations import Build, aggregates, bag, llm, neural
@@ -18,6 +19,7 @@ _LABELS = {
     LLAMA_3B: "LLaMA 3.2 3B",
 }
 _MIXED = {"n_variants": 1}
+_TRAININGS: dict[str, dict[str, Any]] = {"serialised": {}, "enriched": {"enrichment": _MIXED}}
 _SIZES = {"0.2M weights": 200_000, "1M weights": 1_000_000}
 
 
@@ -81,7 +83,7 @@ def _components(models: Models) -> list[Row]:
 
 
 def _components_of(model: str) -> list[Row]:
-    ways: dict[str, dict[str, object]] = {
+    ways: dict[str, dict[str, Any]] = {
         "pre-trained": {"finetune": None},
         "fine-tuned, serialised": {},
         "fine-tuned, enriched": {"enrichment": _MIXED},
@@ -91,7 +93,7 @@ def _components_of(model: str) -> list[Row]:
 
 
 def _strategies(models: Models) -> list[Row]:
-    ways: dict[str, dict[str, object]] = {
+    ways: dict[str, dict[str, Any]] = {
         "raw serialisation (TALLRec), 1x": {},
         "single format, HTML, 1x": {"enrichment": {"formats": "html"}},
         "single format, JSON, 1x": {"enrichment": {"formats": "json"}},
@@ -109,9 +111,9 @@ def _strategies(models: Models) -> list[Row]:
 def _base_llms(models: Models) -> list[Row]:
     rows = []
     for model in models:
-        sizes = {f"{label(model)}, {size}": {"n_params": n} for size, n in _SIZES.items()}
+        sizes: dict[str, dict[str, Any]] = {f"{label(model)}, {size}": {"n_params": n} for size, n in _SIZES.items()}
         for name, settings in (sizes if model == FROM_SCRATCH else {label(model): {}}).items():
-            for way, training in {"serialised": {}, "enriched": {"enrichment": _MIXED}}.items():
+            for way, training in _TRAININGS.items():
                 rows.append(Row(f"{name}, {way}", (llm(model, **training, **settings),), f"{label(model)}, {way}"))
     return rows
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,10 @@ from sklearn.utils import Bunch
 
 from benchmarks.data import DATA_SETS, DataSet, Target, load
 from benchmarks.embeddings import EmbeddingStore
+from benchmarks.presets import PRESETS
 from benchmarks.protocol import draw_labelled, score, splits
 from benchmarks.render import render_file, write_page
+from benchmarks.representations import Context, llm
 from benchmarks.results import Results, read
 from benchmarks.run import main
 from benchmarks.tables import TABLES, Row, Table
@@ -254,6 +257,23 @@ def test_rows_without_their_weights_or_rewriter_say_not_run_here_and_have_no_num
     assert content["not_run"]["TinyStories 0.7M, pre-trained"] == "there is no tinystories-656k in the data home"
     assert content["not_run"]["from scratch, pre-trained"] == "a model from scratch has not been pre-trained"
     assert "| LLaMA 3.2 3B, pre-trained | not run here |  |" in capsys.readouterr().out
+
+
+def test_the_paper_preset_has_the_papers_models_and_settings(tmp_path):
+    paper = PRESETS["paper"]
+    assert paper.models_of("main") == ("meta-llama/Llama-3.2-3B",)
+    assert paper.models_of("base-llms") == ("Qwen/Qwen3-1.7B", "meta-llama/Llama-3.2-3B")
+    assert paper.rewriter == "meta-llama/Llama-3.1-8B-Instruct"
+    assert paper.protocol == "holdout"
+    data = load("transactions", 10)
+    data = replace(data, spec=replace(data.spec, paper_epochs=30))
+    # Any directory stands for weights that are here.
+    context = Context(data, replace(paper, rewriter=str(tmp_path)), paper.few, seed=0)
+    settings = llm(str(tmp_path), enrichment={})(context).get_params()
+    assert settings["embed__epochs"] == 30
+    assert settings["embed__finetune"] == "full"
+    assert settings["embed__max_length"] == 8192
+    assert settings["enrich__rewriter__model"] == str(tmp_path)
 
 
 def _content(table="main", dataset="movielens-100k", target="gender", preset="cpu", **about):
