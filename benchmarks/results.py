@@ -59,6 +59,10 @@ class Results:
         found = self.records.get(_identity(record))
         return found is not None and found["key"] == record["key"]
 
+    def has_row(self, row: str) -> bool:
+        """Tell whether there are any records of a row."""
+        return any(record["row"] == row for record in self.records.values())
+
     def add(self, records: Iterable[Record]) -> None:
         """Add records of one row, target and split, drop those by other settings, and write the file."""
         fresh = list(records)
@@ -69,7 +73,7 @@ class Results:
         self._write()
 
     def cannot_run(self, row: str, reason: str) -> None:
-        """Note why a row has no scores, or not all; those that it has, perhaps of another machine, stay."""
+        """Note why a row has no scores, or not all; those that it has stay."""
         self.not_run[row] = reason
         self._write()
 

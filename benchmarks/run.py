@@ -102,7 +102,8 @@ def run(experiment: Experiment, rows: Sequence[Row], results: Results) -> bool:
                 for split in experiment.splits(seed):
                     _run_split(experiment, row, seed, split, results)
         except NotHereError as reason:
-            results.cannot_run(row.name, str(reason))
+            if not results.has_row(row.name):  # Its scores may be of another machine.
+                results.cannot_run(row.name, str(reason))
             print(f"{row.name}: not run here: {reason}", flush=True)
         except Exception as error:  # One row must not cost the others.
             traceback.print_exc()

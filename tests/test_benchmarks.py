@@ -20,7 +20,7 @@ from benchmarks.embeddings import EmbeddingStore
 from benchmarks.presets import PRESETS
 from benchmarks.protocol import draw_labelled, score, splits
 from benchmarks.render import render_file, write_page
-from benchmarks.representations import Context, llm
+from benchmarks.representations import Context, NotHereError, llm
 from benchmarks.results import Results, read
 from benchmarks.run import main
 from benchmarks.tables import TABLES, Row, Table
@@ -198,6 +198,18 @@ def test_a_row_that_fails_costs_no_other_row_and_the_command_says_so(tmp_path, w
     assert content["not_run"] == {"glutton": "failed: MemoryError: too large"}
     assert {record["row"] for record in content["records"]} == {"witness"}
     assert "MemoryError: too large" in capsys.readouterr().err
+
+
+def test_scores_of_another_machine_stay_where_a_row_cannot_be_run(tmp_path, witnessed):
+    def miss(context):
+        raise NotHereError("there is no GPU")
+
+    _run(tmp_path, "main", "--dataset", "half")
+    witnessed[:] = [Row("witness", (miss,), "CoLES")]
+    assert _run(tmp_path, "main", "--dataset", "half") == 0
+    content = _only(tmp_path)
+    assert len(content["records"]) == 2
+    assert content["not_run"] == {}
 
 
 def test_an_ensemble_has_the_vectors_of_its_parts_side_by_side(tmp_path, witnessed):
