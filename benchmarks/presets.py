@@ -120,9 +120,9 @@ PRESETS: dict[str, Preset] = {
     ),
     "cpu": Preset(
         protocol="cv",
-        few=Budget("leak-free", (0,), 20, {"epochs": 1}, _SMALL),
+        few=Budget("leak-free", (0,), 30, {"epochs": 1}, _SMALL),
         # The same size for all, so that rows with more texts do not have a larger model as well.
-        many=Budget("transductive", (0, 1), 10, {"epochs": 1, "n_params": 300_000}, _SMALL),
+        many=Budget("transductive", (0, 1, 2), 10, {"epochs": 1, "n_params": 300_000}, _SMALL),
         models=_ON_A_CPU,
         epochs=0.25,
     ),
