@@ -1,0 +1,153 @@
+"""The data sets of the tables: what is fetched, what is predicted, and how the events are written.
+
+A further data set is one entry of `DATA_SETS`. Its loader takes ``data_home`` and ``download_if_missing`` and returns a
+Bunch with ``data`` (one row per user), ``target`` (indexed by user; absent, missing or, for classes, -1 without a
+label), and, if there are any, ``groups`` (rows that a split must not part, as several admissions of a patient),
+``labels`` and ``headers`` for `EventSerializer`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from sklearn.utils import Bunch
+
+from benchmarks.protocol import CLASSIFICATION
+from skllm4es.datasets import fetch_movielens_100k, make_transactions
+from skllm4es.vocabularies import load_mcc_names
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is predicted, by which metric, and the loader's arguments that ask for it."""
+
+    metric: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """How a data set is read and written.
+
+    Parameters
+    ----------
+    fetch : callable
+        Its loader.
+    targets : mapping of str to Target
+        What is predicted; splits are stratified by the first.
+    companion : str
+        The second data set of the table of components.
+    paper_epochs : float
+        Those of the paper's language model.
+    serializer : mapping
+        Settings of `EventSerializer`, besides the labels and headers that the loader recommends.
+    fields : mapping
+        Settings of all baselines: which field is the time, which are numbers, ...
+    aggregates, bag : mapping
+        Further settings of `EventAggregator` and `BagOfEvents`.
+    """
+
+    fetch: Callable[..., Bunch]
+    targets: Mapping[str, Target]
+    companion: str
+    paper_epochs: float = 2
+    serializer: Mapping[str, Any] = field(default_factory=dict)
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    aggregates: Mapping[str, Any] = field(default_factory=dict)
+    bag: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set in memory: users, their targets (missing for those without a label), and the groups of rows."""
+
+    name: str
+    spec: DataSet
+    X: pd.DataFrame
+    y: pd.DataFrame
+    groups: npt.NDArray[Any] | None
+    serializer: Mapping[str, Any]
+
+    @property
+    def n_events(self) -> int:
+        """Number of all events; a user without any has a null."""
+        return pc.sum(pc.list_value_length(pa.array(self.X["events"].array))).as_py() or 0
+
+    @property
+    def labelled(self) -> npt.NDArray[np.intp]:
+        """Rows of the users with a label."""
+        return np.flatnonzero(self.y.notna().all(axis=1).to_numpy())
+
+    @property
+    def strata(self) -> npt.NDArray[Any] | None:
+        """The first target, by which splits are stratified if it is one of classes."""
+        name, target = next(iter(self.spec.targets.items()))
+        return self.y[name].to_numpy() if target.metric in CLASSIFICATION else None
+
+
+def load(name: str, n_users: int | None = None, data_home: str | None = None, *, download: bool = True) -> Data:
+    """Fetch a data set, or its first users alone.
+
+    Parameters
+    ----------
+    name : str
+        One of `DATA_SETS`.
+    n_users : int, default=None
+        How many users; all of them by default.
+    data_home : str, default=None
+        The folder of the data sets.
+    download : bool, default=True
+        Whether it may be downloaded; otherwise an OSError says that it is not there.
+
+    Returns
+    -------
+    Data
+        The data set.
+    """
+    spec = DATA_SETS[name]
+    where = {"data_home": data_home, "download_if_missing": download}
+    bunches = {target: spec.fetch(**where, **each.arguments) for target, each in spec.targets.items()}
+    first = next(iter(bunches.values()))
+    X = first.data[:n_users]
+    y = pd.DataFrame({target: bunch.target.reindex(X.index) for target, bunch in bunches.items()})
+    for target, each in spec.targets.items():
+        if each.metric in CLASSIFICATION:  # -1 is no class, but stands for a missing label.
+            y[target] = y[target].where(y[target] >= 0)
+    groups = first.get("groups")
+    recommended = {key: first[key] for key in ("labels", "headers") if key in first}
+    return Data(
+        name, spec, X, y, None if groups is None else np.asarray(groups)[:n_users], recommended | dict(spec.serializer)
+    )
+
+
+def _transactions(**_: Any) -> Bunch:
+    X, y = make_transactions(1000, mean_events=50, random_state=0)
+    return Bunch(data=X, target=y, labels={"mcc": load_mcc_names()})
+
+
+DATA_SETS: dict[str, DataSet] = {
+    "movielens-100k": DataSet(
+        fetch_movielens_100k,
+        {"gender": Target("ROC-AUC", {"target": "gender"}), "age": Target("MAE", {"target": "age"})},
+        companion="transactions",
+        serializer={"columns": ["title", "genres", "rating"]},
+        aggregates={"numeric": ["rating"]},
+        bag={"columns": ["title"]},
+    ),
+    "transactions": DataSet(
+        _transactions,
+        {"leaves": Target("ROC-AUC")},
+        companion="movielens-100k",
+        serializer={
+            "columns": ["event_time", "mcc", "type", "amount"],
+            "formats": {"event_time": "%m-%d %Hh", "amount": ".0f"},
+        },
+    ),
+}

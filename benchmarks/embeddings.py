@@ -1,0 +1,126 @@
+"""Embeddings on disk: each is computed once for all targets, classifiers, ensembles and numbers of labelled users.
+
+This is also how an interrupted run goes on. An embedding is found again by all that it depends on: the transformer with
+its settings, the data set, and the users that it is fitted on. The code is not among this: empty the folder when it
+changes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import BaseEstimator
+
+from benchmarks.data import Data
+from benchmarks.protocol import Rows
+
+_CLEAR_REFS = Path("/proc/self/clear_refs")
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """The vectors of a data set's users, NaN for those without a label, and what they cost."""
+
+    key: str
+    vectors: npt.NDArray[np.float32]
+    costs: dict[str, Any]
+
+
+class EmbeddingStore:
+    """A folder with one file an embedding.
+
+    Parameters
+    ----------
+    folder : path
+        The folder, which need not exist.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def get(self, transformer: BaseEstimator, data: Data, seen: Rows) -> Embedding:
+        """Give the vectors of a transformer that is fitted on the users in `seen`; computed now if they are not there.
+
+        Parameters
+        ----------
+        transformer : estimator
+            The unfitted transformer.
+        data : Data
+            The users.
+        seen : ndarray of int of shape (n_seen,)
+            Rows of the users that it is fitted on.
+
+        Returns
+        -------
+        Embedding
+            Its vectors are of shape (n_users, n_features).
+        """
+        key = joblib.hash((transformer, data.name, len(data.X), seen))
+        file = self.folder / data.name / f"{key}.npz"
+        if not file.exists():
+            self._compute(_keeping_progress(transformer, self.folder / "progress"), data, seen, file)
+        with np.load(file) as stored:
+            vectors = np.full((len(data.X), stored["vectors"].shape[1]), np.nan, dtype=np.float32)
+            vectors[data.labelled] = stored["vectors"]
+            return Embedding(key, vectors, json.loads(str(stored["costs"])))
+
+    def _compute(self, transformer: Any, data: Data, seen: Rows, file: Path) -> None:
+        _forget_peaks()
+        start = time.perf_counter()
+        transformer.fit(data.X.iloc[seen])
+        fitted = time.perf_counter()
+        # Nobody needs the vectors of those without a label.
+        vectors = np.asarray(transformer.transform(data.X.iloc[data.labelled]), dtype=np.float32)
+        costs = {"fit_s": fitted - start, "transform_s": time.perf_counter() - fitted, **_peaks()}
+        file.parent.mkdir(parents=True, exist_ok=True)
+        draft = file.with_suffix(f".{os.getpid()}.draft")
+        with draft.open("wb") as written:
+            np.savez(written, vectors=vectors, costs=json.dumps(costs))
+        draft.replace(file)
+
+
+def _keeping_progress(transformer: Any, folder: Path) -> Any:
+    """Let what takes hours go on where it was interrupted; this changes no result, and so no key."""
+    parameters = transformer.get_params()
+    if parameters.get("enrich__rewriter") is not None:
+        transformer.set_params(enrich__memory=str(folder / "rewrites"))
+    if parameters.get("embed__model") is not None and parameters["embed__finetune"] is not None:
+        transformer.set_params(embed__checkpoint_dir=str(folder / "checkpoints"))
+    return transformer
+
+
+def _forget_peaks() -> None:
+    """Let the peak of memory begin anew, where the system can."""
+    if _CLEAR_REFS.exists():
+        _CLEAR_REFS.write_text("5")
+    if (cuda := _cuda()) is not None:
+        cuda.reset_peak_memory_stats()
+
+
+def _peaks() -> dict[str, float]:
+    """Give the peaks of memory in megabytes, of the whole process."""
+    if _CLEAR_REFS.exists():
+        status = Path("/proc/self/status").read_text()
+        peak = int(status.partition("VmHWM:")[2].split()[0]) / 1024
+    else:  # Of the whole life of the process.
+        unit = 1024**2 if sys.platform == "darwin" else 1024
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    peaks = {"peak_mb": peak}
+    if (cuda := _cuda()) is not None:
+        peaks["peak_gpu_mb"] = cuda.max_memory_allocated() / 1024**2
+    return peaks
+
+
+def _cuda() -> Any:
+    torch = sys.modules.get("torch")
+    return torch.cuda if torch is not None and torch.cuda.is_available() else None

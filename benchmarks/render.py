@@ -1,0 +1,292 @@
+"""From files of results to Markdown tables, pictures, and the page of the docs that has them all."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks.paper import PAPER
+from benchmarks.protocol import HEADS
+from benchmarks.results import Record, read
+from benchmarks.tables import TABLES
+
+_FITS = {
+    "leak-free": "leak-free: representations see the events of the training users and of users without a label",
+    "transductive": "transductive: representations see the events of all users, test users included, never a label",
+}
+_INTRODUCTION = """\
+# Benchmarks
+
+The paper's tables, as far as they were run, from the files in `benchmarks/results`. This page is written by
+`python -m benchmarks.run --render`; under each heading stands the command that made its table.
+
+How to read it:
+
+- Scores are mean ± standard deviation over the folds, and seeds where there are several. Folds share users, so that ±
+  is no standard error. ROC-AUC and accuracy: higher is better; MAE: lower is better.
+- Protocol "cv": each fold of a cross-validation over all labelled users is the test set once. Protocol "holdout", that
+  of the paper: a test set of a tenth of the users, the same for models that are trained on four fifths of the others
+  each.
+- "LightGBM" has the published settings on scaled vectors; "linear" is a logistic (C = 0.01) or ridge regression on
+  standardised vectors. With fewer than 200 labelled users these settings of LightGBM allow no split, and it predicts
+  one number for all.
+- "leak-free": what makes the vectors sees the events of training users and of users without a label. "transductive":
+  it sees the events of all users, those of the test set included, as in the paper. It never sees a label.
+- "paper" is what the paper prints for the same data set; its LLM4ES is LLaMA 3.2 3B. It has no figures for data sets
+  where there is no such column.
+- The paper's table of other domains has a further, private data set (CLTV), which nobody else can run.
+- Times are seconds of one fit and of one transform of all labelled users; the peak of memory is that of the process.
+- "not run here" stands where the machine lacked what a row needs.
+"""
+
+
+def write_page(results: Path, page: Path) -> None:
+    """Write the page with all tables but those of the preset "smoke", and its pictures beside it.
+
+    Parameters
+    ----------
+    results : path
+        The folder of the results.
+    page : path
+        The Markdown file. The pictures are in the folder of its name.
+    """
+    contents = [(file.stem, read(file)) for file in sorted(results.glob("*.json"))]
+    contents = [(name, content) for name, content in contents if content["about"]["preset"] != "smoke"]
+    contents.sort(key=lambda each: (list(TABLES).index(each[1]["about"]["table"]), each[0]))
+    pictures = page.with_suffix("")
+    pictures.mkdir(parents=True, exist_ok=True)
+    parts = [_INTRODUCTION]
+    for name, content in contents:
+        parts.append(render_file(content))
+        for target in _targets(content):
+            file = pictures / f"{name}-{target}.png"
+            draw(content, target, file)
+            title = TABLES[content["about"]["table"]].title
+            parts.append(f"![{title}, {content['about']['dataset']}, {target}]({pictures.name}/{file.name})\n")
+    page.write_text("\n".join(parts))
+
+
+def render_file(content: Record) -> str:
+    """Write the tables of a file of results, one a target, as Markdown.
+
+    Parameters
+    ----------
+    content : dict
+        The content of the file.
+
+    Returns
+    -------
+    str
+        Markdown.
+    """
+    about = content["about"]
+    lines = [f"## {TABLES[about['table']].title}: {about['dataset']}, preset {about['preset']}", "", _describe(content)]
+    for target in _targets(content):
+        lines += ["", f"**{about['dataset']}, {target}: {about['metrics'][target]}, protocol {about['protocol']}, "]
+        lines[-1] += f"{about['fit']} fit**"
+        lines.append("")
+        lines += _curve_rows(content, target) if TABLES[about["table"]].is_curve else _table_rows(content, target)
+    lines += _reasons(content)
+    return "\n".join([*lines, ""])
+
+
+def _describe(content: Record) -> str:
+    about = content["about"]
+    seeds = sorted({record["seed"] for record in content["records"]})
+    models = ", ".join(about["models"])
+    events = "all events" if about["max_events"] is None else f"the latest {about['max_events']} events of each user"
+    sentences = [
+        f"{about['n_labelled']:,} labelled of {about['n_users']:,} users, {about['n_events']:,} events.",
+        f"Protocol {about['protocol']}, {about['n_folds']} folds, {len(seeds)} seed{'s' * (len(seeds) != 1)}.",
+        f"Fit {_FITS[about['fit']]}.",
+        f"Language models ({models}) read {events}; the other methods, all events.",
+        f"Enriched by {about['rewriter']}.",
+    ]
+    if about["epochs"] != 1:
+        sentences.append(f"The neural baselines have {about['epochs']:.0%} of their epochs, or one.")
+    runs = [_describe_run(run) for run in content["runs"]]
+    return "\n".join([" ".join(sentences), "", *runs])
+
+
+def _describe_run(run: Record) -> str:
+    machine = run["machine"]
+    hardware = machine.get("gpu") or f"{machine['cpus']} CPU cores ({machine['threads']} used by torch)"
+    versions = ", ".join(f"{name} {number}" for name, number in run["versions"].items())
+    return f"`{run['command']}`  \n{hardware}, {machine['architecture']}; {versions}."
+
+
+def _table_rows(content: Record, target: str) -> list[str]:
+    figures = _figures(content, target)
+    head = ["method", *HEADS, *(["paper"] if figures else []), "features", "fit, s", "transform, s", "peak, MB"]
+    lines = [_line(head), _line(["---"] * len(head))]
+    for row, paper_name in content["about"]["rows"].items():
+        records = _of(content, row, target)
+        scores = [_mean_and_sd(records, name) for name in HEADS] if records else [_absent(content, row), ""]
+        costs = [_mean_cost(records, name) for name in ("n_features", "fit_s", "transform_s", "peak_mb")]
+        lines.append(_line([row, *scores, *([figures.get(paper_name, "")] if figures else []), *costs]))
+    return lines
+
+
+def _curve_rows(content: Record, target: str) -> list[str]:
+    rows = content["about"]["rows"]
+    lines = []
+    for head in HEADS:
+        curves = {row: _curve(_of(content, row, target), head) for row in rows}
+        labels = sorted({label for curve in curves.values() for label in curve}, key=_by_number)
+        lines += [_line([f"labelled users, {head}", *map(str, labels)]), _line(["---"] * (1 + len(labels)))]
+        for row, curve in curves.items():
+            cells = [_format(curve[label].values) if label in curve else "" for label in labels]
+            cells = cells if curve else [_absent(content, row), *cells[1:]]
+            lines.append(_line([row, *cells]))
+        lines.append("")
+    return lines[:-1]
+
+
+class _Point(NamedTuple):
+    """A point of a learning curve: the mean number of labelled users, and the scores."""
+
+    n_train: float
+    values: list[float]
+
+
+def _curve(records: Iterable[Record], head: str) -> dict[Any, _Point]:
+    """Give the points of a row's curve, by the number of labels that was asked for."""
+    by_labels: dict[Any, list[Record]] = defaultdict(list)
+    for record in records:
+        by_labels[record["labels"]].append(record)
+    return {
+        labels: _Point(float(np.mean([record["n_train"] for record in of_labels])), _values(of_labels, head))
+        for labels, of_labels in sorted(by_labels.items(), key=lambda each: _by_number(each[0]))
+    }
+
+
+def _by_number(labels: int | str) -> float:
+    return float("inf") if isinstance(labels, str) else labels
+
+
+def _absent(content: Record, row: str) -> str:
+    """Say that a row has no scores."""
+    return "not run here" if row in content["not_run"] else "not run yet"
+
+
+def _reasons(content: Record) -> list[str]:
+    """Say why rows were not run, or not to the end."""
+    rows: dict[str, list[str]] = defaultdict(list)
+    for row in content["about"]["rows"]:
+        if row in content["not_run"]:
+            rows[content["not_run"][row]].append(row)
+    return ["", *[f"- Not run here: {reason}. ({'; '.join(names)})" for reason, names in rows.items()]] if rows else []
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _targets(content: Record) -> list[str]:
+    scored = {record["target"] for record in content["records"]}
+    return [target for target in content["about"]["metrics"] if target in scored] or list(content["about"]["metrics"])
+
+
+def _figures(content: Record, target: str) -> dict[str, str]:
+    return PAPER.get((content["about"]["table"], content["about"]["dataset"], target), {})
+
+
+def _of(content: Record, row: str, target: str) -> list[Record]:
+    return [record for record in content["records"] if (record["row"], record["target"]) == (row, target)]
+
+
+def _values(records: Iterable[Record], head: str) -> list[float]:
+    return [record["scores"][head] for record in records if record["scores"][head] is not None]
+
+
+def _mean_and_sd(records: Sequence[Record], head: str) -> str:
+    values = _values(records, head)
+    left_out = f" ({len(values)} of {len(records)} folds)" if len(values) < len(records) else ""
+    return f"{_format(values)}{left_out}"
+
+
+def _format(values: Sequence[float]) -> str:
+    return f"{np.mean(values):.3f} ± {np.std(values):.3f}" if values else "no score"
+
+
+def _mean_cost(records: Sequence[Record], name: str) -> str:
+    if not records:
+        return ""
+    value = np.mean([record[name] for record in records])
+    return f"{value:,.1f}" if name.endswith("_s") else f"{value:,.0f}"
+
+
+def draw(content: Record, target: str, file: Path) -> None:
+    """Draw the scores of a table, or its learning curves.
+
+    Parameters
+    ----------
+    content : dict
+        The content of a file of results.
+    target : str
+        The target.
+    file : path
+        Where the picture goes.
+    """
+    # An extra; who runs tables alone does without.
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(f'Pictures need matplotlib: pip install "skllm4es[plot]" ({error})') from error
+
+    is_curve = TABLES[content["about"]["table"]].is_curve
+    rows = [row for row in content["about"]["rows"] if _of(content, row, target)]
+    height = 4.5 if is_curve else 1.7 + 0.32 * len(rows)
+    figure = Figure(figsize=(10, height), layout="constrained")
+    axes = figure.subplots(1, len(HEADS), sharex=True, sharey=True)
+    for head, axis in zip(HEADS, axes, strict=True):
+        (_draw_curves if is_curve else _draw_scores)(axis, content, rows, target, head)
+        axis.set_title(head)
+        axis.grid(alpha=0.3)
+    about = content["about"]
+    metric = about["metrics"][target]
+    for axis in axes:
+        axis.set(**({"xlabel": "labelled users", "ylabel": metric} if is_curve else {"xlabel": metric}))
+        axis.label_outer()
+    if is_curve and metric == "MAE":
+        # A regression on a handful of users can be wrong by any amount, and would flatten all the rest.
+        axes[0].set_ylim(top=1.15 * max(line.get_ydata()[2:].max() for axis in axes for line in axis.get_lines()))
+    figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    figure.suptitle(f"{about['dataset']}, {target}: {metric}, protocol {about['protocol']}, {about['fit']}")
+    # Without the version of matplotlib in it, so that the same results give the same file.
+    figure.savefig(file, dpi=110, metadata={"Software": None})
+
+
+def _draw_scores(axis: Any, content: Record, rows: Sequence[str], target: str, head: str) -> None:
+    places = np.arange(len(rows))
+    values = [_values(_of(content, row, target), head) for row in rows]
+    means = [np.mean(each) if each else np.nan for each in values]
+    deviations = [np.std(each) if each else np.nan for each in values]
+    axis.errorbar(means, places, xerr=deviations, fmt="o", capsize=3, label="mean ± sd over folds")
+    figures = _figures(content, target)
+    names = [content["about"]["rows"][row] for row in rows]
+    known = [
+        (float(figures[name].split()[0]), place) for name, place in zip(names, places, strict=True) if name in figures
+    ]
+    if known:
+        axis.plot(*zip(*known, strict=True), "D", mfc="none", color="tab:red", label="paper (its own model and split)")
+    axis.set_yticks(places, rows)
+    axis.set_ylim(len(rows) - 0.5, -0.5)
+
+
+def _draw_curves(axis: Any, content: Record, rows: Sequence[str], target: str, head: str) -> None:
+    sizes = np.empty(0)
+    for row in rows:
+        points = [point for point in _curve(_of(content, row, target), head).values() if point.values]
+        sizes = np.array([point.n_train for point in points])
+        means = np.array([np.mean(point.values) for point in points])
+        deviations = np.array([np.std(point.values) for point in points])
+        (line,) = axis.plot(sizes, means, "o-", label=row)
+        axis.fill_between(sizes, means - deviations, means + deviations, alpha=0.12, color=line.get_color())
+    axis.set_xscale("log")
+    axis.set_xticks(sizes, [f"{size:.0f}" for size in sizes])
+    axis.minorticks_off()

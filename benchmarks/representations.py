@@ -1,0 +1,209 @@
+"""What turns users into vectors, for the rows of the tables: the baselines, and LLM4ES in its variants.
+
+Each is a function that makes the unfitted transformer for a data set, a preset and a seed. It raises `NotHereError`
+where something that it needs is not on this machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from sklearn.pipeline import Pipeline
+
+from benchmarks.data import Data, load
+from benchmarks.presets import (
+    FROM_SCRATCH,
+    LLAMA_3B,
+    LLAMA_8B_INSTRUCT,
+    QWEN_1_7B,
+    TEMPLATES,
+    TINYSTORIES,
+    Budget,
+    Preset,
+)
+from benchmarks.recipes import PUBLISHED
+from skllm4es import EventSerializer, LLMEmbedder, TextEnricher
+from skllm4es.baselines import (
+    BagOfEvents,
+    CoLESEmbedder,
+    CPCEmbedder,
+    DeTPPEmbedder,
+    EventAggregator,
+    IFTPPEmbedder,
+    NPPREmbedder,
+    NSPEmbedder,
+    RandomEmbedder,
+    RTDEmbedder,
+)
+from skllm4es.datasets import get_data_home
+from skllm4es.rewriters import HKFRRewriter, Rewriter, TransformersRewriter, TRSRRewriter
+
+_OF_BILLIONS = (LLAMA_3B, QWEN_1_7B, LLAMA_8B_INSTRUCT)
+
+
+class NotHereError(Exception):
+    """A row cannot be run on this machine; the message says why."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """All that a representation depends on besides the users that it is fitted on."""
+
+    data: Data
+    preset: Preset
+    budget: Budget
+    seed: int
+    data_home: str | None = None
+
+
+#: Makes the unfitted transformer of users to vectors.
+Build = Callable[[Context], Any]
+
+
+def aggregates(context: Context) -> Any:
+    return EventAggregator(**{**context.data.spec.fields, **context.data.spec.aggregates})
+
+
+def bag(context: Context) -> Any:
+    return BagOfEvents(random_state=context.seed, **{**context.data.spec.fields, **context.data.spec.bag})
+
+
+def neural(name: str) -> Build:
+    """Make one of the neural baselines, by its name in the tables."""
+    cls, settings = _NEURAL[name]
+
+    def build(context: Context) -> Any:
+        if cls is DeTPPEmbedder and find_spec("hotpp") is None:
+            raise NotHereError("needs hotpp-benchmark, the extra tpp")
+        preset = context.preset
+        published = PUBLISHED.get((context.data.name, name), {}) if preset.published else {}
+        embedder = cls(
+            random_state=context.seed, **{**context.data.spec.fields, **settings, **preset.neural, **published}
+        )
+        if cls is not RandomEmbedder:
+            embedder.set_params(epochs=max(1, round(preset.epochs * embedder.epochs)))
+        return embedder
+
+    return build
+
+
+_NEURAL: dict[str, tuple[Any, dict[str, Any]]] = {
+    "Random encoder": (RandomEmbedder, {}),
+    "CoLES": (CoLESEmbedder, {}),
+    "CPC": (CPCEmbedder, {}),
+    "RTD": (RTDEmbedder, {}),
+    "NSP": (NSPEmbedder, {}),
+    "NPPR": (NPPREmbedder, {}),
+    "DeTPP": (DeTPPEmbedder, {}),
+    "IFTPP": (IFTPPEmbedder, {}),
+    "IFTPP-T": (IFTPPEmbedder, {"encoder": "transformer", "epochs": 8, "learning_rate": 0.001}),
+}
+
+
+def llm(
+    model: str,
+    *,
+    enrichment: dict[str, Any] | None = None,
+    summaries: str | None = None,
+    companion: bool = False,
+    **settings: Any,
+) -> Build:
+    """Make LLM4ES, or a variant of it.
+
+    Parameters
+    ----------
+    model : str
+        The language model.
+    enrichment : dict, default=None
+        Settings of `TextEnricher`; by default the model is trained on the serialised texts alone.
+    summaries : {"HKFR", "LLM-TRSR"}, default=None
+        Enrich by summaries instead of formats.
+    companion : bool, default=False
+        Train on the enriched texts of a second data set, too.
+    **settings
+        Of `LLMEmbedder`.
+    """
+
+    def build(context: Context) -> Pipeline:
+        if model == FROM_SCRATCH and settings.get("finetune", "full") is None:
+            raise NotHereError("a model from scratch has not been pre-trained")
+        embedder = LLMEmbedder(
+            random_state=context.seed, **_training(context, model), **_language_model(context, model)
+        )
+        embedder.set_params(**settings)
+        if companion:
+            other = _companion(context)
+            texts = Pipeline(_written(context, other, enrichment, summaries)).fit_transform(other.X)
+            embedder.set_params(extra_texts=texts.reset_index(drop=True))
+        return Pipeline([*_written(context, context.data, enrichment, summaries), ("embed", embedder)])
+
+    return build
+
+
+def _written(
+    context: Context, data: Data, enrichment: dict[str, Any] | None, summaries: str | None
+) -> list[tuple[str, Any]]:
+    """Make the steps that give texts."""
+    steps: list[tuple[str, Any]] = [
+        ("serialize", EventSerializer(max_events=context.budget.max_events, **data.serializer))
+    ]
+    if enrichment is not None:
+        rewriter = _rewriter(context.preset.rewriter, summaries)
+        steps.append(("enrich", TextEnricher(rewriter, random_state=context.seed, **enrichment)))
+    return steps
+
+
+def _companion(context: Context) -> Data:
+    """Load the second data set, which is not worth a download that nobody asked for."""
+    name = context.data.spec.companion
+    try:
+        return load(name, context.preset.n_users, context.data_home, download=False)
+    except OSError as error:
+        raise NotHereError(f"the second data set, {name}, is not here") from error
+
+
+def _rewriter(name: str, summaries: str | None) -> Rewriter | None:
+    if name == TEMPLATES:
+        if summaries is not None:
+            raise NotHereError("its summaries need an instruct model: --rewriter MODEL")
+        return None
+    model = TransformersRewriter(_weights(name))
+    return {None: model, "HKFR": HKFRRewriter(model), "LLM-TRSR": TRSRRewriter(model)}[summaries]
+
+
+def _language_model(context: Context, model: str) -> dict[str, Any]:
+    if model == FROM_SCRATCH:
+        return {}
+    if model == TINYSTORIES:
+        folder = get_data_home(context.data_home) / TINYSTORIES
+        if not folder.is_dir():
+            raise NotHereError(f"there is no {TINYSTORIES} in the data home")
+        return {"model": str(folder)}
+    return {"model": _weights(model)}
+
+
+def _training(context: Context, model: str) -> dict[str, Any]:
+    """Give the budget's settings that the language model has."""
+    if model == FROM_SCRATCH:
+        return dict(context.budget.scratch)
+    epochs = {"epochs": context.data.spec.paper_epochs} if context.preset.published else {}
+    return {**context.budget.pretrained, **epochs}
+
+
+def _weights(name: str) -> str:
+    """Give the name of a pretrained model whose weights are here, and that can run here."""
+    import torch
+    from huggingface_hub import try_to_load_from_cache
+
+    reasons = []
+    if not Path(name).expanduser().is_dir() and not isinstance(try_to_load_from_cache(name, "config.json"), str):
+        reasons.append(f"the weights of {name} are not on this machine (hf download {name})")
+    if name in _OF_BILLIONS and not torch.cuda.is_available():
+        reasons.append("there is no GPU")
+    if reasons:
+        raise NotHereError(" and ".join(reasons))
+    return name

@@ -1,0 +1,263 @@
+"""The paper's tables, by one command each.
+
+    python -m benchmarks.run TABLE [--dataset movielens-100k] [--preset smoke|cpu|paper] [--model ...] [--seeds ...]
+
+runs a table: main, ensembles, domains, components, strategies, base-llms or data-efficiency. Scores are written to
+``benchmarks/results/*.json`` as they come, embeddings to ``benchmarks/embeddings``: the same command goes on where it
+was interrupted, and tables share their embeddings. A row whose model or extra is not on this machine is left out, with
+the reason. Then the table is printed.
+
+    python -m benchmarks.run --render
+
+writes ``docs/benchmarks.md`` and its pictures anew from the files of results; it needs matplotlib, the extra plot.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.data import DATA_SETS, Data, load
+from benchmarks.embeddings import Embedding, EmbeddingStore
+from benchmarks.presets import PRESETS, Budget, Preset
+from benchmarks.protocol import FITS, PROTOCOLS, Split, draw_labelled, score, splits
+from benchmarks.render import render_file, write_page
+from benchmarks.representations import Context, NotHereError
+from benchmarks.results import Record, Results, read
+from benchmarks.tables import TABLES, Row, Table, label
+
+HERE = Path(__file__).parent
+RESULTS, EMBEDDINGS, PAGE = HERE / "results", HERE / "embeddings", HERE.parent / "docs" / "benchmarks.md"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A table on a data set: all that its scores depend on."""
+
+    table: Table
+    data: Data
+    preset: Preset
+    budget: Budget
+    targets: Sequence[str]
+    store: EmbeddingStore
+    data_home: str | None = None
+
+    def splits(self, seed: int) -> Iterator[Split]:
+        """Give the folds; the data set's, not a target's, so that its targets share embeddings."""
+        return splits(
+            self.data.labelled,
+            self.data.strata,
+            self.data.groups,
+            n_users=len(self.data.X),
+            protocol=self.preset.protocol,
+            n_folds=self.preset.n_folds,
+            seed=seed,
+        )
+
+    def embed(self, row: Row, seed: int, split: Split) -> list[Embedding]:
+        """Give the embeddings of a row's parts."""
+        context = Context(self.data, self.preset, self.budget, seed, self.data_home)
+        everyone = np.arange(len(self.data.X))
+        seen = everyone if self.budget.fit == "transductive" else split.seen
+        return [self.store.get(build(context), self.data, seen) for build in row.parts]
+
+    def subsets(self, split: Split, seed: int) -> Iterator[tuple[int | str, int, np.ndarray]]:
+        """Give the number of labels, of the draw, and the training users: of each point of a curve, and all of them."""
+        for size in self.preset.sizes if self.table.is_curve else ():
+            for draw in range(self.preset.n_draws if size < len(split.train) else 0):
+                drawn_by = [seed, split.fold, size, draw]
+                yield size, draw, draw_labelled(split.train, self.data.strata, size, drawn_by)
+        yield "all", 0, split.train
+
+
+def run(experiment: Experiment, rows: Sequence[Row], results: Results) -> bool:
+    """Score the rows that are not in the results yet; tell whether all that can run here did.
+
+    Parameters
+    ----------
+    experiment : Experiment
+        The table and the data.
+    rows : sequence of Row
+        Its rows.
+    results : Results
+        Where scores are kept.
+
+    Returns
+    -------
+    bool
+        False if a row failed.
+    """
+    succeeded = True
+    for row in rows:
+        try:
+            for seed in experiment.budget.seeds:
+                for split in experiment.splits(seed):
+                    _run_split(experiment, row, seed, split, results)
+        except NotHereError as reason:
+            if not results.has_row(row.name):  # Its scores may be of another machine.
+                results.cannot_run(row.name, str(reason))
+            print(f"{row.name}: not run here: {reason}", flush=True)
+        except Exception as error:  # One row must not cost the others.
+            traceback.print_exc()
+            results.cannot_run(row.name, f"failed: {type(error).__name__}: {error}")
+            succeeded = False
+    return succeeded
+
+
+def _run_split(experiment: Experiment, row: Row, seed: int, split: Split, results: Results) -> None:
+    parts = experiment.embed(row, seed, split)
+    vectors = np.concatenate([part.vectors for part in parts], axis=1)
+    costs = _added([part.costs for part in parts]) | {"n_features": vectors.shape[1]}
+    key = " ".join(part.key for part in parts)
+    for target in experiment.targets:
+        y = experiment.data.y[target].to_numpy()
+        metric = experiment.data.spec.targets[target].metric
+        fresh = []
+        for labels, draw, train in experiment.subsets(split, seed):
+            cell = {"row": row.name, "target": target, "seed": seed, "fold": split.fold, "labels": labels, "draw": draw}
+            cell["key"] = key
+            if not results.has(cell):
+                scores = score(vectors, y, train, split.test, metric)
+                fresh.append({**cell, "n_train": len(train), "n_test": len(split.test), "scores": scores, **costs})
+        if fresh:
+            results.add(fresh)
+            print(f"{row.name}, {target}, seed {seed}, fold {split.fold}: {_short(fresh[-1])}", flush=True)
+
+
+def _added(costs: list[Record]) -> Record:
+    """Add the times of the parts of an ensemble; they are made one after the other."""
+    return {
+        name: round((max if name.startswith("peak") else sum)(each[name] for each in costs), 2) for name in costs[0]
+    }
+
+
+def _short(record: Record) -> str:
+    scores = ", ".join(f"{head} {value:.3f}" for head, value in record["scores"].items() if value is not None)
+    return f"{scores or 'a single class'} (fit {record['fit_s']:.0f} s, transform {record['transform_s']:.0f} s)"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a table, or write the page.
+
+    Parameters
+    ----------
+    arguments : sequence of str, default=None
+        The command line; that of the process by default.
+
+    Returns
+    -------
+    int
+        1 if a row failed, else 0.
+    """
+    options = _parse(arguments)
+    if options.render:
+        write_page(options.results, options.page)
+        return 0
+    preset, budget = _settings(options)
+    data = load(options.dataset, preset.n_users, options.data_home)
+    table = TABLES[options.table]
+    targets = [options.target] if options.target else list(data.spec.targets)
+    rows = table.rows(preset.models_of(options.table))
+    experiment = Experiment(table, data, preset, budget, targets, EmbeddingStore(options.embeddings), options.data_home)
+    about = _about(options, preset, budget, data) | {"rows": {row.name: row.paper for row in rows}}
+    results = Results(options.results / f"{_file_name(options, preset, budget)}.json", about)
+    results.begin(_command(options))
+    succeeded = run(experiment, [row for row in rows if _wanted(row, options.rows)], results)
+    print(f"\n{render_file(read(results.file))}\n\n{results.file}")
+    return 0 if succeeded else 1
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("table", nargs="?", choices=TABLES)
+    parser.add_argument("--dataset", choices=DATA_SETS, default="movielens-100k")
+    parser.add_argument("--target", help="one target of the data set (default: all)")
+    parser.add_argument("--preset", choices=PRESETS, default="cpu")
+    parser.add_argument("--model", help="a language model for all rows: a name, a directory or 'scratch'")
+    parser.add_argument("--rewriter", help="what enriches: an instruct model (a name or a directory) or 'templates'")
+    parser.add_argument("--fit", choices=FITS, help="which users the representations are fitted on")
+    parser.add_argument("--protocol", choices=PROTOCOLS)
+    parser.add_argument("--seeds", type=int, nargs="+")
+    parser.add_argument("--rows", nargs="+", help="only rows whose names contain one of these")
+    parser.add_argument("--data-home", help="the folder of the data sets")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the folder of the results")
+    parser.add_argument("--embeddings", type=Path, default=EMBEDDINGS, help="the folder of the embeddings")
+    parser.add_argument("--render", action="store_true", help="write the page from all results, and run nothing")
+    parser.add_argument("--page", type=Path, default=PAGE, help="the page that --render writes")
+    options = parser.parse_args(arguments)
+    if options.render == (options.table is not None):
+        parser.error("give a TABLE to run, or --render alone")
+    targets = list(DATA_SETS[options.dataset].targets)
+    if options.target is not None and options.target not in targets:
+        parser.error(f"--target {options.target}: the targets of {options.dataset} are {', '.join(targets)}")
+    return options
+
+
+def _settings(options: argparse.Namespace) -> tuple[Preset, Budget]:
+    """Give the preset and its budget for the table, with what the command line changes."""
+    preset = PRESETS[options.preset]
+    if options.model:
+        preset = replace(preset, models={"main": (options.model,)})
+    preset = replace(preset, rewriter=options.rewriter or preset.rewriter, protocol=options.protocol or preset.protocol)
+    budget = TABLES[options.table].budget(preset)
+    seeds = tuple(options.seeds) if options.seeds else budget.seeds
+    return preset, replace(budget, fit=options.fit or budget.fit, seeds=seeds)
+
+
+def _about(options: argparse.Namespace, preset: Preset, budget: Budget, data: Data) -> dict[str, Any]:
+    return {
+        "table": options.table,
+        "dataset": data.name,
+        "metrics": {name: target.metric for name, target in data.spec.targets.items()},
+        "n_users": len(data.X),
+        "n_labelled": len(data.labelled),
+        "n_events": data.n_events,
+        "preset": options.preset,
+        "protocol": preset.protocol,
+        "n_folds": preset.n_folds,
+        "fit": budget.fit,
+        "models": [label(model) for model in preset.models_of(options.table)],
+        "rewriter": Path(preset.rewriter).name,
+        "max_events": budget.max_events,
+        "scratch": dict(budget.scratch),
+        "pretrained": dict(budget.pretrained),
+        "epochs": preset.epochs,
+    }
+
+
+def _file_name(options: argparse.Namespace, preset: Preset, budget: Budget) -> str:
+    changed = [Path(name).name for name in (options.model, options.rewriter) if name]
+    return "-".join([options.table, options.dataset, options.preset, budget.fit, preset.protocol, *changed])
+
+
+def _command(options: argparse.Namespace) -> str:
+    """Write the command, without the folders of this machine."""
+    words = ["python", "-m", "benchmarks.run", options.table, "--dataset", options.dataset, "--preset", options.preset]
+    for name in ("target", "fit", "protocol"):
+        if (value := getattr(options, name)) is not None:
+            words += [f"--{name}", value]
+    for name in ("model", "rewriter"):
+        if (value := getattr(options, name)) is not None:
+            words += [f"--{name}", Path(value).name if Path(value).is_dir() else value]
+    for name in ("seeds", "rows"):
+        if (value := getattr(options, name)) is not None:
+            words += [f"--{name}", *map(str, value)]
+    return shlex.join(words)
+
+
+def _wanted(row: Row, parts: list[str] | None) -> bool:
+    return parts is None or any(part in row.name for part in parts)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,438 @@
+"""The benchmarks: who is trained and tested on, resuming, rows that cannot be run, and the page."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.base import BaseEstimator
+from sklearn.model_selection import StratifiedKFold
+from sklearn.utils import Bunch
+
+from benchmarks.data import DATA_SETS, DataSet, Target, load
+from benchmarks.embeddings import EmbeddingStore
+from benchmarks.presets import PRESETS
+from benchmarks.protocol import draw_labelled, score, splits
+from benchmarks.render import render_file, write_page
+from benchmarks.representations import Context, NotHereError, llm
+from benchmarks.results import Results, read
+from benchmarks.run import main
+from benchmarks.tables import TABLES, Row, Table
+
+N_USERS = 60
+LABELLED = np.arange(0, N_USERS, 2)
+CLASSES = np.where(np.arange(N_USERS) % 6 == 0, 1.0, 0.0)
+PATIENTS = np.arange(N_USERS) // 3
+
+
+def _splits(protocol, *, strata=CLASSES, groups=None, seed=0, labelled=LABELLED):
+    return list(
+        splits(labelled, strata, groups, n_users=N_USERS, protocol=protocol, n_folds=5, seed=seed),
+    )
+
+
+@pytest.mark.parametrize("protocol", ["cv", "holdout"])
+@pytest.mark.parametrize("groups", [None, PATIENTS])
+@pytest.mark.parametrize("strata", [None, CLASSES])
+def test_nobody_is_trained_and_tested_on(protocol, strata, groups):
+    for split in _splits(protocol, strata=strata, groups=groups):
+        assert not set(split.train) & set(split.test)
+        assert not set(split.seen) & set(split.test)
+        assert set(split.train) <= set(split.seen)
+
+
+@pytest.mark.parametrize("protocol", ["cv", "holdout"])
+def test_users_without_a_label_are_seen_but_neither_trained_nor_tested_on(protocol):
+    unlabelled = set(range(N_USERS)) - set(LABELLED)
+    for split in _splits(protocol):
+        assert unlabelled <= set(split.seen)
+        assert not unlabelled & (set(split.train) | set(split.test))
+
+
+@pytest.mark.parametrize("protocol", ["cv", "holdout"])
+@pytest.mark.parametrize("strata", [None, CLASSES])
+def test_rows_of_a_group_are_not_parted_even_where_they_have_no_label(protocol, strata):
+    for split in _splits(protocol, strata=strata, groups=PATIENTS):
+        assert not set(PATIENTS[split.test]) & set(PATIENTS[split.train])
+        assert not set(PATIENTS[split.test]) & set(PATIENTS[split.seen])
+
+
+def test_cross_validation_tests_on_each_labelled_user_once():
+    assert sorted(np.concatenate([split.test for split in _splits("cv")])) == LABELLED.tolist()
+
+
+def test_the_isolated_test_set_is_a_tenth_and_the_same_for_all_folds():
+    folds = _splits("holdout")
+    assert len(folds) == 5
+    assert all(np.array_equal(split.test, folds[0].test) for split in folds)
+    assert all(np.array_equal(split.seen, folds[0].seen) for split in folds)
+    assert len(folds[0].test) == len(LABELLED) / 10
+
+
+def test_seed_0_gives_the_published_folds_and_others_repeat_them():
+    published = StratifiedKFold(5, shuffle=True, random_state=42).split(LABELLED, CLASSES[LABELLED])
+    for split, (train, test) in zip(_splits("cv"), published, strict=True):
+        assert np.array_equal(split.train, LABELLED[train])
+        assert np.array_equal(split.test, LABELLED[test])
+    assert not np.array_equal(_splits("cv")[0].test, _splits("cv", seed=1)[0].test)
+
+
+def test_each_fold_has_its_share_of_each_class():
+    assert all(CLASSES[split.test].sum() == 2 for split in _splits("cv"))
+
+
+@pytest.mark.parametrize("size", [2, 5, 12])
+def test_few_labelled_users_are_of_all_classes(size):
+    train = _splits("cv")[0].train
+    drawn = draw_labelled(train, CLASSES, size, [0, 0])
+    assert len(set(drawn)) == size
+    assert set(drawn) <= set(train)
+    assert set(CLASSES[drawn]) == {0.0, 1.0}
+    assert not np.array_equal(drawn, draw_labelled(train, CLASSES, size, [0, 1]))
+
+
+@pytest.mark.parametrize(("metric", "best"), [("ROC-AUC", 1.0), ("accuracy", 1.0), ("MAE", 0.0)])
+def test_vectors_that_tell_the_target_score_well_by_both_classifiers(metric, best):
+    rng = np.random.default_rng(0)
+    n_classes = 4 if metric == "accuracy" else 2
+    y = rng.integers(0, n_classes, 400).astype(float)
+    vectors = (np.eye(n_classes)[y.astype(int)] + rng.normal(0, 0.01, (400, n_classes))).astype(np.float32)
+    scores = score(vectors, y, np.arange(300), np.arange(300, 400), metric)
+    assert list(scores) == ["LightGBM", "linear"]
+    assert scores["LightGBM"] == pytest.approx(best, abs=0.05)
+    assert scores["linear"] == pytest.approx(best, abs=0.05)
+
+
+def test_two_labelled_users_are_enough_to_score():
+    vectors, y = np.eye(4, dtype=np.float32), np.array([0.0, 1.0, 0.0, 1.0])
+    assert None not in score(vectors, y, np.array([0, 1]), np.array([2, 3]), "ROC-AUC").values()
+    assert None not in score(vectors, y, np.array([0, 1]), np.array([2, 3]), "MAE").values()
+
+
+def test_a_test_set_of_one_class_has_no_roc_auc():
+    y = np.array([0.0, 1.0, 0.0, 0.0])
+    scores = score(np.eye(4, dtype=np.float32), y, np.array([0, 1]), np.array([2, 3]), "ROC-AUC")
+    assert scores == {"LightGBM": None, "linear": None}
+
+
+class Witness(BaseEstimator):
+    """Its vectors are the number of users that it was fitted on, and the user's number of events."""
+
+    n_fits = 0
+
+    def fit(self, X, y=None):
+        assert y is None
+        type(self).n_fits += 1
+        self.n_seen_ = len(X)
+        return self
+
+    def transform(self, X):
+        return np.stack([np.full(len(X), self.n_seen_), X["events"].map(len)], axis=1)
+
+
+def _half_labelled(**_):
+    bunch = DATA_SETS["transactions"].fetch()
+    target = bunch.target.copy()
+    target[::2] = -1
+    return Bunch(data=bunch.data, target=target)
+
+
+@pytest.fixture
+def witnessed(monkeypatch):
+    """Data with labels for half of 60 users, and a table whose rows are witnesses."""
+    monkeypatch.setitem(DATA_SETS, "half", DataSet(_half_labelled, {"leaves": Target("ROC-AUC")}, "transactions"))
+    rows = [Row("witness", (lambda context: Witness(),), "CoLES")]
+    monkeypatch.setitem(TABLES, "main", Table("Main results", lambda models: rows))
+    monkeypatch.setattr(Witness, "n_fits", 0)
+    return rows
+
+
+def _run(tmp_path, *arguments):
+    where = ["--results", str(tmp_path / "results"), "--embeddings", str(tmp_path / "embeddings")]
+    return main([*arguments, "--preset", "smoke", *where])
+
+
+def _only(tmp_path):
+    (file,) = (tmp_path / "results").glob("*.json")
+    return read(file)
+
+
+def test_vectors_of_users_without_a_label_do_not_exist(tmp_path, witnessed):
+    data = load("half", N_USERS)
+    embedding = EmbeddingStore(tmp_path).get(Witness(), data, np.arange(N_USERS))
+    assert len(data.labelled) == N_USERS / 2
+    assert np.array_equal(~np.isnan(embedding.vectors).any(axis=1), data.y["leaves"].notna())
+
+
+@pytest.mark.parametrize(("fit", "n_seen", "n_fits"), [("leak-free", 30, 2), ("transductive", 40, 1)])
+def test_a_leak_free_fit_sees_no_test_user_and_a_transductive_one_sees_all(tmp_path, witnessed, fit, n_seen, n_fits):
+    assert _run(tmp_path, "main", "--dataset", "half", "--fit", fit) == 0
+    assert Witness.n_fits == n_fits
+    vectors = [np.load(file)["vectors"] for file in (tmp_path / "embeddings" / "half").glob("*.npz")]
+    assert {float(each[0, 0]) for each in vectors} == {n_seen}
+    assert _only(tmp_path)["about"]["fit"] == fit
+
+
+def test_what_is_there_is_not_computed_again(tmp_path, witnessed):
+    for _ in range(2):
+        _run(tmp_path, "main", "--dataset", "half")
+    assert Witness.n_fits == 2
+    content = _only(tmp_path)
+    assert len(content["records"]) == 2
+    assert len(content["runs"]) == 1
+
+
+def test_a_row_that_fails_costs_no_other_row_and_the_command_says_so(tmp_path, witnessed, capsys):
+    def fail(context):
+        raise MemoryError("too large")
+
+    witnessed.insert(0, Row("glutton", (fail,), ""))
+    assert _run(tmp_path, "main", "--dataset", "half") == 1
+    content = _only(tmp_path)
+    assert content["not_run"] == {"glutton": "failed: MemoryError: too large"}
+    assert {record["row"] for record in content["records"]} == {"witness"}
+    assert "MemoryError: too large" in capsys.readouterr().err
+
+
+def test_scores_of_another_machine_stay_where_a_row_cannot_be_run(tmp_path, witnessed):
+    def miss(context):
+        raise NotHereError("there is no GPU")
+
+    _run(tmp_path, "main", "--dataset", "half")
+    witnessed[:] = [Row("witness", (miss,), "CoLES")]
+    assert _run(tmp_path, "main", "--dataset", "half") == 0
+    content = _only(tmp_path)
+    assert len(content["records"]) == 2
+    assert content["not_run"] == {}
+
+
+def test_an_ensemble_has_the_vectors_of_its_parts_side_by_side(tmp_path, witnessed):
+    (row,) = witnessed
+    witnessed.append(Row("twice", row.parts * 2, ""))
+    _run(tmp_path, "main", "--dataset", "half")
+    features = {record["row"]: record["n_features"] for record in _only(tmp_path)["records"]}
+    assert features == {"witness": 2, "twice": 4}
+    assert Witness.n_fits == 2
+
+
+def test_results_by_other_settings_are_replaced(tmp_path):
+    results = Results(tmp_path / "a.json", {})
+    record = {"row": "a", "target": "t", "seed": 0, "fold": 0, "labels": "all", "draw": 0, "key": "old"}
+    results.add([record, record | {"labels": 5}])
+    assert results.has(record)
+    assert not results.has(record | {"key": "new"})
+    results.add([record | {"key": "new"}])
+    assert [each["key"] for each in read(tmp_path / "a.json")["records"]] == ["new"]
+
+
+def test_a_file_that_holds_no_results_is_not_overwritten(tmp_path):
+    file = tmp_path / "a.json"
+    file.write_text('{"records": [')
+    with pytest.raises(ValueError, match="is not a file of results"):
+        Results(file, {})
+    assert file.read_text() == '{"records": ['
+
+
+def test_the_command_that_is_kept_names_no_folder(tmp_path, witnessed):
+    model = tmp_path / "a model"
+    model.mkdir()
+    _run(tmp_path, "main", "--dataset", "half", "--model", str(model), "--seeds", "3")
+    (run,) = _only(tmp_path)["runs"]
+    expected = "python -m benchmarks.run main --dataset half --preset smoke --model 'a model' --seeds 3"
+    assert run["command"] == expected
+    assert str(tmp_path) not in json.dumps(_only(tmp_path))
+    assert set(run["versions"]) >= {"python", "skllm4es", "lightgbm", "torch"}
+    assert run["machine"]["cpus"] == os.cpu_count()
+
+
+def test_a_target_that_the_data_set_lacks_is_refused_with_those_that_it_has(capsys):
+    with pytest.raises(SystemExit):
+        main(["main", "--dataset", "movielens-100k", "--target", "height"])
+    assert "the targets of movielens-100k are gender, age" in capsys.readouterr().err
+
+
+def test_rows_without_their_weights_or_rewriter_say_not_run_here_and_have_no_number(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SKLLM4ES_DATA", str(tmp_path / "nothing"))
+    _run(tmp_path, "components", "--dataset", "transactions", "--rows", "LLaMA", "TinyStories", "scratch, pre-trained")
+    content = _only(tmp_path)
+    assert content["records"] == []
+    assert (
+        "the weights of meta-llama/Llama-3.2-3B are not on this machine"
+        in content["not_run"]["LLaMA 3.2 3B, pre-trained"]
+    )
+    assert content["not_run"]["TinyStories 0.7M, pre-trained"] == "there is no tinystories-656k in the data home"
+    assert content["not_run"]["from scratch, pre-trained"] == "a model from scratch has not been pre-trained"
+    assert "| LLaMA 3.2 3B, pre-trained | not run here |  |" in capsys.readouterr().out
+
+
+def test_the_paper_preset_has_the_papers_models_and_settings(tmp_path):
+    paper = PRESETS["paper"]
+    assert paper.models_of("main") == ("meta-llama/Llama-3.2-3B",)
+    assert paper.models_of("base-llms") == ("Qwen/Qwen3-1.7B", "meta-llama/Llama-3.2-3B")
+    assert paper.rewriter == "meta-llama/Llama-3.1-8B-Instruct"
+    assert paper.protocol == "holdout"
+    data = load("transactions", 10)
+    data = replace(data, spec=replace(data.spec, paper_epochs=30))
+    # Any directory stands for weights that are here.
+    context = Context(data, replace(paper, rewriter=str(tmp_path)), paper.few, seed=0)
+    settings = llm(str(tmp_path), enrichment={})(context).get_params()
+    assert settings["embed__epochs"] == 30
+    assert settings["embed__finetune"] == "full"
+    assert settings["embed__max_length"] == 8192
+    assert settings["enrich__rewriter__model"] == str(tmp_path)
+
+
+def _content(table="main", dataset="movielens-100k", target="gender", preset="cpu", **about):
+    rows = {"CoLES": "CoLES", "LLM4ES (from scratch)": "LLM4ES", "LLM4ES (LLaMA 3.2 3B)": "LLM4ES"}
+    return {
+        "about": {
+            "table": table,
+            "dataset": dataset,
+            "metrics": {target: "ROC-AUC"},
+            "n_users": 10,
+            "n_labelled": 10,
+            "n_events": 100,
+            "preset": preset,
+            "protocol": "cv",
+            "n_folds": 2,
+            "fit": "leak-free",
+            "models": ["from scratch"],
+            "rewriter": "templates",
+            "max_events": 20,
+            "scratch": {},
+            "pretrained": {},
+            "epochs": 0.25,
+            "rows": rows,
+            **about,
+        },
+        "runs": [{"command": "python", "versions": {}, "machine": {"cpus": 2, "threads": 1, "architecture": "x"}}],
+        "not_run": {"LLM4ES (LLaMA 3.2 3B)": "there is no GPU"},
+        "records": [
+            {
+                "row": row,
+                "target": target,
+                "seed": 0,
+                "fold": fold,
+                "labels": labels,
+                "draw": 0,
+                "key": "",
+                "n_train": 8 if labels == "all" else labels,
+                "scores": {"LightGBM": 0.6 + 0.2 * fold, "linear": None if fold else 0.5},
+                "fit_s": 1.0,
+                "transform_s": 2.0,
+                "peak_mb": 300.0,
+                "n_features": 4,
+            }
+            for row in list(rows)[:2]
+            for fold in range(2)
+            for labels in ((2, 4, "all") if TABLES[table].is_curve else ("all",))
+        ],
+    }
+
+
+def test_a_table_has_mean_and_deviation_beside_the_papers_figure():
+    text = render_file(_content())
+    assert "| CoLES | 0.700 ± 0.100 | 0.500 ± 0.000 (1 of 2 folds) | 0.683 | 4 | 1.0 | 2.0 | 300 |" in text
+    assert "| LLM4ES (from scratch) | 0.700 ± 0.100 | 0.500 ± 0.000 (1 of 2 folds) | 0.748 |" in text
+    assert "ROC-AUC, protocol cv, leak-free fit" in text
+
+
+def test_a_row_that_was_not_run_has_a_reason_and_no_score():
+    text = render_file(_content())
+    assert "| LLM4ES (LLaMA 3.2 3B) | not run here |  | 0.748 |  |  |  |  |" in text
+    assert "- Not run here: there is no GPU. (LLM4ES (LLaMA 3.2 3B))" in text
+
+
+def test_where_the_paper_has_no_figure_there_is_no_column_for_it():
+    assert "paper |" not in render_file(_content(dataset="transactions", target="leaves"))
+
+
+def test_a_learning_curve_has_a_column_for_each_number_of_labels():
+    text = render_file(_content("data-efficiency"))
+    assert "| labelled users, LightGBM | 2 | 4 | all |" in text
+    assert "| CoLES | 0.700 ± 0.100 | 0.700 ± 0.100 | 0.700 ± 0.100 |" in text
+    assert "| LLM4ES (LLaMA 3.2 3B) | not run here |  |  |" in text
+
+
+def test_the_page_shows_all_results_but_those_of_smoke_tests(tmp_path):
+    pytest.importorskip("matplotlib")
+    results = tmp_path / "results"
+    results.mkdir()
+    contents = {"a": _content("data-efficiency"), "b": _content(), "c": _content("domains", preset="smoke")}
+    for name, content in contents.items():
+        (results / f"{name}.json").write_text(json.dumps(content))
+    write_page(results, tmp_path / "docs" / "page.md")
+    text = (tmp_path / "docs" / "page.md").read_text()
+    assert text.index("## Main results") < text.index("## Data efficiency")
+    assert "Other domains" not in text
+    assert "(page/b-gender.png)" in text
+    pictures = sorted((tmp_path / "docs" / "page").iterdir())
+    assert [file.name for file in pictures] == ["a-gender.png", "b-gender.png"]
+    assert all(file.read_bytes().startswith(b"\x89PNG") for file in pictures)
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_where_it_was(tmp_path):
+    where = ["--results", str(tmp_path / "results"), "--embeddings", str(tmp_path / "embeddings")]
+    arguments = ["domains", "--dataset", "transactions", "--preset", "smoke", *where]
+    command = [sys.executable, "-m", "benchmarks.run", *arguments]
+    process = subprocess.Popen(command, cwd=Path(__file__).parents[1], stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while not list((tmp_path / "results").glob("*.json")) and time.monotonic() < deadline:
+            time.sleep(0.01)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    before = _only(tmp_path)["records"]
+    assert 0 < len(before) < 6
+    assert main(arguments) == 0
+    after = _only(tmp_path)["records"]
+    # The seconds that they took are those of the first run.
+    assert after[: len(before)] == before
+    assert len(after) == 6
+
+
+@pytest.fixture(scope="module")
+def smoke_embeddings(tmp_path_factory):
+    """Tables share embeddings, as they do for users."""
+    return tmp_path_factory.mktemp("embeddings")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")  # of what hotpp-benchmark imports
+@pytest.mark.parametrize("table", TABLES)
+def test_each_table_runs(table, tmp_path, smoke_embeddings, capsys):
+    where = ["--results", str(tmp_path / "results"), "--embeddings", str(smoke_embeddings)]
+    assert main([table, "--dataset", "transactions", "--preset", "smoke", *where]) == 0
+    content = _only(tmp_path)
+    n_cells = 2 * (3 if TABLES[table].is_curve else 1)
+    scored = dict.fromkeys(content["about"]["rows"], 0)
+    for record in content["records"]:
+        scored[record["row"]] += 1
+        assert np.isfinite(list(record["scores"].values())).all()
+    assert {row: n for row, n in scored.items() if row not in content["not_run"]} == {
+        row: n_cells for row in scored if row not in content["not_run"]
+    }
+    assert not {"Agg", "CoLES", "mixed formats, 7x", "from scratch, fine-tuned, enriched"} & set(content["not_run"])
+    head = "| labelled users, LightGBM |" if TABLES[table].is_curve else "| method |"
+    assert head in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_summaries_are_compared_where_there_is_an_instruct_model(tmp_path, instruct_model):
+    _run(tmp_path, "strategies", "--dataset", "transactions", "--rewriter", instruct_model, "--rows", "HKFR", "TRSR")
+    content = _only(tmp_path)
+    assert content["not_run"] == {}
+    assert {record["row"] for record in content["records"]} == {
+        "LLM-TRSR, 1x",
+        "HKFR, 1x",
+        "LLM-TRSR, only train, 1x",
+        "HKFR, only train, 1x",
+    }
