@@ -20,7 +20,16 @@ import pyarrow.compute as pc
 from sklearn.utils import Bunch
 
 from benchmarks.protocol import CLASSIFICATION
-from skllm4es.datasets import fetch_movielens_100k, make_transactions
+from skllm4es.datasets import (
+    fetch_age,
+    fetch_gender,
+    fetch_movielens_1m,
+    fetch_movielens_100k,
+    fetch_rosbank,
+    get_data_home,
+    load_mimic_iv,
+    make_transactions,
+)
 from skllm4es.vocabularies import load_mcc_names
 
 
@@ -127,10 +136,20 @@ def load(name: str, n_users: int | None = None, data_home: str | None = None, *,
     )
 
 
+def _mimic_iv(folder: str) -> Callable[..., Bunch]:
+    def load_from_home(data_home: str | None, **_: Any) -> Bunch:
+        return load_mimic_iv(get_data_home(data_home) / folder)
+
+    return load_from_home
+
+
 def _transactions(**_: Any) -> Bunch:
     X, y = make_transactions(1000, mean_events=50, random_state=0)
     return Bunch(data=X, target=y, labels={"mcc": load_mcc_names()})
 
+
+#: Users without a label help to learn representations.
+_ALL = {"subset": "all"}
 
 DATA_SETS: dict[str, DataSet] = {
     "movielens-100k": DataSet(
@@ -141,6 +160,49 @@ DATA_SETS: dict[str, DataSet] = {
         aggregates={"numeric": ["rating"]},
         bag={"columns": ["title"]},
     ),
+    "movielens-1m": DataSet(
+        fetch_movielens_1m,
+        {"gender": Target("ROC-AUC", {"target": "gender"}), "age": Target("accuracy", {"target": "age"})},
+        companion="movielens-100k",
+        serializer={"columns": ["title", "genres", "rating"]},
+        aggregates={"numeric": ["rating"]},
+        bag={"columns": ["title"]},
+    ),
+    "rosbank": DataSet(
+        fetch_rosbank,
+        {"churn": Target("ROC-AUC", _ALL)},
+        companion="gender",
+        serializer={"formats": {"TRDATETIME": "days since 2016-01-01", "amount": ".0f"}},
+        fields={"categorical": ["MCC", "currency"]},
+    ),
+    "gender": DataSet(
+        fetch_gender,
+        {"gender": Target("ROC-AUC", _ALL)},
+        companion="rosbank",
+        serializer={"time": "day", "formats": {"amount": ".0f"}},
+        fields={
+            "columns": ["day", "mcc_code", "tr_type", "amount"],
+            "categorical": ["mcc_code", "tr_type"],
+            "time": "day",
+        },
+    ),
+    "age": DataSet(
+        fetch_age,
+        {"age": Target("accuracy", _ALL)},
+        companion="rosbank",
+        paper_epochs=30,
+        serializer={"time": "trans_date", "formats": {"amount_rur": ".0f"}},
+        fields={"categorical": ["small_group"], "time": "trans_date"},
+    ),
+    **{
+        folder: DataSet(
+            _mimic_iv(folder),
+            {"mortality": Target("ROC-AUC")},
+            companion="transactions",
+            serializer={"formats": {"time": "%d %Hh"}},
+        )
+        for folder in ("mimic-iv", "mimic-iv-demo")
+    },
     "transactions": DataSet(
         _transactions,
         {"leaves": Target("ROC-AUC")},
