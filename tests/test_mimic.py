@@ -240,6 +240,24 @@ def test_a_flag_of_death_that_is_none_is_refused(path, flag):
         load_mimic_iv(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "old", "new", "complaint"),
+    [
+        ("admissions", "1,10,2150", "1,11,2150", "has several labels of hadm_id 11"),
+        ("patients", "2,M", "1,M", "has subject_id 1 twice"),
+        ("diagnoses_icd", "R99,10", "R99,", "has no value of 'icd_version' in 1 of 4 rows"),
+        ("procedures_icd", "5491", "", "has no value of 'icd_code' in 1 of 3 rows"),
+        ("labevents", "5.5,5.5", "5.5,high", "cannot be read to its end.*high"),
+    ],
+)
+def test_values_that_cannot_be_are_refused(path, name, old, new, complaint):
+    text = TABLES[name].replace(old, new)
+    assert text != TABLES[name]
+    (path / "hosp" / f"{name}.csv.gz").write_bytes(gzip.compress(text.encode()))
+    with pytest.raises(OSError, match=rf"MIMIC-IV: .*{name}\.csv\.gz {complaint}"):
+        load_mimic_iv(path, profile=True)
+
+
 @pytest.mark.parametrize("horizon", ["soon", "-3h", "0h", "nat"])
 def test_a_horizon_that_is_no_length_of_time_is_refused(path, horizon):
     with pytest.raises(ValueError, match=f"horizon must be a .*length of time.*'{horizon}'"):

@@ -62,7 +62,14 @@ _PRESCRIPTIONS = pa.schema(
     ]
 )
 _TRANSFERS = pa.schema([("hadm_id", pa.int64()), ("eventtype", _TEXT), ("careunit", _TEXT), ("intime", _TIME)])
-_CODED = pa.schema([("hadm_id", pa.int64()), ("seq_num", pa.int64()), ("icd_code", _TEXT), ("icd_version", pa.int64())])
+_CODED = pa.schema(
+    [
+        ("hadm_id", pa.int64()),
+        ("seq_num", pa.int64()),
+        pa.field("icd_code", _TEXT, nullable=False),
+        pa.field("icd_version", pa.int64(), nullable=False),
+    ]
+)
 _DATED = _CODED.append(pa.field("chartdate", pa.date32()))
 _TITLES = pa.schema([("icd_code", _TEXT), ("icd_version", pa.int64()), ("long_title", _TEXT)])
 _LAB_ITEMS = pa.schema([("itemid", pa.int64()), ("label", _TEXT), ("fluid", _TEXT)])
@@ -432,7 +439,10 @@ def _icd(table: pd.DataFrame) -> pd.Series:
 
 
 def _read_profile(tables: Tables, stays: pd.DataFrame) -> pd.DataFrame:
-    patients = tables.read(_file(tables, "patients"), _PATIENTS).to_pandas().set_index("subject_id")
+    name = _file(tables, "patients")
+    patients = tables.read(name, _PATIENTS).to_pandas().set_index("subject_id")
+    if patients.index.has_duplicates:
+        raise tables.problem(name, f"has subject_id {patients.index[patients.index.duplicated()][0]} twice")
     patients = patients.reindex(stays["subject_id"]).set_axis(stays.index)
     age = patients["anchor_age"] + stays["admittime"].dt.year - patients["anchor_year"]
     return pd.DataFrame(
