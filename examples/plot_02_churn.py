@@ -40,7 +40,7 @@ pipelines = {
         [
             ("serialize", EventSerializer(["mcc", "amount", "type"], labels={"mcc": load_mcc_names()}, max_events=20)),
             ("enrich", TextEnricher(random_state=0)),
-            ("embed", LLMEmbedder(epochs=0.25, random_state=0)),
+            ("embed", LLMEmbedder(epochs=0.5, random_state=0)),
             ("classify", classifier()),
         ]
     ),
@@ -51,7 +51,7 @@ pipelines = {
 # Cross-validation
 # ----------------
 # Each fold fits all steps on its training clients, the language model among them: nothing of the clients held out is
-# seen before they are scored. Repeated splits show how much of a difference is luck.
+# seen before they are scored.
 
 import pandas as pd
 from sklearn.metrics import roc_auc_score
@@ -80,5 +80,5 @@ for position, name in enumerate(scores):
 ax.axvline(0.5, color="black", linestyle=":", label="chance")
 ax.set(xlabel="ROC-AUC on clients held out", xlim=(0.3, 1))
 ax.invert_yaxis()
-ax.legend(loc="lower right")
+ax.legend(loc="upper right")
 plt.show()

@@ -32,7 +32,7 @@ for name in variants.columns:
 # %%
 # Training on raw and on rewritten texts
 # --------------------------------------
-# Two models of the same size, trained for the same number of tokens. A fifth of the users is held out from training to
+# Two models of the same size, which see each user equally often. A fifth of the users is held out from training to
 # watch the loss on texts of users that the model has not seen.
 
 from skllm4es import LLMEmbedder
@@ -45,8 +45,9 @@ embedders = {
 }
 
 # %%
-# The losses are in nats a token, of another text for each model, so their levels cannot be compared. Their gaps can:
-# where the loss on users held out stays above that on training users, the model learns by heart.
+# The losses are in nats a token, of other texts for each model, so their levels cannot be compared: the formats make
+# the rewritten texts longer and harder to foresee. What can be compared is the gap in each pair. Where the loss on
+# users held out stays above that of training, the model learns by heart.
 
 import matplotlib.pyplot as plt
 

@@ -87,18 +87,20 @@ scores.agg(["mean", "std"]).T.round(3)
 # %%
 # What the classifier weighs
 # --------------------------
-# The names of the features say where each came from. The dimensions of an embedding have no meaning of their own, so it
-# is the sum of their weights that can be compared with those of the profile.
+# The names of the features say where each came from. The dimensions of an embedding have no meaning of their own; what
+# all of them together add to the score of a client has one. Its spread over the clients tells how much each path
+# decides.
 
 import matplotlib.pyplot as plt
 
 pipeline.fit(X, y)
 cache.cleanup()
-weights = pd.Series(np.abs(pipeline["classify"].coef_[0]), index=pipeline["columns"].get_feature_names_out())
-print(weights.index[:2].tolist(), "...", weights.index[-4:].tolist())
+names = pipeline["columns"].get_feature_names_out()
+print(names[:2], "...", names[-4:])
 
-sums = weights.groupby(weights.index.str.partition("__").get_level_values(0)).sum().sort_values()
+parts = pd.DataFrame(pipeline["columns"].transform(X) * pipeline["classify"].coef_[0], columns=names)
+spread = parts.T.groupby([name.partition("__")[0] for name in names]).sum().std(axis=1).sort_values()
 figure, ax = plt.subplots(figsize=(6, 2.5), layout="constrained")
-ax.barh(sums.index, sums, color="lightsteelblue")
-ax.set_xlabel("sum of absolute weights")
+ax.barh(spread.index, spread, color="lightsteelblue")
+ax.set_xlabel("standard deviation of what it adds to the log-odds")
 plt.show()

@@ -17,14 +17,17 @@ matrices trained beside them. The parameter ``finetune`` chooses.
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from transformers.utils import logging
+
 from skllm4es import EventSerializer, LLMEmbedder
 from skllm4es.datasets import make_transactions
 from skllm4es.vocabularies import load_mcc_names
 
 serializer = EventSerializer(["mcc", "amount", "type"], labels={"mcc": load_mcc_names()}, max_events=20)
-elsewhere, _ = make_transactions(n_users=400, mean_events=30, random_state=1)
-pretrained = LLMEmbedder(n_params=300_000, epochs=0.5, random_state=0).fit(serializer.fit_transform(elsewhere))
+elsewhere, _ = make_transactions(n_users=300, mean_events=20, random_state=1)
+pretrained = LLMEmbedder(n_params=200_000, epochs=0.5, random_state=0).fit(serializer.fit_transform(elsewhere))
 
+logging.disable_progress_bar()
 home = TemporaryDirectory()
 directory = Path(home.name, "my-model")
 model, tokenizer = pretrained.load_model()

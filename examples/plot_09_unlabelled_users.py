@@ -15,7 +15,7 @@ from sklearn.model_selection import train_test_split
 
 from skllm4es.datasets import make_transactions
 
-X, y = make_transactions(n_users=700, mean_events=25, random_state=0)
+X, y = make_transactions(n_users=600, mean_events=20, random_state=0)
 X_rest, X_test, y_rest, y_test = train_test_split(X, y, test_size=200, random_state=0, stratify=y)
 X_labelled, X_unlabelled, y_labelled, _ = train_test_split(
     X_rest, y_rest, train_size=100, random_state=0, stratify=y_rest
@@ -35,7 +35,7 @@ from sklearn.preprocessing import StandardScaler
 from skllm4es import EventSerializer, LLMEmbedder, TextEnricher
 from skllm4es.vocabularies import load_mcc_names
 
-serializer = EventSerializer(["mcc", "amount", "type"], labels={"mcc": load_mcc_names()}, max_events=25)
+serializer = EventSerializer(["mcc", "amount", "type"], labels={"mcc": load_mcc_names()}, max_events=20)
 enricher = TextEnricher(random_state=0)
 extra_texts = enricher.fit_transform(serializer.fit_transform(X_unlabelled))
 

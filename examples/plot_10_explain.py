@@ -65,14 +65,15 @@ without = nest_events(without, user="row", time="event_time", columns=["mcc", "a
 events["effect"] = pipeline.decision_function(client) - pipeline.decision_function(without.loc[events.index])
 events["description"] = events["mcc"].map(names)
 strongest = events.loc[events["effect"].abs().nlargest(10).index].sort_values("effect")
-strongest[["event_time", "type", "description", "amount", "effect"]].round(3)
+strongest[["event_time", "type", "description", "amount", "effect"]].round({"effect": 3})
 
 # %%
 # The picture for a reader, with the ten events that matter most:
 
 import matplotlib.pyplot as plt
 
-labels = [f"{event.event_time:%d %b}  {event.description[:40]}, {event.amount:.0f}" for event in strongest.itertuples()]
+shops = strongest["description"].str.partition(" - ")[0].str[:40]
+labels = strongest["event_time"].dt.strftime("%d %b  ") + shops + strongest["amount"].map(", {:.0f}".format)
 figure, ax = plt.subplots(figsize=(8, 4), layout="constrained")
 colours = ["tab:red" if effect > 0 else "tab:blue" for effect in strongest["effect"]]
 ax.barh(range(len(labels)), strongest["effect"], color=colours)

@@ -127,9 +127,10 @@ np.abs(np.array(answers) - pipeline.predict_proba(X.iloc[:40])[:, 1]).max()
 # %%
 # How long an answer takes
 # ------------------------
-# The time of an answer grows with the client's events, up to the ``max_events`` that are read. The first one is apart:
-# it loads the model. A server that expects many questions at once should gather them and score them in one call, which
-# keeps the device busy.
+# One answer costs a fixed amount, and some more for each token: with so small a model, the first is nearly all of it.
+# With a large one the time grows with the client's events, up to the ``max_events`` that are read. The first answer is
+# left out, because it loads the model. A server that gets many questions at once should gather them and score them in
+# one call, which shares the fixed amount and keeps the device busy.
 
 import matplotlib.pyplot as plt
 
