@@ -58,10 +58,11 @@ sphinx_gallery_conf = {
     "min_reported_time": 1,
 }
 
+html_title = project
 html_theme = "pydata_sphinx_theme"
 html_static_path = ["_static"]
 html_show_sourcelink = False
-html_sidebars = {"index": [], "benchmarks": []}
+html_sidebars = {"index": []}
 html_theme_options = {
     "navigation_with_keys": False,
     "secondary_sidebar_items": ["page-toc"],

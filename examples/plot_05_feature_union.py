@@ -1,10 +1,11 @@
 """
-===========================================
+=========================================
 LLM embedding beside CoLES and aggregates
-===========================================
+=========================================
 
-Aggregates count, CoLES contrasts slices of histories, a language model reads them. The three see different things, and
-a :class:`~sklearn.pipeline.FeatureUnion` puts their vectors side by side.
+Aggregates count, CoLES contrasts slices of histories, a language model reads them. The
+three see different things, and a :class:`~sklearn.pipeline.FeatureUnion` puts their
+vectors side by side.
 """
 
 # %%
@@ -22,7 +23,14 @@ X, y = make_transactions(n_users=240, mean_events=20, random_state=0)
 
 llm = Pipeline(
     [
-        ("serialize", EventSerializer(["mcc", "amount", "type"], labels={"mcc": load_mcc_names()}, max_events=20)),
+        (
+            "serialize",
+            EventSerializer(
+                ["mcc", "amount", "type"],
+                labels={"mcc": load_mcc_names()},
+                max_events=20,
+            ),
+        ),
         ("enrich", TextEnricher(random_state=0)),
         ("embed", LLMEmbedder(epochs=0.25, random_state=0)),
     ]
@@ -33,9 +41,11 @@ aggregates = EventAggregator()
 # %%
 # Unions of them
 # --------------
-# The learned representations are fitted here once, on the events of all clients without their labels; that saves a
-# training for each fold. The union is a transformer like its parts, ``FeatureUnion([("llm", llm), ("coles", coles)])``,
-# and :class:`~sklearn.frozen.FrozenEstimator` keeps cross-validation from fitting its parts anew.
+# The learned representations are fitted here once, on the events of all clients without
+# their labels; that saves a training for each fold. The union is a transformer like its
+# parts, ``FeatureUnion([("llm", llm), ("coles", coles)])``, and
+# :class:`~sklearn.frozen.FrozenEstimator` keeps cross-validation from fitting its parts
+# anew.
 
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import FeatureUnion
@@ -45,7 +55,13 @@ fitted = {
     "CoLES": FrozenEstimator(coles.fit(X)),
     "LLM": FrozenEstimator(llm.fit(X)),
 }
-unions = [["aggregates"], ["CoLES"], ["LLM"], ["CoLES", "LLM"], ["aggregates", "CoLES", "LLM"]]
+unions = [
+    ["aggregates"],
+    ["CoLES"],
+    ["LLM"],
+    ["CoLES", "LLM"],
+    ["aggregates", "CoLES", "LLM"],
+]
 
 # %%
 # Do they add to each other?
@@ -66,18 +82,23 @@ for names in unions:
             ("classify", LogisticRegression(C=0.003, max_iter=1000)),
         ]
     )
-    scores[" + ".join(names)] = cross_val_score(union, X, y, scoring="roc_auc", cv=folds)
+    scores[" + ".join(names)] = cross_val_score(
+        union, X, y, scoring="roc_auc", cv=folds
+    )
 table = pd.DataFrame(scores).agg(["mean", "std"]).T.sort_values("mean")
 table.round(3)
 
 # %%
-# The bars are means over eight splits, the lines their standard deviations. That a union is better than its best part
-# is the hope, not a law: each part also adds dimensions to a classifier that has 180 clients to learn from.
+# The bars are means over eight splits, the lines their standard deviations. That a
+# union is better than its best part is the hope, not a law: each part also adds
+# dimensions to a classifier that has 180 clients to learn from.
 
 import matplotlib.pyplot as plt
 
 figure, ax = plt.subplots(figsize=(7, 3), layout="constrained")
-ax.barh(table.index, table["mean"], xerr=table["std"], color="lightsteelblue", ecolor="navy")
+ax.barh(
+    table.index, table["mean"], xerr=table["std"], color="lightsteelblue", ecolor="navy"
+)
 ax.axvline(0.5, color="black", linestyle=":", label="chance")
 ax.set(xlabel="ROC-AUC on clients held out", xlim=(0.4, 0.95))
 ax.legend(loc="lower right")

@@ -1,10 +1,11 @@
 """
-==============================================
+======================================
 Explaining a prediction back to events
-==============================================
+======================================
 
-Why does the model think that this client leaves? The dimensions of an embedding mean nothing to a reader; events do. So
-leave out each event in turn, predict again, and see what changes.
+Why does the model think that this client leaves? The dimensions of an embedding mean
+nothing to a reader; events do. So leave out each event in turn, predict again, and see
+what changes.
 """
 
 # %%
@@ -21,11 +22,18 @@ from skllm4es.datasets import make_transactions
 from skllm4es.vocabularies import load_mcc_names
 
 X, y = make_transactions(n_users=300, mean_events=25, class_sep=2, random_state=0)
-X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=0.25, random_state=0, stratify=y)
+X_train, X_test, y_train, y_test = train_test_split(
+    X, y, test_size=0.25, random_state=0, stratify=y
+)
 names = load_mcc_names()
 pipeline = Pipeline(
     [
-        ("serialize", EventSerializer(["mcc", "amount", "type"], labels={"mcc": names}, max_events=25)),
+        (
+            "serialize",
+            EventSerializer(
+                ["mcc", "amount", "type"], labels={"mcc": names}, max_events=25
+            ),
+        ),
         ("enrich", TextEnricher(random_state=0)),
         ("embed", LLMEmbedder(epochs=0.5, random_state=0)),
         ("classify", make_pipeline(StandardScaler(), LogisticRegression(C=0.01))),
@@ -37,13 +45,15 @@ pipeline = Pipeline(
 
 from sklearn.metrics import roc_auc_score
 
-print(f"ROC-AUC on clients held out: {roc_auc_score(y_test, pipeline.decision_function(X_test)):.2f}")
+auc = roc_auc_score(y_test, pipeline.decision_function(X_test))
+print(f"ROC-AUC on clients held out: {auc:.2f}")
 
 # %%
 # One client, many histories
 # --------------------------
-# The client held out who is most likely to leave, of those with at least ten events. Each row of ``without`` is the
-# same client with one event missing; the pipeline scores them all at once.
+# The client held out who is most likely to leave, of those with at least ten events.
+# Each row of ``without`` is the same client with one event missing; the pipeline scores
+# them all at once.
 
 import pandas as pd
 
@@ -54,18 +64,29 @@ scores = pd.Series(pipeline.decision_function(long_enough), index=long_enough.in
 client = X_test.loc[[scores.idxmax()]]
 
 events = unnest_events(client).tail(25).reset_index(drop=True)
-without = pd.concat([events.drop(index=left_out).assign(row=left_out) for left_out in events.index])
-without = nest_events(without, user="row", time="event_time", columns=["mcc", "amount", "type", "event_time"])
+without = pd.concat(
+    [events.drop(index=left_out).assign(row=left_out) for left_out in events.index]
+)
+without = nest_events(
+    without,
+    user="row",
+    time="event_time",
+    columns=["mcc", "amount", "type", "event_time"],
+)
 
 # %%
 # The effect of an event
 # ----------------------
 # What an event adds to the log-odds: the score with it, less the score without it.
 
-events["effect"] = pipeline.decision_function(client) - pipeline.decision_function(without.loc[events.index])
+events["effect"] = pipeline.decision_function(client) - pipeline.decision_function(
+    without.loc[events.index]
+)
 events["description"] = events["mcc"].map(names)
 strongest = events.loc[events["effect"].abs().nlargest(10).index].sort_values("effect")
-strongest[["event_time", "type", "description", "amount", "effect"]].round({"effect": 3})
+strongest[["event_time", "type", "description", "amount", "effect"]].round(
+    {"effect": 3}
+)
 
 # %%
 # The picture for a reader, with the ten events that matter most:
@@ -73,7 +94,11 @@ strongest[["event_time", "type", "description", "amount", "effect"]].round({"eff
 import matplotlib.pyplot as plt
 
 shops = strongest["description"].str.partition(" - ")[0].str[:40]
-labels = strongest["event_time"].dt.strftime("%d %b  ") + shops + strongest["amount"].map(", {:.0f}".format)
+labels = (
+    strongest["event_time"].dt.strftime("%d %b  ")
+    + shops
+    + strongest["amount"].map(", {:.0f}".format)
+)
 figure, ax = plt.subplots(figsize=(8, 4), layout="constrained")
 colours = ["tab:red" if effect > 0 else "tab:blue" for effect in strongest["effect"]]
 ax.barh(range(len(labels)), strongest["effect"], color=colours)
@@ -83,7 +108,8 @@ ax.set(xlabel="effect on the log-odds of leaving", title=f"Client {client.index[
 plt.show()
 
 # %%
-# Leaving one event out is the simplest explanation, and it misses what events do together: of ten visits to the same
-# shop, each alone may be dispensable. The same recipe leaves out groups instead, such as all events of a month or of a
-# merchant category. It costs one forward pass for each history, and knows nothing of the model, so it works for every
-# estimator that takes events.
+# Leaving one event out is the simplest explanation, and it misses what events do
+# together: of ten visits to the same shop, each alone may be dispensable. The same
+# recipe leaves out groups instead, such as all events of a month or of a merchant
+# category. It costs one forward pass for each history, and knows nothing of the model,
+# so it works for every estimator that takes events.

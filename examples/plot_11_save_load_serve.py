@@ -1,11 +1,11 @@
 """
-============================
+========================
 Saving, loading, serving
-============================
+========================
 
-A fitted pipeline has two kinds of state: a language model, which is large and belongs in files that no pickle can
-harm, and a small classifier. This tutorial saves both, reads them in what could be another process, and puts them
-behind an HTTP server.
+A fitted pipeline has two kinds of state: a language model, which is large and belongs
+in files that no pickle can harm, and a small classifier. This tutorial saves both,
+reads them in what could be another process, and puts them behind an HTTP server.
 """
 
 # %%
@@ -23,7 +23,14 @@ from skllm4es.vocabularies import load_mcc_names
 X, y = make_transactions(n_users=200, mean_events=25, random_state=0)
 pipeline = Pipeline(
     [
-        ("serialize", EventSerializer(["mcc", "amount", "type"], labels={"mcc": load_mcc_names()}, max_events=25)),
+        (
+            "serialize",
+            EventSerializer(
+                ["mcc", "amount", "type"],
+                labels={"mcc": load_mcc_names()},
+                max_events=25,
+            ),
+        ),
         ("enrich", TextEnricher(random_state=0)),
         ("embed", LLMEmbedder(epochs=0.5, random_state=0)),
         ("classify", make_pipeline(StandardScaler(), LogisticRegression(C=0.01))),
@@ -33,9 +40,10 @@ pipeline = Pipeline(
 # %%
 # Save
 # ----
-# :meth:`~skllm4es.LLMEmbedder.save_pretrained` writes weights as safetensors and settings as JSON. The rest is a small
-# pickle, to be loaded only where you trust whoever wrote it. (``joblib.dump(pipeline, ...)`` alone works too: the
-# weights that were trained are then inside the pickle.)
+# :meth:`~skllm4es.LLMEmbedder.save_pretrained` writes weights as safetensors and
+# settings as JSON. The rest is a small pickle, to be loaded only where you trust
+# whoever wrote it. (``joblib.dump(pipeline, ...)`` alone works too: the weights that
+# were trained are then inside the pickle.)
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -46,7 +54,9 @@ home = TemporaryDirectory()
 embedder = Path(home.name, "embedder")
 rest = Path(home.name, "rest.joblib")
 pipeline["embed"].save_pretrained(embedder)
-joblib.dump({"serialize": pipeline["serialize"], "classify": pipeline["classify"]}, rest)
+joblib.dump(
+    {"serialize": pipeline["serialize"], "classify": pipeline["classify"]}, rest
+)
 
 for path in sorted(Path(home.name).rglob("*.*")):
     print(f"{path.relative_to(home.name)}: {path.stat().st_size / 1000:.0f} kB")
@@ -54,20 +64,23 @@ for path in sorted(Path(home.name).rglob("*.*")):
 # %%
 # Load
 # ----
-# The step that is only for training is left out. The largest difference between what the loaded and the fitted
-# pipeline predict:
+# The step that is only for training is left out. The largest difference between what
+# the loaded and the fitted pipeline predict:
 
 import numpy as np
 
 loaded = joblib.load(rest)
-scorer = make_pipeline(loaded["serialize"], LLMEmbedder.from_pretrained(embedder), loaded["classify"])
+scorer = make_pipeline(
+    loaded["serialize"], LLMEmbedder.from_pretrained(embedder), loaded["classify"]
+)
 np.abs(scorer.predict_proba(X) - pipeline.predict_proba(X)).max()
 
 # %%
 # Serve
 # -----
-# A client's events arrive as JSON. The same types as in training go into the table: a column of another kind is an
-# error that says so, not a wrong prediction. Any web framework will do; this one is in the standard library.
+# A client's events arrive as JSON. The same types as in training go into the table: a
+# column of another kind is an error that says so, not a wrong prediction. Any web
+# framework will do; this one is in the standard library.
 
 import json
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -82,10 +95,14 @@ class Scorer(BaseHTTPRequestHandler):
     """Answers the events of one client by the probability that the client leaves."""
 
     def do_POST(self):
-        events = pd.DataFrame(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        events = pd.DataFrame(
+            json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        )
         events["event_time"] = pd.to_datetime(events["event_time"])
         client = nest_events(events.assign(client=0), user="client", time="event_time")
-        answer = json.dumps({"leaves": float(scorer.predict_proba(client)[0, 1])}).encode()
+        answer = json.dumps(
+            {"leaves": float(scorer.predict_proba(client)[0, 1])}
+        ).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(answer)))
@@ -127,10 +144,11 @@ np.abs(np.array(answers) - pipeline.predict_proba(X.iloc[:40])[:, 1]).max()
 # %%
 # How long an answer takes
 # ------------------------
-# One answer costs a fixed amount, and some more for each token: with so small a model, the first is nearly all of it.
-# With a large one the time grows with the client's events, up to the ``max_events`` that are read. The first answer is
-# left out, because it loads the model. A server that gets many questions at once should gather them and score them in
-# one call, which shares the fixed amount and keeps the device busy.
+# One answer costs a fixed amount, and some more for each token: with so small a model,
+# the first is nearly all of it. With a large one the time grows with the client's
+# events, up to the ``max_events`` that are read. The first answer is left out, because
+# it loads the model. A server that gets many questions at once should gather them and
+# score them in one call, which shares the fixed amount and keeps the device busy.
 
 import matplotlib.pyplot as plt
 

@@ -261,7 +261,7 @@ class PoolingDepthDisplay(ScoreCurve):
         if score_type != "train" and not np.isnan(means).all():
             best = [int(np.nanargmax(means))]
             colour = self.lines_[0].get_color()
-            (self.best_,) = self.ax_.plot(self.depths[best], self.as_drawn(means)[best], color=colour, **RING)
+            (self.best_,) = self.ax_.plot(self.depths[best], self._as_drawn(means)[best], color=colour, **RING)
         self.ax_.set_xlabel("pooling depth (last hidden layers)")
         self.ax_.locator_params(axis="x", integer=True)
         return self

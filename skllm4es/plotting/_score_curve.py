@@ -67,7 +67,7 @@ class ScoreCurve(Display):
             ax.legend()
 
     def _draw_line(self, x: npt.NDArray[Any], scores: Any, style: Mapping[str, Any]) -> None:
-        mean, deviation = self.as_drawn(np.asarray(scores)).mean(axis=1), np.std(scores, axis=1)
+        mean, deviation = self._as_drawn(np.asarray(scores)).mean(axis=1), np.std(scores, axis=1)
         (line,) = self.ax_.plot(x, mean, **style)
         band = self.ax_.fill_between(
             x, mean - deviation, mean + deviation, alpha=0.15, color=line.get_color(), linewidth=0
@@ -75,19 +75,8 @@ class ScoreCurve(Display):
         self.lines_.append(line)
         self.bands_.append(band)
 
-    def as_drawn(self, scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Turn the scores that scikit-learn negates, so that the higher is the better, into the errors that they are.
-
-        Parameters
-        ----------
-        scores : ndarray
-            The scores.
-
-        Returns
-        -------
-        ndarray
-            The numbers to draw.
-        """
+    def _as_drawn(self, scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Turn scores that scikit-learn negates, so that the higher is the better, into the errors that they are."""
         return -scores if self.score_name.startswith("neg_") else scores
 
 
