@@ -29,23 +29,16 @@ from skllm4es.vocabularies import load_mcc_names
 X, y = make_transactions(n_users=240, mean_events=20, random_state=0)
 cache = TemporaryDirectory()
 
+serializer = EventSerializer(
+    ["mcc", "amount", "type"], labels={"mcc": load_mcc_names()}, max_events=20
+)
+six_layers = {"num_hidden_layers": 6}
+embedder = LLMEmbedder(six_layers, epochs=0.25, memory=cache.name, random_state=0)
 pipeline = Pipeline(
     [
-        (
-            "serialize",
-            EventSerializer(
-                ["mcc", "amount", "type"],
-                labels={"mcc": load_mcc_names()},
-                max_events=20,
-            ),
-        ),
+        ("serialize", serializer),
         ("enrich", TextEnricher(random_state=0)),
-        (
-            "embed",
-            LLMEmbedder(
-                {"num_hidden_layers": 6}, epochs=0.25, memory=cache.name, random_state=0
-            ),
-        ),
+        ("embed", embedder),
         ("classify", make_pipeline(StandardScaler(), LogisticRegression(C=0.01))),
     ]
 )

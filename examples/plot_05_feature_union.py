@@ -21,16 +21,12 @@ from skllm4es.vocabularies import load_mcc_names
 
 X, y = make_transactions(n_users=240, mean_events=20, random_state=0)
 
+serializer = EventSerializer(
+    ["mcc", "amount", "type"], labels={"mcc": load_mcc_names()}, max_events=20
+)
 llm = Pipeline(
     [
-        (
-            "serialize",
-            EventSerializer(
-                ["mcc", "amount", "type"],
-                labels={"mcc": load_mcc_names()},
-                max_events=20,
-            ),
-        ),
+        ("serialize", serializer),
         ("enrich", TextEnricher(random_state=0)),
         ("embed", LLMEmbedder(epochs=0.25, random_state=0)),
     ]

@@ -45,16 +45,12 @@ from skllm4es import EventSerializer, LLMEmbedder, TextEnricher
 from skllm4es.vocabularies import load_mcc_names
 
 cache = TemporaryDirectory()
+serializer = EventSerializer(
+    ["mcc", "amount", "type"], labels={"mcc": load_mcc_names()}, max_events=20
+)
 events = Pipeline(
     [
-        (
-            "serialize",
-            EventSerializer(
-                ["mcc", "amount", "type"],
-                labels={"mcc": load_mcc_names()},
-                max_events=20,
-            ),
-        ),
+        ("serialize", serializer),
         ("enrich", TextEnricher(random_state=0)),
         ("embed", LLMEmbedder(epochs=0.25, memory=cache.name, random_state=0)),
         ("scale", StandardScaler()),

@@ -26,14 +26,12 @@ X_train, X_test, y_train, y_test = train_test_split(
     X, y, test_size=0.25, random_state=0, stratify=y
 )
 names = load_mcc_names()
+serializer = EventSerializer(
+    ["mcc", "amount", "type"], labels={"mcc": names}, max_events=25
+)
 pipeline = Pipeline(
     [
-        (
-            "serialize",
-            EventSerializer(
-                ["mcc", "amount", "type"], labels={"mcc": names}, max_events=25
-            ),
-        ),
+        ("serialize", serializer),
         ("enrich", TextEnricher(random_state=0)),
         ("embed", LLMEmbedder(epochs=0.5, random_state=0)),
         ("classify", make_pipeline(StandardScaler(), LogisticRegression(C=0.01))),

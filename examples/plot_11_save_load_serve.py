@@ -21,16 +21,12 @@ from skllm4es.datasets import make_transactions
 from skllm4es.vocabularies import load_mcc_names
 
 X, y = make_transactions(n_users=200, mean_events=25, random_state=0)
+serializer = EventSerializer(
+    ["mcc", "amount", "type"], labels={"mcc": load_mcc_names()}, max_events=25
+)
 pipeline = Pipeline(
     [
-        (
-            "serialize",
-            EventSerializer(
-                ["mcc", "amount", "type"],
-                labels={"mcc": load_mcc_names()},
-                max_events=25,
-            ),
-        ),
+        ("serialize", serializer),
         ("enrich", TextEnricher(random_state=0)),
         ("embed", LLMEmbedder(epochs=0.5, random_state=0)),
         ("classify", make_pipeline(StandardScaler(), LogisticRegression(C=0.01))),
