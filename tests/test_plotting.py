@@ -103,7 +103,7 @@ class TestPoolingDepth:
 
     def test_bands_are_a_standard_deviation_wide(self):
         display = PoolingDepthDisplay.from_cv_results(_cv_results(depths=(1, 2, 3)))
-        heights = display.bands_[0].get_paths()[0].vertices[:, 1]
+        heights = display.fill_between_[0].get_paths()[0].vertices[:, 1]
         assert (heights.min(), heights.max()) == (pytest.approx(0.5), pytest.approx(0.9))
 
     def test_takes_the_best_candidate_of_each_depth(self):
@@ -190,6 +190,12 @@ class TestDataEfficiency:
         assert [label.get_text() for label in other.ax_.get_xticklabels()] == ["5", "10", "20"]
         assert display.lines_[0].get_color() != other.lines_[0].get_color()
 
+    def test_a_line_across_the_axes_is_no_number_of_users(self):
+        _, ax = plt.subplots()
+        ax.axhline(0.5)
+        DataEfficiencyDisplay(n_users=np.array([10, 20, 2_000_000]), test_scores=SCORES).plot(ax=ax)
+        assert [label.get_text() for label in ax.get_xticklabels()] == ["10", "20", "2000000"]
+
     def test_negated_errors_are_drawn_as_errors(self, transactions):
         X, y = transactions
         ridge = make_pipeline(EventAggregator(columns=["amount"]), StandardScaler(), Ridge())
@@ -234,6 +240,10 @@ class TestFineTuningLoss:
         embedder = LLMEmbedder(str(tmp_path / "saved"), finetune=None).fit(["a|b\n1, 2"])
         with pytest.raises(ValueError, match="was not trained, as with finetune=None"):
             FineTuningLossDisplay.from_estimator(embedder)
+
+    def test_no_losses_are_an_error(self):
+        with pytest.raises(ValueError, match="There are 0 losses"):
+            FineTuningLossDisplay(loss_curve=[]).plot()
 
     @pytest.mark.parametrize("estimator", [LLMEmbedder(), make_pipeline(StandardScaler(), Ridge())])
     def test_nothing_that_was_fitted_is_an_error(self, estimator):
@@ -298,6 +308,14 @@ class TestEmbeddingMap:
         assert [len(points.get_offsets()) for points in display.scatters_] == [15, 15]
         assert display.colorbar_ is None
 
+    @pytest.mark.parametrize("n_classes", [11, 25])
+    def test_many_classes_have_a_colour_each_and_a_legend_beside_the_map(self, n_classes):
+        target = [f"class {row % n_classes}" for row in range(30)]
+        display = EmbeddingMapDisplay.from_embeddings(self.VECTORS, target)
+        assert len({tuple(points.get_facecolor()[0]) for points in display.scatters_}) == n_classes
+        display.figure_.canvas.draw()
+        assert display.ax_.get_legend().get_window_extent().x0 > display.ax_.get_window_extent().x1
+
     def test_categories_keep_their_order(self):
         target = pd.Categorical(["low", "high"] * 15, categories=["low", "medium", "high"], ordered=True)
         display = EmbeddingMapDisplay.from_embeddings(self.VECTORS, target)
@@ -325,6 +343,10 @@ class TestEmbeddingMap:
     def test_too_few_vectors_are_an_error(self, shape):
         with pytest.raises(ValueError, match="at least 2 users and 2 dimensions"):
             EmbeddingMapDisplay.from_embeddings(np.zeros(shape))
+
+    def test_vectors_that_are_not_numbers_are_an_error(self):
+        with pytest.raises(ValueError, match="embeddings contains NaN"):
+            EmbeddingMapDisplay.from_embeddings(np.where(self.VECTORS > 2, np.nan, self.VECTORS))
 
     def test_equal_vectors_are_an_error(self):
         with pytest.raises(ValueError, match="All 30 embeddings are the same"):

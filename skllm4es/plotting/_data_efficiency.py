@@ -41,7 +41,7 @@ class DataEfficiencyDisplay(ScoreCurve):
     ----------
     lines_ : list of matplotlib.lines.Line2D
         The mean scores: on users held out, on training users, or both.
-    bands_ : list of matplotlib.collections.PolyCollection
+    fill_between_ : list of matplotlib.collections.PolyCollection
         Their standard deviations.
     ax_ : matplotlib.axes.Axes
         The axes.
@@ -186,7 +186,8 @@ class DataEfficiencyDisplay(ScoreCurve):
         self.ax_.set_xlabel("labelled users")
         self.ax_.set_xscale("log")
         # The numbers of users themselves, which are few, instead of powers of ten.
-        sizes = np.unique(np.concatenate([np.asarray(line.get_xdata()) for line in self.ax_.get_lines()]))
-        self.ax_.set_xticks(sizes, [f"{size:g}" for size in sizes])
+        curves = [line for line in self.ax_.get_lines() if line.get_transform() == self.ax_.transData]  # No axhline.
+        sizes = np.unique(np.concatenate([np.asarray(line.get_xdata()) for line in curves]))
+        self.ax_.set_xticks(sizes, [f"{size:.0f}" for size in sizes])
         self.ax_.minorticks_off()
         return self

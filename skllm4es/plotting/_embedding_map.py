@@ -12,6 +12,7 @@ import pandas as pd
 from sklearn.decomposition import PCA
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils import assert_all_finite
 
 from skllm4es.plotting._base import Display
 
@@ -168,13 +169,14 @@ class EmbeddingMapDisplay(Display):
         Raises
         ------
         ValueError
-            If there are too few vectors, or not as many as targets.
+            If there are too few vectors, or not as many as targets, or if vectors hold NaN or infinity.
         """
         vectors = np.asarray(embeddings, dtype=np.float64)
         if vectors.ndim != 2 or min(vectors.shape) < 2:
             raise ValueError(
                 f"A map needs at least 2 users and 2 dimensions; the embeddings are of shape {vectors.shape}."
             )
+        assert_all_finite(vectors, input_name="embeddings")
         if method not in _METHODS:
             raise ValueError(f"method={method!r} must be one of {list(_METHODS)}.")
         positions, axis_names = _METHODS[method](StandardScaler().fit_transform(vectors), random_state)
@@ -208,11 +210,14 @@ class EmbeddingMapDisplay(Display):
             if (unknown := target.isna().to_numpy()).any():
                 self._scatter(unknown, style | {"color": "lightgrey", "label": "unknown"})
             if _is_categorical(target):
-                for value in _classes(target):
-                    self._scatter(
-                        (target == value).fillna(False).to_numpy(dtype=bool), style | {"label": _as_label(value)}
-                    )
-                ax.legend(title=self.target_name)
+                classes = _classes(target)
+                for value, colour in zip(classes, _colours(len(classes)), strict=True):
+                    users = (target == value).fillna(False).to_numpy(dtype=bool)
+                    self._scatter(users, {"color": colour, "label": _as_label(value)} | style)
+                place: dict[str, Any] = {}
+                if len(classes) > _MAX_CLASSES:  # Their legend would cover the map.
+                    place = {"loc": "center left", "bbox_to_anchor": (1, 0.5), "ncols": -(-len(classes) // 25)}
+                ax.legend(title=self.target_name, **place)
             else:
                 known = {"c": target[~unknown].to_numpy(dtype=float)}
                 self._scatter(~unknown, style | known)
@@ -260,6 +265,15 @@ def _is_categorical(target: pd.Series) -> bool:
     if not pd.api.types.is_numeric_dtype(known) or pd.api.types.is_bool_dtype(known):
         return True
     return known.nunique() <= _MAX_CLASSES and bool((known % 1 == 0).all())
+
+
+def _colours(n_classes: int) -> list[Any]:
+    """Give as many colours: those of matplotlib's cycle as long as they do not repeat, else a rainbow's."""
+    from matplotlib import colormaps
+
+    if n_classes <= _MAX_CLASSES:
+        return [f"C{position}" for position in range(n_classes)]
+    return list(colormaps["turbo"](np.linspace(0, 1, n_classes)))
 
 
 def _as_label(value: Any) -> str:

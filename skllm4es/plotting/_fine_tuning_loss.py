@@ -128,7 +128,14 @@ class FineTuningLossDisplay(Display):
         -------
         FineTuningLossDisplay
             The display.
+
+        Raises
+        ------
+        ValueError
+            If there are no losses.
         """
+        if not len(self.loss_curve):
+            raise ValueError("There are 0 losses, of which no curve can be drawn.")
         ax = self._axes(ax)
         from matplotlib.ticker import EngFormatter
 

@@ -46,7 +46,7 @@ class PoolingDepthDisplay(ScoreCurve):
     ----------
     lines_ : list of matplotlib.lines.Line2D
         The mean scores: on users held out, on training users, or both.
-    bands_ : list of matplotlib.collections.PolyCollection
+    fill_between_ : list of matplotlib.collections.PolyCollection
         Their standard deviations.
     best_ : matplotlib.lines.Line2D or None
         The ring around the best mean on users held out; None if these are not drawn.

@@ -38,7 +38,7 @@ class ScoreCurve(Display):
     score_name: str = "score"
     name: str | None = None
     lines_: list[Line2D] = field(init=False, repr=False)
-    bands_: list[PolyCollection] = field(init=False, repr=False)
+    fill_between_: list[PolyCollection] = field(init=False, repr=False)
 
     def _draw(
         self, x: npt.NDArray[Any], ax: Axes | None, name: str | None, score_type: str, line_kw: Mapping[str, Any] | None
@@ -53,7 +53,7 @@ class ScoreCurve(Display):
             )
         ax = self._axes(ax)
         name = self.name if name is None else name
-        self.lines_, self.bands_ = [], []
+        self.lines_, self.fill_between_ = [], []
         style = {"marker": "o", **(line_kw or {})}
         if score_type != "train":
             self._draw_line(x, self.test_scores, {"label": name or "users held out", **style})
@@ -73,7 +73,7 @@ class ScoreCurve(Display):
             x, mean - deviation, mean + deviation, alpha=0.15, color=line.get_color(), linewidth=0
         )
         self.lines_.append(line)
-        self.bands_.append(band)
+        self.fill_between_.append(band)
 
     def _as_drawn(self, scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Turn scores that scikit-learn negates, so that the higher is the better, into the errors that they are."""
