@@ -14,7 +14,7 @@ USES = {
     "rewriters": {"lm", "formats"},
     "lm": {"formats"},
     "formats": set(),
-    "datasets": {"formats"},  # as nest_events does
+    "datasets": {"formats", "vocabularies"},  # formats as nest_events does
     "vocabularies": set(),
     "plotting": set(),
 }
