@@ -1,6 +1,7 @@
 """Settings of the documentation, which `make docs` builds."""
 
 import os
+import warnings
 from importlib.metadata import version as version_of
 
 project = "skllm4es"
@@ -57,6 +58,9 @@ sphinx_gallery_conf = {
     "show_memory": False,
     "min_reported_time": 1,
 }
+
+# The warnings that tutorials show: without the path on the machine that built the page.
+warnings.formatwarning = lambda message, category, *_, **__: f"{category.__name__}: {message}\n"
 
 html_title = project
 html_theme = "pydata_sphinx_theme"

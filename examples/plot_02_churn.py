@@ -81,9 +81,9 @@ scores.agg(["mean", "std"]).T.round(3)
 # %%
 # One dot is one fold, the bar their mean. Folds of 125 clients differ by more than most
 # methods do: on so few users, a difference of a few hundredths of ROC-AUC means
-# nothing. A language model that was trained for a few seconds rarely beats aggregates,
-# and is not what the method's authors mean: this is how an evaluation is set up, not
-# its result on your data.
+# nothing. And a language model that was trained for a few seconds is not what the
+# method's authors mean: this is how an evaluation is set up, not its result on your
+# data.
 
 import matplotlib.pyplot as plt
 

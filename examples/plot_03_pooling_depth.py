@@ -3,10 +3,10 @@
 Choosing the pooling depth with ``GridSearchCV``
 ================================================
 
-A user's vector is the mean of the last hidden layers of the language model. How many
-layers that should be depends on the model and on the task: the last ones are tuned to
-predict the next token, those before hold more general features. It is a hyperparameter,
-and a cheap one: all layers come out of the same pass.
+With ``pooling_depth``, a user's vector is the mean of the last hidden layers of the
+language model. How many layers that should be depends on the model and on the task: the
+last ones are tuned to predict the next token, those before hold more general features.
+It is a hyperparameter, and a cheap one: all layers come out of the same pass.
 """
 
 # %%
@@ -70,7 +70,7 @@ plt.show()
 
 # %%
 # Where the band is much wider than the curve moves, as it is with so few clients, the
-# choice hardly matters, and the default is as good as any. On thousands of users, and
-# with a pretrained model of many layers, it can matter a lot.
+# choice hardly matters. On thousands of users, and with a pretrained model of many
+# layers, it can matter a lot.
 
 cache.cleanup()

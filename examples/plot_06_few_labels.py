@@ -70,6 +70,7 @@ for name, array in vectors.items():
         train_sizes=[25, 50, 100, 200, 280],
         cv=splits,
         scoring="roc_auc",
+        score_name="ROC-AUC",
         random_state=0,
         name=name,
         ax=ax,
