@@ -212,7 +212,7 @@ class TrainingRun:
     ) -> tuple[LanguageModel, Course]:
         corpus, held_out = _hold_out(corpus, training.validation_fraction, training.seed)
         with isolated_seed(training.seed):
-            model, tokenizer = _make(training, [text for texts in corpus for text in texts])
+            model, tokenizer = _make(training, corpus)
             max_length = admit(LanguageModel(model=model, tokenizer=tokenizer))
             trained: Any = model
             if training.lora is not None:
@@ -237,17 +237,19 @@ class TrainingRun:
         return LanguageModel(model=trained, tokenizer=tokenizer), course
 
 
-def _make(training: Training, texts: Sequence[str]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _make(training: Training, corpus: Corpus) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load the model, or make it and its tokenizer from the texts."""
     if base := training.base:
         assert base.source is not None
         return load_causal_model(base.source, base.revision), base.tokenizer
     config = training.config or {}
     check_config(config)
-    tokenizer = train_tokenizer(texts, config.get("vocab_size", VOCAB_SIZE))
+    texts = [text for texts in corpus for text in texts]
+    tokenizer = train_tokenizer(texts, [each[0] for each in corpus], config.get("vocab_size", VOCAB_SIZE))
     n_params = training.n_params
-    if n_params == "auto":  # One for each token of text.
-        n_params = sum(map(len, tokenizer(list(texts))["input_ids"]))
+    if n_params == "auto":  # One for each token that is seen.
+        n_tokens = sum(map(len, tokenizer(texts)["input_ids"]))
+        n_params = round(min(1.0, training.schedule.n_epochs(n_tokens)) * n_tokens)
     return new_model(tokenizer, int(n_params), config), tokenizer
 
 
