@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+UNPACKED := build/from-wheel
 
-.PHONY: demo test lint types check clean
+.PHONY: demo test lint types docs dist try-wheel check clean
 
 demo: $(INSTALLED)  ## install, then run the main job
 	$(BIN)/python -m skllm4es.demo
@@ -20,7 +21,22 @@ lint: $(INSTALLED)
 types: $(INSTALLED)
 	$(BIN)/mypy
 
-check: lint types test
+docs: $(INSTALLED)  ## run the tutorials and build docs/_build/html; needs no network
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+
+dist: $(INSTALLED)  ## build wheel and sdist, and run the demo from what is in the wheel
+	rm -rf build dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/pip install --quiet --no-deps --target $(UNPACKED) dist/*.whl
+	cd $(UNPACKED) && SKLLM4ES_DATA=none $(abspath $(BIN))/python -m skllm4es.demo --users 60 --folds 2
+
+try-wheel: dist  ## install the wheel into an empty environment, and run the demo there
+	$(PYTHON) -m venv --clear build/venv
+	build/venv/bin/pip install --quiet --constraint constraints.txt dist/*.whl
+	cd build && SKLLM4ES_DATA=none venv/bin/skllm4es-demo --users 60 --folds 2
+
+check: lint types test docs dist
 
 $(INSTALLED): pyproject.toml constraints.txt requirements-tpp.txt
 	$(PYTHON) -m venv $(VENV)
@@ -30,3 +46,4 @@ $(INSTALLED): pyproject.toml constraints.txt requirements-tpp.txt
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf docs/_build docs/auto_examples docs/generated docs/sg_execution_times.rst

@@ -9,7 +9,7 @@ Two protocols:
 
 Two ways to fit what makes the vectors, which never sees a label:
 
-- "leak-free": on the training users and those without a label. In "holdout" on all users outside the test set.
+- "leak-free": on all users but those of the test set: in "cv", the training users and those without a label.
 - "transductive": once on the events of all users, those of the test set included, as in the paper.
 """
 
@@ -133,12 +133,12 @@ def _apart(n_users: int, test: Rows, groups: npt.NDArray[Any] | None) -> Rows:
 
 
 def draw_labelled(train: Rows, strata: npt.NDArray[Any] | None, size: int, seed: Sequence[int]) -> Rows:
-    """Draw training users for the learning curve: `size` of them, of each class at least one."""
+    """Draw training users for the learning curve: `size` of them, of each class at least one if that many are drawn."""
     generator = np.random.default_rng(seed)
     order = generator.permutation(train)
     if strata is not None:
         _, first_of_class = np.unique(strata[order], return_index=True)
-        order = np.concatenate([order[first_of_class], np.delete(order, first_of_class)])
+        order = np.concatenate([order[np.sort(first_of_class)], np.delete(order, first_of_class)])
     return order[:size]
 
 

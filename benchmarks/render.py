@@ -15,7 +15,7 @@ from benchmarks.results import Record, read
 from benchmarks.tables import TABLES
 
 _FITS = {
-    "leak-free": "leak-free: representations see the events of the training users and of users without a label",
+    "leak-free": "leak-free: representations see the events of all users but the test users, never a label",
     "transductive": "transductive: representations see the events of all users, test users included, never a label",
 }
 _INTRODUCTION = """\
@@ -26,25 +26,27 @@ The paper's tables, as far as they were run, from the files in `benchmarks/resul
 
 How to read it:
 
-- Scores are mean ± standard deviation over the folds, and seeds where there are several. Folds share users, so that ±
-  is no standard error. ROC-AUC and accuracy: higher is better; MAE: lower is better.
+- Scores are mean ± standard deviation over the folds, and over seeds and draws of labelled users where there are
+  several. Folds share users, so that ± is no standard error. "(3 of 5 folds)": the others have no score, yet or at all.
+  ROC-AUC and accuracy: higher is better; MAE: lower is better.
 - Protocol "cv": each fold of a cross-validation over all labelled users is the test set once. Protocol "holdout", that
   of the paper: a test set of a tenth of the users, the same for models that are trained on four fifths of the others
   each.
 - "LightGBM" has the published settings on scaled vectors; "linear" is a logistic (C = 0.01) or ridge regression on
   standardised vectors. With fewer than 200 labelled users these settings of LightGBM allow no split, and it predicts
   one number for all.
-- "leak-free": what makes the vectors sees the events of training users and of users without a label. "transductive":
-  it sees the events of all users, those of the test set included, as in the paper. It never sees a label.
+- "leak-free": what makes the vectors sees the events of all users but those of the test set. "transductive": it sees
+  those of the test set, too, as in the paper. It never sees a label.
 - "paper" is what the paper prints for the same data set; its LLM4ES is LLaMA 3.2 3B. It has no figures for data sets
   where there is no such column.
 - The paper's table of other domains has a further, private data set (CLTV), which nobody else can run.
+- Pictures of the MAE with few labelled users are cut above; the tables have all figures.
 - Times are seconds of one fit and of one transform of all labelled users; the peak of memory is that of the process.
 - "not run here" stands where the machine lacked what a row needs.
 """
 
 
-def write_page(results: Path, page: Path) -> None:
+def write_page(results: Path, page: Path) -> int:
     """Write the page with all tables but those of the preset "smoke", and its pictures beside it.
 
     Parameters
@@ -53,6 +55,11 @@ def write_page(results: Path, page: Path) -> None:
         The folder of the results.
     page : path
         The Markdown file. The pictures are in the folder of its name.
+
+    Returns
+    -------
+    int
+        How many files of results it shows.
     """
     contents = [(file.stem, read(file)) for file in sorted(results.glob("*.json"))]
     contents = [(name, content) for name, content in contents if content["about"]["preset"] != "smoke"]
@@ -62,12 +69,13 @@ def write_page(results: Path, page: Path) -> None:
     parts = [_INTRODUCTION]
     for name, content in contents:
         parts.append(render_file(content))
-        for target in _targets(content):
+        for target in _targets(content) if content["records"] else ():
             file = pictures / f"{name}-{target}.png"
             draw(content, target, file)
             title = TABLES[content["about"]["table"]].title
             parts.append(f"![{title}, {content['about']['dataset']}, {target}]({pictures.name}/{file.name})\n")
     page.write_text("\n".join(parts))
+    return len(contents)
 
 
 def render_file(content: Record) -> str:
@@ -125,7 +133,7 @@ def _table_rows(content: Record, target: str) -> list[str]:
     lines = [_line(head), _line(["---"] * len(head))]
     for row, paper_name in content["about"]["rows"].items():
         records = _of(content, row, target)
-        scores = [_mean_and_sd(records, name) for name in HEADS] if records else [_absent(content, row), ""]
+        scores = [_mean_and_sd(content, records, name) for name in HEADS] if records else [_absent(content, row), ""]
         costs = [_mean_cost(records, name) for name in ("n_features", "fit_s", "transform_s", "peak_mb")]
         lines.append(_line([row, *scores, *([figures.get(paper_name, "")] if figures else []), *costs]))
     return lines
@@ -141,7 +149,7 @@ def _curve_rows(content: Record, target: str) -> list[str]:
         for row, curve in curves.items():
             cells = [_format(curve[label].values) if label in curve else "" for label in labels]
             cells = cells if curve else [_absent(content, row), *cells[1:]]
-            lines.append(_line([row, *cells]))
+            lines.append(_line([row + _left_out(content, _of(content, row, target), head), *cells]))
         lines.append("")
     return lines[:-1]
 
@@ -203,10 +211,15 @@ def _values(records: Iterable[Record], head: str) -> list[float]:
     return [record["scores"][head] for record in records if record["scores"][head] is not None]
 
 
-def _mean_and_sd(records: Sequence[Record], head: str) -> str:
-    values = _values(records, head)
-    left_out = f" ({len(values)} of {len(records)} folds)" if len(values) < len(records) else ""
-    return f"{_format(values)}{left_out}"
+def _mean_and_sd(content: Record, records: Sequence[Record], head: str) -> str:
+    return _format(_values(records, head)) + _left_out(content, records, head)
+
+
+def _left_out(content: Record, records: Sequence[Record], head: str) -> str:
+    """Say if some folds, of all seeds, have no score: they were not run yet, or have one class only."""
+    n_folds = content["about"]["n_folds"] * len({record["seed"] for record in content["records"]})
+    n_scored = len({(record["seed"], record["fold"]) for record in records if record["scores"][head] is not None})
+    return f" ({n_scored} of {n_folds} folds)" if records and n_scored < n_folds else ""
 
 
 def _format(values: Sequence[float]) -> str:

@@ -22,6 +22,7 @@ from benchmarks.presets import (
     QWEN_1_7B,
     TEMPLATES,
     TINYSTORIES,
+    TINYSTORIES_LEARNING_RATE,
     Budget,
     Preset,
 )
@@ -182,7 +183,7 @@ def _language_model(context: Context, model: str) -> dict[str, Any]:
         folder = get_data_home(context.data_home) / TINYSTORIES
         if not folder.is_dir():
             raise NotHereError(f"there is no {TINYSTORIES} in the data home")
-        return {"model": str(folder)}
+        return {"model": str(folder), "learning_rate": TINYSTORIES_LEARNING_RATE}
     return {"model": _weights(model)}
 
 

@@ -159,18 +159,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parse(arguments)
     if options.render:
-        write_page(options.results, options.page)
+        n_shown = write_page(options.results, options.page)
+        print(f"{options.page}: {n_shown} files of results; those of the preset smoke are left out")
         return 0
     preset, budget = _settings(options)
-    data = load(options.dataset, preset.n_users, options.data_home)
     table = TABLES[options.table]
-    targets = [options.target] if options.target else list(data.spec.targets)
     rows = table.rows(preset.models_of(options.table))
+    chosen = _chosen(rows, options.rows)
+    data = load(options.dataset, preset.n_users, options.data_home)
+    targets = [options.target] if options.target else list(data.spec.targets)
     experiment = Experiment(table, data, preset, budget, targets, EmbeddingStore(options.embeddings), options.data_home)
     about = _about(options, preset, budget, data) | {"rows": {row.name: row.paper for row in rows}}
     results = Results(options.results / f"{_file_name(options, preset, budget)}.json", about)
     results.begin(_command(options))
-    succeeded = run(experiment, [row for row in rows if _wanted(row, options.rows)], results)
+    succeeded = run(experiment, chosen, results)
     print(f"\n{render_file(read(results.file))}\n\n{results.file}")
     return 0 if succeeded else 1
 
@@ -200,7 +202,22 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     targets = list(DATA_SETS[options.dataset].targets)
     if options.target is not None and options.target not in targets:
         parser.error(f"--target {options.target}: the targets of {options.dataset} are {', '.join(targets)}")
+    if min(options.seeds or [0]) < 0:
+        parser.error(f"--seeds {min(options.seeds)}: a seed is 0 or more")
+    for name in filter(None, (options.model, options.rewriter)):
+        if not (Path(name).is_dir() or _may_be_on_the_hub(name)):
+            parser.error(f"{name} is neither a directory nor a name of the model hub")
     return options
+
+
+def _may_be_on_the_hub(name: str) -> bool:
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
 
 
 def _settings(options: argparse.Namespace) -> tuple[Preset, Budget]:
@@ -255,8 +272,15 @@ def _command(options: argparse.Namespace) -> str:
     return shlex.join(words)
 
 
-def _wanted(row: Row, parts: list[str] | None) -> bool:
-    return parts is None or any(part in row.name for part in parts)
+def _chosen(rows: Sequence[Row], parts: Sequence[str] | None) -> Sequence[Row]:
+    """Give the rows whose names contain one of the parts."""
+    if parts is None:
+        return rows
+    for part in parts:
+        if not any(part in row.name for row in rows):
+            names = "; ".join(row.name for row in rows)
+            raise SystemExit(f"--rows {part}: no row's name contains it. The rows are {names}")
+    return [row for row in rows if any(part in row.name for part in parts)]
 
 
 if __name__ == "__main__":

@@ -393,7 +393,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
 
         Returns
         -------
-        embeddings : ndarray of shape (n_users, n_features_out_), dtype float32
+        embeddings : ndarray of shape (n_users, `n_features_out_`), dtype float32
             One vector a user, in the order of `X`.
         """
         check_is_fitted(self)

@@ -58,8 +58,8 @@ PLANNED_EVENTS = 100_000
 class EventSerializer(TextTransformerMixin, BaseEstimator):
     r"""Write each user's events as a text, one line an event.
 
-    The text begins with a header line of feature names joined by ``|``; each event is one line of fields joined by
-    ``, ``; a field that holds a comma, a quote or a line break is quoted as in CSV.
+    The text begins with a header line of feature names joined by ``|``; each event is one line of fields joined by a
+    comma and a space; a field that holds a comma, a quote or a line break is quoted as in CSV.
     :func:`~skllm4es.formats.parse_events` reads it back, whatever the parameters are.
 
     Parameters
@@ -141,8 +141,8 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
     **Values.** A number is written in the shortest form that reads back to the same number, whole ones without a
     point; a decimal with all its digits; a time as ``2024-03-01 18:30:00``, in its own zone and without it (``%z``
     writes the offset); a duration in seconds; a boolean as ``true`` or ``false``; a categorical as its value; a list
-    inside an event as its elements with ``; `` between them, quoted where they hold a semicolon. Structs inside an
-    event are an error: make columns of their fields.
+    inside an event as its elements with a semicolon and a space between them, quoted where they hold a semicolon.
+    Structs inside an event are an error: make columns of their fields.
 
     **Compact form.** A line looks like ``POS 3600 12.5 Grocery``. Its rules are those of
     `skllm4es.formats._compact`: an empty field repeats the line above, a column marked ``+`` holds distances, one

@@ -19,7 +19,7 @@ from benchmarks.data import DATA_SETS, DataSet, Target, load
 from benchmarks.embeddings import EmbeddingStore
 from benchmarks.presets import PRESETS
 from benchmarks.protocol import draw_labelled, score, splits
-from benchmarks.render import render_file, write_page
+from benchmarks.render import render_file
 from benchmarks.representations import Context, NotHereError, llm
 from benchmarks.results import Results, read
 from benchmarks.run import main
@@ -95,6 +95,13 @@ def test_few_labelled_users_are_of_all_classes(size):
     assert set(drawn) <= set(train)
     assert set(CLASSES[drawn]) == {0.0, 1.0}
     assert not np.array_equal(drawn, draw_labelled(train, CLASSES, size, [0, 1]))
+
+
+def test_fewer_labelled_users_than_classes_are_of_any_classes():
+    train, classes = np.arange(40), np.arange(40) % 4
+    drawn = [frozenset(classes[draw_labelled(train, classes, 2, [0, draw])]) for draw in range(20)]
+    assert {len(each) for each in drawn} == {2}
+    assert frozenset().union(*drawn) == {0, 1, 2, 3}
 
 
 @pytest.mark.parametrize(("metric", "best"), [("ROC-AUC", 1.0), ("accuracy", 1.0), ("MAE", 0.0)])
@@ -251,10 +258,25 @@ def test_the_command_that_is_kept_names_no_folder(tmp_path, witnessed):
     assert run["machine"]["cpus"] == os.cpu_count()
 
 
-def test_a_target_that_the_data_set_lacks_is_refused_with_those_that_it_has(capsys):
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--target", "height"], "the targets of movielens-100k are gender, age"),
+        (["--seeds", "0", "-1"], "--seeds -1: a seed is 0 or more"),
+        (["--model", "/no/where"], "/no/where is neither a directory nor a name of the model hub"),
+        (["--rewriter", "a@b"], "a@b is neither a directory nor a name of the model hub"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_the_reason(capsys, arguments, complaint):
     with pytest.raises(SystemExit):
-        main(["main", "--dataset", "movielens-100k", "--target", "height"])
-    assert "the targets of movielens-100k are gender, age" in capsys.readouterr().err
+        main(["main", "--dataset", "movielens-100k", *arguments])
+    assert complaint in capsys.readouterr().err
+
+
+def test_a_row_that_the_table_lacks_is_refused(tmp_path, witnessed):
+    with pytest.raises(SystemExit, match="--rows LSTM: no row's name contains it"):
+        _run(tmp_path, "main", "--dataset", "half", "--rows", "witness", "LSTM")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_rows_without_their_weights_or_rewriter_say_not_run_here_and_have_no_number(tmp_path, monkeypatch, capsys):
@@ -286,6 +308,14 @@ def test_the_paper_preset_has_the_papers_models_and_settings(tmp_path):
     assert settings["embed__finetune"] == "full"
     assert settings["embed__max_length"] == 8192
     assert settings["enrich__rewriter__model"] == str(tmp_path)
+
+
+def test_only_the_tiny_model_is_tuned_at_a_learning_rate_that_would_ruin_a_large_one(tmp_path):
+    (tmp_path / "tinystories-656k").mkdir()
+    preset = PRESETS["cpu"]
+    context = Context(load("transactions", 10), preset, preset.few, seed=0, data_home=str(tmp_path))
+    rates = [llm(model)(context)["embed"].learning_rate for model in ("tinystories-656k", str(tmp_path))]
+    assert rates == [1e-3, None]
 
 
 def _content(table="main", dataset="movielens-100k", target="gender", preset="cpu", **about):
@@ -349,6 +379,15 @@ def test_a_row_that_was_not_run_has_a_reason_and_no_score():
     assert "- Not run here: there is no GPU. (LLM4ES (LLaMA 3.2 3B))" in text
 
 
+@pytest.mark.parametrize("table", ["main", "data-efficiency"])
+def test_a_row_that_was_not_run_to_the_end_says_so(table):
+    content = _content(table)
+    content["records"] = [each for each in content["records"] if each["row"] != "CoLES" or each["fold"] == 0]
+    text = render_file(content)
+    assert "(1 of 2 folds)" in next(line for line in text.splitlines() if line.startswith("| CoLES"))
+    assert "0.600 ± 0.000" in text
+
+
 def test_where_the_paper_has_no_figure_there_is_no_column_for_it():
     assert "paper |" not in render_file(_content(dataset="transactions", target="leaves"))
 
@@ -360,17 +399,20 @@ def test_a_learning_curve_has_a_column_for_each_number_of_labels():
     assert "| LLM4ES (LLaMA 3.2 3B) | not run here |  |  |" in text
 
 
-def test_the_page_shows_all_results_but_those_of_smoke_tests(tmp_path):
+def test_the_page_shows_all_results_but_those_of_smoke_tests(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     results = tmp_path / "results"
     results.mkdir()
     contents = {"a": _content("data-efficiency"), "b": _content(), "c": _content("domains", preset="smoke")}
+    contents["d"] = _content("strategies") | {"records": []}
     for name, content in contents.items():
         (results / f"{name}.json").write_text(json.dumps(content))
-    write_page(results, tmp_path / "docs" / "page.md")
+    assert main(["--render", "--results", str(results), "--page", str(tmp_path / "docs" / "page.md")]) == 0
+    assert "page.md: 3 files of results" in capsys.readouterr().out
     text = (tmp_path / "docs" / "page.md").read_text()
     assert text.index("## Main results") < text.index("## Data efficiency")
     assert "Other domains" not in text
+    assert "## Enrichment strategies" in text
     assert "(page/b-gender.png)" in text
     pictures = sorted((tmp_path / "docs" / "page").iterdir())
     assert [file.name for file in pictures] == ["a-gender.png", "b-gender.png"]

@@ -39,13 +39,22 @@ two lines"
 7,3,30,7,2170-07-01 09:00:00,2170-07-01 09:30:00,1,1.0,,,not in the table of items
 8,1,10,1,,2150-01-02 10:00:00,4.3,4.3,mmol/L,,no time of the sample
 9,1,10,1,,,4.4,4.4,mmol/L,,no time at all
+10,1,10,1,2150-01-03 08:30:00,2150-01-03 07:00:00,4.5,4.5,mmol/L,,stored before the sample
 """,
     "d_labitems": "itemid,label,fluid,category\n1,Potassium,Blood,Chemistry\n2,Nitrite,Urine,Hematology\n",
     "prescriptions": """\
-subject_id,hadm_id,starttime,stoptime,drug,dose_val_rx,dose_unit_rx,route
-1,10,2150-01-01 12:00:00,2150-01-02 12:00:00,Heparin,"5,000",UNIT,SC
-1,10,2150-01-01 13:00:00,2150-01-09 12:00:00,Fentanyl,50-100,mcg,IV
-1,10,2150-01-03 08:00:01,2150-01-09 12:00:00,Morphine,2,mg,IV
+subject_id,hadm_id,pharmacy_id,starttime,stoptime,drug,dose_val_rx,dose_unit_rx,route
+1,10,1,2150-01-01 12:00:00,2150-01-02 12:00:00,Heparin,"5,000",UNIT,SC
+1,10,9,2150-01-01 13:00:00,2150-01-09 12:00:00,Fentanyl,50-100,mcg,IV
+1,10,2,2150-01-03 08:00:01,2150-01-09 12:00:00,Morphine,2,mg,IV
+1,10,3,2150-01-03 07:00:00,2150-01-09 12:00:00,Insulin,2,UNIT,SC
+""",
+    # Insulin is entered after it was begun; of Fentanyl, nothing is known.
+    "pharmacy": """\
+subject_id,hadm_id,pharmacy_id,entertime
+1,10,1,2150-01-01 11:00:00
+1,10,2,2150-01-01 11:00:00
+1,10,3,2150-01-03 08:00:01
 """,
     "transfers": """\
 subject_id,hadm_id,transfer_id,eventtype,careunit,intime,outtime
@@ -156,7 +165,7 @@ def test_events_are_those_known_when_the_question_is_asked(path):
 
 def test_a_later_question_has_more_events(path):
     names = _events(path, 10, horizon="76h")["name"].tolist()
-    assert names[-3:] == ["Morphine", "ICD-9 3995", "Surgery"]
+    assert names[-7:] == ["Insulin", "Potassium", "Potassium", "Morphine", "Potassium", "ICD-9 3995", "Surgery"]
 
 
 def test_diagnoses_are_those_of_earlier_admissions_when_they_ended(path):
@@ -172,7 +181,8 @@ def test_a_lab_test_without_a_name_is_called_by_its_number(path):
 
 
 def test_an_admission_without_events_is_a_row(path):
-    (path / "hosp" / "labevents.csv.gz").write_bytes(gzip.compress(TABLES["labevents"].split("1,1,10")[0].encode()))
+    text = TABLES["labevents"].replace("7,3,30", "7,3,")
+    (path / "hosp" / "labevents.csv.gz").write_bytes(gzip.compress(text.encode()))
     X, _ = load_mimic_iv(path, return_X_y=True)
     assert X["events"].isna().tolist() == [False, False, True]
     assert EventSerializer().fit_transform(X)["text"].loc[30] == "time|event|name|value|unit|note"
@@ -228,6 +238,24 @@ def test_a_flag_of_death_that_is_none_is_refused(path, flag):
     (path / "hosp" / "admissions.csv.gz").write_bytes(gzip.compress(text.encode()))
     with pytest.raises(OSError, match=r"admissions\.csv\.gz has .*'hospital_expire_flag'"):
         load_mimic_iv(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "complaint"),
+    [
+        ("admissions", "1,10,2150", "1,11,2150", "has several labels of hadm_id 11"),
+        ("patients", "2,M", "1,M", "has subject_id 1 twice"),
+        ("diagnoses_icd", "R99,10", "R99,", "has no value of 'icd_version' in 1 of 4 rows"),
+        ("procedures_icd", "5491", "", "has no value of 'icd_code' in 1 of 3 rows"),
+        ("labevents", "5.5,5.5", "5.5,high", "cannot be read to its end.*high"),
+    ],
+)
+def test_values_that_cannot_be_are_refused(path, name, old, new, complaint):
+    text = TABLES[name].replace(old, new)
+    assert text != TABLES[name]
+    (path / "hosp" / f"{name}.csv.gz").write_bytes(gzip.compress(text.encode()))
+    with pytest.raises(OSError, match=rf"MIMIC-IV: .*{name}\.csv\.gz {complaint}"):
+        load_mimic_iv(path, profile=True)
 
 
 @pytest.mark.parametrize("horizon", ["soon", "-3h", "0h", "nat"])
@@ -302,6 +330,13 @@ def test_nothing_that_comes_after_the_question_changes_the_events(demo, data_hom
     def until(times):
         return lambda table, asked: table[~(pd.to_datetime(table[times]) > asked)]
 
+    entered = pd.read_csv(source / "pharmacy.csv.gz", usecols=["pharmacy_id", "entertime"], dtype="str")
+    entered = entered.set_index("pharmacy_id")["entertime"]
+
+    def without_later_prescriptions(table, asked):
+        known = table[["starttime"]].assign(entered=table["pharmacy_id"].map(entered)).max(axis=1)
+        return table[~(pd.to_datetime(known) > asked)].assign(stoptime="")
+
     def without_later_procedures(table, asked):
         return table[~(pd.to_datetime(table["chartdate"]) + pd.Timedelta("1D") > asked + pd.Timedelta("1s"))]
 
@@ -312,9 +347,8 @@ def test_nothing_that_comes_after_the_question_changes_the_events(demo, data_hom
     n_dropped = {
         "patients": rewrite("patients", lambda table, _: table.assign(dod="2100-01-01")),
         "labevents": rewrite("labevents", until("storetime")),
-        "prescriptions": rewrite(
-            "prescriptions", lambda table, asked: until("starttime")(table, asked).assign(stoptime="")
-        ),
+        "prescriptions": rewrite("prescriptions", without_later_prescriptions),
+        "pharmacy": rewrite("pharmacy", until("entertime")),
         "transfers": rewrite("transfers", lambda *rows: until("intime")(*rows).assign(outtime="")),
         "procedures_icd": rewrite("procedures_icd", without_later_procedures),
         "diagnoses_icd": rewrite("diagnoses_icd", other_codes),

@@ -23,6 +23,11 @@ def test_constructing_the_steps_loads_neither_torch_nor_transformers():
     assert not loaded & {"torch", "transformers"}
 
 
+def test_displays_load_matplotlib_when_they_draw():
+    loaded = _modules_after("from skllm4es.plotting import *; TokenLengthDisplay(lengths=[1])")
+    assert not loaded & {"matplotlib", "umap", "torch"}
+
+
 def test_only_fitting_a_neural_baseline_loads_torch():
     assert "torch" not in _modules_after("from skllm4es.baselines import *; CoLESEmbedder(); NPPREmbedder()")
     counting = "from skllm4es.baselines import *; from skllm4es.datasets import make_transactions; "

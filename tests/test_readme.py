@@ -1,5 +1,6 @@
 """What the README shows runs as it stands there."""
 
+import doctest
 import re
 from pathlib import Path
 
@@ -17,3 +18,12 @@ def test_code_runs_copied_and_pasted(tmp_path, monkeypatch):
     exec("\n".join(BLOCKS), names)
     assert names["search"].best_params_["embed__pooling_depth"] in (1, 4)
     assert names["X"].index.to_list() == [3, 7]
+
+
+@pytest.mark.real_data
+def test_sessions_print_what_they_show(data_home, monkeypatch):
+    monkeypatch.setenv("SKLLM4ES_DATA", str(data_home))
+    sessions = re.findall(r"```pycon\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert len(sessions) == 1
+    test = doctest.DocTestParser().get_doctest(sessions[0], {}, "README", str(README), 0)
+    assert doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test).failed == 0

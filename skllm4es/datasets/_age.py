@@ -118,7 +118,7 @@ def fetch_age(
         feature_names : list of str
             The columns of ``data``.
         target_names : list of str
-            fetch_ageS
+            The names of the classes 0 to 3, ``["0", "1", "2", "3"]``: what they stand for is not published.
         labels : dict of str to (dict or pandas.Series)
             Words for codes, to pass to :class:`~skllm4es.EventSerializer`.
         headers : dict of str to str

@@ -130,7 +130,7 @@ def fetch_gender(
         feature_names : list of str
             The columns of ``data``.
         target_names : list of str
-            fetch_genderS
+            The names of the classes 0 and 1, ``["0", "1"]``: which is which is not published.
         labels : dict of str to (dict or pandas.Series)
             Words for codes, to pass to :class:`~skllm4es.EventSerializer`.
         headers : dict of str to str
@@ -196,7 +196,7 @@ def _read(tables: Tables) -> tuple[pa.Table, pd.Series]:
 def _parse_times(tables: Tables, block: pa.RecordBatch) -> pa.RecordBatch:
     """Read texts such as ``12 23:59:60``: a day, then a time of it, whose seconds may be 60."""
     texts = block["tr_datetime"]
-    parts = pc.extract_regex(texts, r"^(?P<day>\d+) (?P<hour>\d\d):(?P<minute>\d\d):(?P<second>\d\d)$")
+    parts = pc.extract_regex(texts, r"^(?P<day>\d{1,6}) (?P<hour>\d\d):(?P<minute>\d\d):(?P<second>\d\d)$")
     if parts.null_count:
         strange = texts.filter(parts.is_null())[0].as_py()
         raise tables.problem("transactions.csv.gz", f"has the tr_datetime {strange!r}, expected one like '12 23:59:59'")

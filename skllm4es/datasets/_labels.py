@@ -63,7 +63,8 @@ def read_labels(
 def check_labels(tables: Tables, name: str, labels: pd.Series, *, classes: Collection[int]) -> None:
     """Raise an error if a user has two labels, or a label is none of the classes; `read_labels` explains."""
     if labels.index.has_duplicates:
-        raise tables.problem(name, f"has several labels of the user {labels.index[labels.index.duplicated()][0]}")
+        twice = labels.index[labels.index.duplicated()][0]
+        raise tables.problem(name, f"has several labels of {labels.index.name} {twice}")
     if unknown := sorted(set(labels) - set(classes)):
         raise tables.problem(name, f"has the labels {unknown[:5]} in {labels.name!r}, expected {sorted(classes)}")
 

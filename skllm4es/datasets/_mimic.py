@@ -49,9 +49,11 @@ _LABS = pa.schema(
         ("flag", _TEXT),
     ]
 )
+_PHARMACY = pa.schema([("hadm_id", pa.int64()), ("pharmacy_id", pa.int64()), ("entertime", _TIME)])
 _PRESCRIPTIONS = pa.schema(
     [
         ("hadm_id", pa.int64()),
+        ("pharmacy_id", pa.int64()),
         ("starttime", _TIME),
         ("drug", _TEXT),
         ("dose_val_rx", _TEXT),
@@ -60,7 +62,14 @@ _PRESCRIPTIONS = pa.schema(
     ]
 )
 _TRANSFERS = pa.schema([("hadm_id", pa.int64()), ("eventtype", _TEXT), ("careunit", _TEXT), ("intime", _TIME)])
-_CODED = pa.schema([("hadm_id", pa.int64()), ("seq_num", pa.int64()), ("icd_code", _TEXT), ("icd_version", pa.int64())])
+_CODED = pa.schema(
+    [
+        ("hadm_id", pa.int64()),
+        ("seq_num", pa.int64()),
+        pa.field("icd_code", _TEXT, nullable=False),
+        pa.field("icd_version", pa.int64(), nullable=False),
+    ]
+)
 _DATED = _CODED.append(pa.field("chartdate", pa.date32()))
 _TITLES = pa.schema([("icd_code", _TEXT), ("icd_version", pa.int64()), ("long_title", _TEXT)])
 _LAB_ITEMS = pa.schema([("itemid", pa.int64()), ("label", _TEXT), ("fluid", _TEXT)])
@@ -144,11 +153,14 @@ def load_mimic_iv(
     ==============  ======================================================================================
     Event           Known, and shown, at
     ==============  ======================================================================================
-    lab             known when the result was stored (at the sample's time if that is missing); shown at
-                    the time of the sample. Results of no admission (``hadm_id``) or no time are left out
-    prescription    the start. Its end is not read
+    lab             known when the result was stored (at the sample's time if that is missing, as it is
+                    of notes that a sample is held); shown at the time of the sample. Results of no
+                    admission (``hadm_id``) or no time are left out
+    prescription    known when it has started and was entered at the pharmacy; shown at the start. Its end
+                    is not read
     transfer        the entry to the unit, from the emergency department on. Discharges are not read
-    procedure       the end of its day: MIMIC-IV has a date only
+    procedure       the end of its day: MIMIC-IV has a date only. Its code is that of the bill, written
+                    after discharge; that it was done was known
     diagnosis       diagnoses are coded after discharge, so those of the admission itself would tell its
                     outcome: only those of earlier admissions are there, at the time of that discharge
     ==============  ======================================================================================
@@ -300,8 +312,7 @@ def _labs(tables: Tables, stays: pd.DataFrame) -> Iterator[pa.RecordBatch]:
     names = items["label"].where(fluid.isna(), items["label"] + " (" + fluid + ")")
     names = names.where(items["label"].notna(), "Lab test " + items["itemid"].astype("str"))
     for block in tables.blocks(_file(tables, "labevents"), _LABS):
-        known = pc.coalesce(block["storetime"], block["charttime"])
-        labs = _known(block, known, stays)
+        labs = _known(block, pc.max_element_wise(block["charttime"], block["storetime"]), stays)
         # A result in words stands in the value; where it was taken out, as ___.
         in_words = pc.and_(pc.is_null(labs["valuenum"]), pc.not_equal(labs["value"], "___"))
         words = pc.if_else(in_words, labs["value"], None)
@@ -317,8 +328,10 @@ def _labs(tables: Tables, stays: pd.DataFrame) -> Iterator[pa.RecordBatch]:
 
 
 def _prescriptions(tables: Tables, stays: pd.DataFrame) -> Iterator[pa.RecordBatch]:
+    entered_late = _entered_late(tables, stays)
     for block in tables.blocks(_file(tables, "prescriptions"), _PRESCRIPTIONS):
         drugs = _known(block, block["starttime"], stays)
+        drugs = drugs.filter(pc.invert(pc.is_in(drugs["pharmacy_id"], value_set=entered_late)))
         doses = pc.replace_substring(drugs["dose_val_rx"], ",", "")  # "25,000"
         # A dose may be a range, "50-100": that is no number, and goes with the route.
         numbers = pc.match_substring_regex(doses, r"^\d*\.?\d+$")
@@ -331,6 +344,14 @@ def _prescriptions(tables: Tables, stays: pd.DataFrame) -> Iterator[pa.RecordBat
             unit=drugs["dose_unit_rx"],
             note=_joined(pc.if_else(numbers, None, doses), drugs["route"]),
         )
+
+
+def _entered_late(tables: Tables, stays: pd.DataFrame) -> pa.ChunkedArray:
+    """Give the prescriptions that were entered after the question is asked: some are said to have started before."""
+    blocks = tables.blocks(_file(tables, "pharmacy"), _PHARMACY)
+    return pa.chunked_array(
+        [block["pharmacy_id"].filter(pc.greater(block["entertime"], _asked(block, stays))) for block in blocks]
+    )
 
 
 def _transfers(tables: Tables, stays: pd.DataFrame) -> Iterator[pa.RecordBatch]:
@@ -363,9 +384,14 @@ def _diagnoses(tables: Tables, stays: pd.DataFrame, admissions: pd.DataFrame) ->
 
 def _known(block: pa.RecordBatch, known: pa.Array, stays: pd.DataFrame) -> pa.RecordBatch:
     """Keep the rows of the admissions in question that were known when the question is asked."""
+    # Nulls, of other admissions and unknown times, are dropped.
+    return block.filter(pc.less_equal(known, _asked(block, stays)))
+
+
+def _asked(block: pa.RecordBatch, stays: pd.DataFrame) -> pa.Array:
+    """Give the time of the question for each row; null for other admissions."""
     position = pc.index_in(block["hadm_id"], value_set=pa.array(stays.index))
-    asked = pa.array(stays["asked"]).take(position)
-    return block.filter(pc.less_equal(known, asked))  # Nulls, of other admissions and unknown times, are dropped.
+    return pa.array(stays["asked"]).take(position)
 
 
 def _events(
@@ -413,7 +439,10 @@ def _icd(table: pd.DataFrame) -> pd.Series:
 
 
 def _read_profile(tables: Tables, stays: pd.DataFrame) -> pd.DataFrame:
-    patients = tables.read(_file(tables, "patients"), _PATIENTS).to_pandas().set_index("subject_id")
+    name = _file(tables, "patients")
+    patients = tables.read(name, _PATIENTS).to_pandas().set_index("subject_id")
+    if patients.index.has_duplicates:
+        raise tables.problem(name, f"has subject_id {patients.index[patients.index.duplicated()][0]} twice")
     patients = patients.reindex(stays["subject_id"]).set_axis(stays.index)
     age = patients["anchor_age"] + stays["admittime"].dt.year - patients["anchor_year"]
     return pd.DataFrame(

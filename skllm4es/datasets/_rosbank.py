@@ -46,6 +46,8 @@ _CATEGORIES = {
     "BACK_TRX": "refund",
     "CAT": "CAT",
 }
+# The bank still calls the ruble of today by its code before 1998, which is what the tables know it by.
+_RUBLE = {810: "Russian Ruble"}
 _HEADERS = {
     "TRDATETIME": "time",
     "MCC": "merchant category",
@@ -140,7 +142,7 @@ def fetch_rosbank(
         feature_names : list of str
             The columns of ``data``.
         target_names : list of str
-            fetch_rosbankS
+            The names of the classes 0 and 1, ``["stayed", "left"]``.
         labels : dict of str to (dict or pandas.Series)
             Words for codes, to pass to :class:`~skllm4es.EventSerializer`.
         headers : dict of str to str
@@ -189,7 +191,7 @@ def fetch_rosbank(
         y,
         target_names=["stayed", "left"],
         description=_DESCRIPTION,
-        labels={"MCC": load_mcc_names(), "currency": load_currency_names(), "trx_category": _CATEGORIES},
+        labels={"MCC": load_mcc_names(), "currency": {**load_currency_names(), **_RUBLE}, "trx_category": _CATEGORIES},
         headers=_HEADERS,
     )
 

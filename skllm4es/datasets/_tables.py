@@ -58,9 +58,13 @@ class Tables:
     def blocks(self, name: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         """Read a file as `read` does, one block of rows at a time."""
         self._check_header(name, schema)
+        n_rows = 0
         for block in self._parse(name, schema):
             self._check_nulls(name, schema, block)
+            n_rows += block.num_rows
             yield block.cast(schema)
+        if n_rows == 0:
+            raise self.problem(name, "has no rows: it is truncated or was changed")
 
     def check(self, name: str, schema: pa.Schema) -> None:
         """Check the header of a file, and that it can be decompressed to its end; raises what `read` does."""
@@ -94,7 +98,7 @@ class Tables:
             raise self.problem(name, "is missing")
         try:
             with pa.input_stream(path) as stream:
-                first_line = stream.read(1 << 12).split(b"\n")[0].decode("utf-8-sig", "replace").rstrip("\r")
+                first_line = stream.read(1 << 12).replace(b"\r", b"\n").split(b"\n")[0].decode("utf-8-sig", "replace")
         except OSError as error:
             raise self.problem(name, f"cannot be decompressed: truncated, changed or unpacked ({error})") from error
         columns = next(csv.reader([first_line.replace("\0", "?")]), [])
@@ -104,6 +108,8 @@ class Tables:
                 f"has no column {', '.join(map(repr, missing))}: its first line is {first_line[:200]!r}; the file was "
                 "renamed, re-encoded or changed, or is of another version",
             )
+        if repeated := [column for column in schema.names if columns.count(column) > 1]:
+            raise self.problem(name, f"has the column {repeated[0]!r} twice: its first line is {first_line[:200]!r}")
 
     def _check_nulls(self, name: str, schema: pa.Schema, block: pa.RecordBatch) -> None:
         for field in schema:

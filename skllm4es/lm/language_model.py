@@ -16,7 +16,7 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrain
 from transformers.utils.hub import cached_file, extract_commit_hash
 
 from skllm4es.lm.adapters import underlying
-from skllm4es.lm.loading import load_base_model, load_causal_model, load_tokenizer, loading_errors
+from skllm4es.lm.loading import NO_CODE, load_base_model, load_causal_model, load_tokenizer, loading_errors
 from skllm4es.lm.saving import fingerprint_of, hash_folder, read_fingerprint, save_model
 
 #: Models that were loaded from disk, the latest last: shared by all embedders, so that clones do not load them again.
@@ -69,7 +69,7 @@ class LanguageModel:
             name, revision = source, self.revision
             while base := underlying(name):
                 name, revision = base
-            self.config = AutoConfig.from_pretrained(name, revision=revision)
+            self.config = AutoConfig.from_pretrained(name, revision=revision, **NO_CODE)
             if self.config.is_encoder_decoder:
                 raise ValueError(f"{self.config.model_type} has an encoder and a decoder.")
         self._fingerprint = fingerprint_of(source, self.revision)

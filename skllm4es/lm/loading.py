@@ -17,6 +17,9 @@ from transformers.utils import logging
 from skllm4es.lm.adapters import attach_adapter, underlying
 from skllm4es.lm.pooling import is_causal
 
+#: Left open, transformers asks at a terminal whether to run the code that comes with a model.
+NO_CODE = {"trust_remote_code": False}
+
 
 def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
     """Load a pretrained tokenizer.
@@ -39,7 +42,7 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
         If it cannot be loaded; the message says what to do.
     """
     with loading_errors(name):
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, revision=revision)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, revision=revision, **NO_CODE)
     return tokenizer
 
 
@@ -147,7 +150,7 @@ def loading_errors(name: str) -> Iterator[None]:
 
 
 def _load(kind: Any, name: str, dtype: torch.dtype, revision: str | None) -> tuple[PreTrainedModel, list[str]]:
-    model, report = kind.from_pretrained(name, dtype=dtype, revision=revision, output_loading_info=True)
+    model, report = kind.from_pretrained(name, dtype=dtype, revision=revision, output_loading_info=True, **NO_CODE)
     return model.eval(), sorted(report["missing_keys"])
 
 

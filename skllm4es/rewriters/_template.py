@@ -38,7 +38,7 @@ class TemplateRewriter(BaseEstimator):
     See Also
     --------
     skllm4es.formats.FORMATS : The formats.
-    TextEnricher : The step of the flow that calls a rewriter.
+    skllm4es.TextEnricher : The step of the flow that calls a rewriter.
 
     Examples
     --------

@@ -1,0 +1,70 @@
+"""Settings of the documentation, which `make docs` builds."""
+
+import os
+from importlib.metadata import version as version_of
+
+project = "skllm4es"
+author = "The skllm4es developers"
+copyright = author
+version = release = version_of("skllm4es")
+
+extensions = [
+    "myst_parser",
+    "numpydoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "sphinx_gallery.gen_gallery",
+]
+exclude_patterns = ["_build", "auto_examples/*.ipynb", "auto_examples/*.py"]
+templates_path = ["_templates"]
+default_role = "literal"
+
+# What a reader may follow must be there. Names of other projects are links where their inventories can be fetched, with
+# SKLLM4ES_DOCS_ONLINE=1; the build itself needs no network.
+nitpicky = True
+nitpick_ignore_regex = [
+    (r"py:.*|std:.*", r"(sklearn|pandas|polars|numpy|torch|transformers|peft|matplotlib|joblib|openai|pyarrow)\..*"),
+]
+if os.environ.get("SKLLM4ES_DOCS_ONLINE"):
+    extensions.append("sphinx.ext.intersphinx")
+    intersphinx_mapping = {
+        "python": ("https://docs.python.org/3", None),
+        "sklearn": ("https://scikit-learn.org/stable", None),
+        "pandas": ("https://pandas.pydata.org/docs", None),
+        "numpy": ("https://numpy.org/doc/stable", None),
+        "matplotlib": ("https://matplotlib.org/stable", None),
+        "peft": ("https://huggingface.co/docs/peft/main/en", None),
+        "transformers": ("https://huggingface.co/docs/transformers/main/en", None),
+    }
+
+myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+autosummary_generate = True
+autodoc_typehints = "none"  # The docstrings tell the types.
+numpydoc_show_class_members = False  # The template of classes lists them.
+
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "auto_examples",
+    "backreferences_dir": "auto_examples/backreferences",
+    "doc_module": ("skllm4es",),
+    "reference_url": {"skllm4es": None},
+    "within_subsection_order": "FileNameSortKey",
+    "download_all_examples": False,
+    "remove_config_comments": True,
+    "show_memory": False,
+    "min_reported_time": 1,
+}
+
+html_title = project
+html_theme = "pydata_sphinx_theme"
+html_static_path = ["_static"]
+html_show_sourcelink = False
+html_sidebars = {"index": []}
+html_theme_options = {
+    "navigation_with_keys": False,
+    "secondary_sidebar_items": ["page-toc"],
+    "show_prev_next": True,
+}

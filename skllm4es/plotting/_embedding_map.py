@@ -1,0 +1,278 @@
+"""EmbeddingMapDisplay: the vectors of users on a plane, coloured by what is to be predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from sklearn.decomposition import PCA
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
+
+from skllm4es.plotting._base import Display
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.collections import PathCollection
+    from matplotlib.colorbar import Colorbar
+
+#: Whole numbers with at most so many distinct values are classes.
+_MAX_CLASSES = 10
+
+
+@dataclass(eq=False, kw_only=True)
+class EmbeddingMapDisplay(Display):
+    """Map of users: their embeddings in two dimensions, coloured by a target.
+
+    Build it with `from_estimator` or `from_embeddings`. A target of texts, booleans, categories, or at most 10 distinct
+    whole numbers has one colour a class; other numbers have a scale of colours. Users without a target are grey.
+
+    Parameters
+    ----------
+    positions : ndarray of shape (n_users, 2)
+        Where the users are.
+    target : array-like of shape (n_users,), default=None
+        What they are coloured by.
+    axis_names : tuple of two str, default=("", "")
+        What the axes say.
+    target_name : str, default=None
+        What the legend or the scale of colours says.
+
+    Attributes
+    ----------
+    scatters_ : list of matplotlib.collections.PathCollection
+        The points: of each class, in the order of the legend; of all users who have a number. Those without a target
+        come first.
+    colorbar_ : matplotlib.colorbar.Colorbar or None
+        The scale of colours, where the target is a number.
+    ax_ : matplotlib.axes.Axes
+        The axes.
+    figure_ : matplotlib.figure.Figure
+        The figure.
+
+    Examples
+    --------
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from skllm4es import EventSerializer, LLMEmbedder
+    >>> from skllm4es.datasets import make_transactions
+    >>> from skllm4es.plotting import EmbeddingMapDisplay
+    >>> X, y = make_transactions(n_users=20, mean_events=3, random_state=0)
+    >>> tiny = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    >>> pipeline = make_pipeline(EventSerializer(["mcc"]), LLMEmbedder(tiny, epochs=1, random_state=0)).fit(X)
+    >>> display = EmbeddingMapDisplay.from_estimator(pipeline, X, y, target_name="leaves")
+    >>> [text.get_text() for text in display.ax_.get_legend().get_texts()]
+    ['0', '1']
+    """
+
+    positions: npt.NDArray[np.float64]
+    target: Any = None
+    axis_names: tuple[str, str] = ("", "")
+    target_name: str | None = None
+    scatters_: list[PathCollection] = field(init=False, repr=False)
+    colorbar_: Colorbar | None = field(init=False, repr=False)
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any,
+        target: Any = None,
+        *,
+        method: str = "pca",
+        random_state: int | np.random.RandomState | None = None,
+        target_name: str | None = None,
+        ax: Axes | None = None,
+        scatter_kw: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Embed users, and draw the map of them.
+
+        Parameters
+        ----------
+        estimator : estimator
+            A fitted transformer of users to vectors, or a fitted pipeline. Of a pipeline that ends with a predictor,
+            all other steps are taken.
+        X : dataframe of shape (n_users, n_columns)
+            What it takes.
+        target : array-like of shape (n_users,), default=None
+            What the users are coloured by.
+        method : {"pca", "umap"}, default="pca"
+            How the vectors come to two dimensions, once each dimension has mean 0 and variance 1. "umap" needs
+            umap-learn: ``pip install 'skllm4es[umap]'``.
+        random_state : int, RandomState instance or None, default=None
+            Determines the map of "umap".
+        target_name : str, default=None
+            What the legend says; the name of `target`, if it has one, by default.
+        ax : matplotlib.axes.Axes, default=None
+            The axes to draw in; those of a new figure by default.
+        scatter_kw : dict, default=None
+            Settings of the points, as :meth:`matplotlib.axes.Axes.scatter` takes them.
+
+        Returns
+        -------
+        EmbeddingMapDisplay
+            The display.
+        """
+        if isinstance(estimator, Pipeline) and not hasattr(estimator, "transform"):
+            estimator = estimator[:-1]
+        return cls.from_embeddings(
+            estimator.transform(X),
+            target,
+            method=method,
+            random_state=random_state,
+            target_name=target_name,
+            ax=ax,
+            scatter_kw=scatter_kw,
+        )
+
+    @classmethod
+    def from_embeddings(
+        cls,
+        embeddings: Any,
+        target: Any = None,
+        *,
+        method: str = "pca",
+        random_state: int | np.random.RandomState | None = None,
+        target_name: str | None = None,
+        ax: Axes | None = None,
+        scatter_kw: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Draw the map of users who are embedded already.
+
+        Parameters
+        ----------
+        embeddings : array-like of shape (n_users, n_features)
+            The vectors; at least two, of at least two dimensions.
+        target : array-like of shape (n_users,), default=None
+            What the users are coloured by.
+        method : {"pca", "umap"}, default="pca"
+            How the vectors come to two dimensions, once each dimension has mean 0 and variance 1. "umap" needs
+            umap-learn: ``pip install 'skllm4es[umap]'``.
+        random_state : int, RandomState instance or None, default=None
+            Determines the map of "umap".
+        target_name : str, default=None
+            What the legend says; the name of `target`, if it has one, by default.
+        ax : matplotlib.axes.Axes, default=None
+            The axes to draw in; those of a new figure by default.
+        scatter_kw : dict, default=None
+            Settings of the points, as :meth:`matplotlib.axes.Axes.scatter` takes them.
+
+        Returns
+        -------
+        EmbeddingMapDisplay
+            The display.
+
+        Raises
+        ------
+        ValueError
+            If there are too few vectors, or not as many as targets.
+        """
+        vectors = np.asarray(embeddings, dtype=np.float64)
+        if vectors.ndim != 2 or min(vectors.shape) < 2:
+            raise ValueError(
+                f"A map needs at least 2 users and 2 dimensions; the embeddings are of shape {vectors.shape}."
+            )
+        if method not in _METHODS:
+            raise ValueError(f"method={method!r} must be one of {list(_METHODS)}.")
+        positions, axis_names = _METHODS[method](StandardScaler().fit_transform(vectors), random_state)
+        if target_name is None:
+            target_name = getattr(target, "name", None)
+        display = cls(positions=positions, target=target, axis_names=axis_names, target_name=target_name)
+        return display.plot(ax=ax, scatter_kw=scatter_kw)
+
+    def plot(self, ax: Axes | None = None, *, scatter_kw: Mapping[str, Any] | None = None) -> Self:
+        """Draw the map.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, default=None
+            The axes to draw in; those of a new figure by default.
+        scatter_kw : dict, default=None
+            Settings of the points, as :meth:`matplotlib.axes.Axes.scatter` takes them.
+
+        Returns
+        -------
+        EmbeddingMapDisplay
+            The display.
+        """
+        target = None if self.target is None else _as_series(self.target, len(self.positions))
+        style = {"s": 18, "alpha": 0.8, "linewidths": 0} | dict(scatter_kw or {})
+        ax = self._axes(ax)
+        self.scatters_, self.colorbar_ = [], None
+        if target is None:
+            self._scatter(slice(None), style)
+        else:
+            if (unknown := target.isna().to_numpy()).any():
+                self._scatter(unknown, style | {"color": "lightgrey", "label": "unknown"})
+            if _is_categorical(target):
+                for value in _classes(target):
+                    self._scatter(
+                        (target == value).fillna(False).to_numpy(dtype=bool), style | {"label": _as_label(value)}
+                    )
+                ax.legend(title=self.target_name)
+            else:
+                known = {"c": target[~unknown].to_numpy(dtype=float)}
+                self._scatter(~unknown, style | known)
+                self.colorbar_ = self.figure_.colorbar(self.scatters_[-1], ax=ax, label=self.target_name or "")
+        ax.set(xlabel=self.axis_names[0], ylabel=self.axis_names[1])
+        return self
+
+    def _scatter(self, users: Any, style: Mapping[str, Any]) -> None:
+        self.scatters_.append(self.ax_.scatter(*self.positions[users].T, **style))
+
+
+def _pca(vectors: npt.NDArray[np.float64], random_state: Any) -> tuple[npt.NDArray[np.float64], tuple[str, str]]:
+    if not vectors.any():
+        raise ValueError(f"All {len(vectors)} embeddings are the same: there is no map of them.")
+    pca = PCA(2, svd_solver="full").fit(vectors)
+    first, second = pca.explained_variance_ratio_
+    names = (f"first component ({first:.0%} of variance)", f"second component ({second:.0%} of variance)")
+    return pca.transform(vectors), names
+
+
+def _umap(vectors: npt.NDArray[np.float64], random_state: Any) -> tuple[npt.NDArray[np.float64], tuple[str, str]]:
+    try:
+        from umap import UMAP
+    except ImportError as error:
+        raise ImportError("method='umap' needs umap-learn: pip install 'skllm4es[umap]'.") from error
+    # UMAP tells of it in a warning when a seed leaves it one thread.
+    n_jobs = -1 if random_state is None else 1
+    neighbours = min(15, len(vectors) - 1)
+    umap = UMAP(n_neighbors=neighbours, random_state=random_state, n_jobs=n_jobs, init="pca")
+    return umap.fit_transform(vectors), ("UMAP 1", "UMAP 2")
+
+
+_METHODS = {"pca": _pca, "umap": _umap}
+
+
+def _as_series(target: Any, n_users: int) -> pd.Series:
+    series = pd.Series(target).reset_index(drop=True)
+    if len(series) != n_users:
+        raise ValueError(f"The target has {len(series)} entries, and there are {n_users} users.")
+    return series
+
+
+def _is_categorical(target: pd.Series) -> bool:
+    known = target.dropna()
+    if not pd.api.types.is_numeric_dtype(known) or pd.api.types.is_bool_dtype(known):
+        return True
+    return known.nunique() <= _MAX_CLASSES and bool((known % 1 == 0).all())
+
+
+def _as_label(value: Any) -> str:
+    # Whole numbers beside missing ones are floats in pandas.
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _classes(target: pd.Series) -> list[Any]:
+    """Give the classes in order: that of a categorical, or of the values if they have one."""
+    if isinstance(target.dtype, pd.CategoricalDtype):
+        return [value for value in target.cat.categories if (target == value).any()]
+    distinct = list(target.dropna().unique())
+    try:
+        return sorted(distinct)
+    except TypeError:
+        return distinct

@@ -1,0 +1,165 @@
+"""TokenLengthDisplay: how long the texts are, and how many are longer than the language model sees at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from skllm4es._texts import TEXT, read_texts
+from skllm4es.plotting._base import Display, find_step
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.container import BarContainer
+    from matplotlib.lines import Line2D
+
+
+@dataclass(eq=False, kw_only=True)
+class TokenLengthDisplay(Display):
+    """Histogram of the lengths of texts in tokens, with the most that the language model sees at once.
+
+    Build it with `from_estimator` for a fitted `LLMEmbedder`, or with `from_texts` before there is one.
+
+    Parameters
+    ----------
+    lengths : ndarray of shape (n_texts,)
+        Numbers of tokens.
+    max_length : int, default=None
+        The most tokens that the model sees at once.
+
+    Attributes
+    ----------
+    bars_ : matplotlib.container.BarContainer
+        The bars of the histogram.
+    cut_ : matplotlib.lines.Line2D or None
+        The line at `max_length`. Texts beyond it are cut or embedded in windows, as `overflow` of the embedder says.
+    ax_ : matplotlib.axes.Axes
+        The axes.
+    figure_ : matplotlib.figure.Figure
+        The figure.
+
+    Examples
+    --------
+    >>> from skllm4es import EventSerializer, LLMEmbedder
+    >>> from skllm4es.datasets import make_transactions
+    >>> from skllm4es.plotting import TokenLengthDisplay
+    >>> X, y = make_transactions(n_users=20, mean_events=3, random_state=0)
+    >>> texts = EventSerializer(["mcc"]).fit_transform(X)
+    >>> tiny = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    >>> embedder = LLMEmbedder(tiny, epochs=1, max_length=16, random_state=0).fit(texts)
+    >>> display = TokenLengthDisplay.from_estimator(embedder, texts)
+    >>> display.lengths.shape, display.max_length
+    ((20,), 16)
+    """
+
+    lengths: npt.NDArray[np.int64]
+    max_length: int | None = None
+    bars_: BarContainer = field(init=False, repr=False)
+    cut_: Line2D | None = field(init=False, repr=False)
+
+    @classmethod
+    def from_estimator(
+        cls, estimator: Any, X: Any, *, ax: Axes | None = None, bar_kw: Mapping[str, Any] | None = None
+    ) -> Self:
+        """Draw how long the texts are that an embedder is given.
+
+        Parameters
+        ----------
+        estimator : LLMEmbedder or Pipeline
+            A fitted embedder, or a fitted pipeline with one among its steps.
+        X : dataframe, series, ndarray or list of str
+            What `estimator` takes: texts, or what the steps before the embedder make texts of.
+        ax : matplotlib.axes.Axes, default=None
+            The axes to draw in; those of a new figure by default.
+        bar_kw : dict, default=None
+            Settings of the histogram, as :meth:`matplotlib.axes.Axes.hist` takes them.
+
+        Returns
+        -------
+        TokenLengthDisplay
+            The display.
+
+        Raises
+        ------
+        ValueError
+            If there is no such embedder.
+        """
+        before, embedder = find_step(estimator, "max_length_")
+        texts = X if before is None else before.transform(X)
+        tokenizer = embedder.load_model()[1]
+        return cls.from_texts(texts, tokenizer, max_length=embedder.max_length_, ax=ax, bar_kw=bar_kw)
+
+    @classmethod
+    def from_texts(
+        cls,
+        texts: Any,
+        tokenizer: Any,
+        *,
+        max_length: int | None = None,
+        ax: Axes | None = None,
+        bar_kw: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Draw how long texts are.
+
+        Parameters
+        ----------
+        texts : dataframe, series, ndarray or list of str, of shape (n_users, n_columns) or (n_users,)
+            The texts. Where there are several columns, ``text`` is taken.
+        tokenizer : transformers.PreTrainedTokenizerBase
+            What turns them into tokens.
+        max_length : int, default=None
+            The most tokens that the model sees at once.
+        ax : matplotlib.axes.Axes, default=None
+            The axes to draw in; those of a new figure by default.
+        bar_kw : dict, default=None
+            Settings of the histogram, as :meth:`matplotlib.axes.Axes.hist` takes them.
+
+        Returns
+        -------
+        TokenLengthDisplay
+            The display.
+        """
+        strings = read_texts(texts, caller=cls.__name__)[TEXT]
+        encoded = tokenizer(strings, return_attention_mask=False, verbose=False)["input_ids"] if strings else []
+        lengths = np.array([len(ids) for ids in encoded], dtype=np.int64)
+        return cls(lengths=lengths, max_length=max_length).plot(ax=ax, bar_kw=bar_kw)
+
+    def plot(self, ax: Axes | None = None, *, bar_kw: Mapping[str, Any] | None = None) -> Self:
+        """Draw the histogram.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, default=None
+            The axes to draw in; those of a new figure by default.
+        bar_kw : dict, default=None
+            Settings of the histogram, as :meth:`matplotlib.axes.Axes.hist` takes them.
+
+        Returns
+        -------
+        TokenLengthDisplay
+            The display.
+
+        Raises
+        ------
+        ValueError
+            If there are no texts.
+        """
+        if not len(self.lengths):
+            raise ValueError("There are 0 texts, of which no histogram can be drawn.")
+        ax = self._axes(ax)
+        bars = ax.hist(self.lengths, **{"bins": 30} | dict(bar_kw or {}))[2]
+        self.bars_ = cast("BarContainer", bars)
+        self.cut_ = None
+        if self.max_length is not None:
+            longer = int((self.lengths > self.max_length).sum())
+            self.cut_ = ax.axvline(
+                self.max_length, color="black", linestyle="--", label=f"max_length={self.max_length}"
+            )
+            ax.set_title(f"{longer} of {len(self.lengths)} texts are longer than max_length", fontsize="medium")
+            ax.legend()
+        ax.set(xlabel="tokens of a text", ylabel="texts")
+        return self

@@ -1,0 +1,355 @@
+"""The displays draw what they are given, and say what they need."""
+
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from lightgbm import LGBMClassifier
+from sklearn.decomposition import PCA
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from skllm4es import EventSerializer, LLMEmbedder
+from skllm4es.baselines import EventAggregator
+from skllm4es.datasets import make_transactions
+from skllm4es.plotting import (
+    DataEfficiencyDisplay,
+    EmbeddingMapDisplay,
+    FineTuningLossDisplay,
+    PoolingDepthDisplay,
+    TokenLengthDisplay,
+)
+
+matplotlib = pytest.importorskip("matplotlib", reason="needs matplotlib")
+matplotlib.use("Agg")
+plt = pytest.importorskip("matplotlib.pyplot")
+
+TINY = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}
+SCORES = np.array([[0.6, 0.7], [0.8, 0.9], [0.5, 0.7]])
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def transactions():
+    return make_transactions(30, mean_events=5, random_state=0)
+
+
+@pytest.fixture(scope="module")
+def pipeline(transactions):
+    """A fitted pipeline with an embedder that held users out and sees 64 tokens at once."""
+    embedder = LLMEmbedder(TINY, epochs=1, max_length=64, validation_fraction=0.2, random_state=0)
+    classifier = LGBMClassifier(n_estimators=5, n_jobs=1, verbose=-1)
+    return make_pipeline(EventSerializer(["mcc", "amount"]), embedder, classifier).fit(*transactions)
+
+
+def _cv_results(depths=(2, 1, 3), metric="score", train=False, **others):
+    """What a search over depths leaves, with the scores of SCORES."""
+    results = {"param_embed__pooling_depth": np.ma.array(depths, dtype=object), **others}
+    kinds = ("test", "train") if train else ("test",)
+    for kind in kinds:
+        results |= {f"split{split}_{kind}_{metric}": SCORES[:, split] for split in range(2)}
+        results[f"mean_{kind}_{metric}"] = SCORES.mean(axis=1)
+    return results
+
+
+class TestEveryDisplay:
+    DISPLAYS = (
+        PoolingDepthDisplay(depths=np.array([1, 2, 3]), test_scores=SCORES),
+        DataEfficiencyDisplay(n_users=np.array([10, 20, 40]), test_scores=SCORES),
+        FineTuningLossDisplay(loss_curve=[3.0, 2.0, 1.0]),
+        TokenLengthDisplay(lengths=np.array([3, 4, 5])),
+        EmbeddingMapDisplay(positions=np.zeros((3, 2))),
+    )
+
+    @pytest.mark.parametrize("display", DISPLAYS, ids=lambda display: type(display).__name__)
+    def test_draws_into_given_axes_and_notes_them(self, display):
+        figure, ax = plt.subplots()
+        assert display.plot(ax=ax) is display
+        assert (display.ax_, display.figure_) == (ax, figure)
+        assert ax.has_data()
+        assert ax.get_xlabel() or isinstance(display, EmbeddingMapDisplay)
+
+    @pytest.mark.parametrize("display", DISPLAYS, ids=lambda display: type(display).__name__)
+    def test_makes_a_figure_where_there_is_none(self, display):
+        assert not plt.get_fignums()
+        assert display.plot().figure_.number in plt.get_fignums()
+
+    @pytest.mark.parametrize("display", DISPLAYS, ids=lambda display: type(display).__name__)
+    def test_names_the_extra_without_matplotlib(self, display, monkeypatch):
+        monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+        with pytest.raises(ImportError, match=r"pip install 'skllm4es\[plot\]'"):
+            display.plot()
+
+
+class TestPoolingDepth:
+    def test_draws_the_means_of_a_search_by_depth(self):
+        display = PoolingDepthDisplay.from_cv_results(_cv_results(depths=(2, 1, 3)))
+        (line,) = display.lines_
+        assert line.get_xdata().tolist() == [1, 2, 3]
+        np.testing.assert_allclose(line.get_ydata(), [0.85, 0.65, 0.6])
+
+    def test_rings_the_best_depth(self):
+        display = PoolingDepthDisplay.from_cv_results(_cv_results(depths=(2, 1, 3)))
+        assert (display.best_.get_xdata(), display.best_.get_ydata()) == (1, pytest.approx(0.85))
+
+    def test_bands_are_a_standard_deviation_wide(self):
+        display = PoolingDepthDisplay.from_cv_results(_cv_results(depths=(1, 2, 3)))
+        heights = display.bands_[0].get_paths()[0].vertices[:, 1]
+        assert (heights.min(), heights.max()) == (pytest.approx(0.5), pytest.approx(0.9))
+
+    def test_takes_the_best_candidate_of_each_depth(self):
+        display = PoolingDepthDisplay.from_cv_results(_cv_results(depths=(1, 1, 2), param_other=["a", "b", "a"]))
+        np.testing.assert_allclose(display.test_scores, SCORES[[1, 2]])
+
+    def test_a_candidate_that_failed_is_not_the_best_of_its_depth(self):
+        results = _cv_results(depths=(1, 1, 2))
+        for key in ("split0_test_score", "split1_test_score", "mean_test_score"):
+            results[key] = np.array([np.nan, *results[key][1:]])
+        display = PoolingDepthDisplay.from_cv_results(results)
+        np.testing.assert_allclose(display.test_scores, SCORES[[1, 2]])
+
+    def test_negated_errors_are_drawn_as_errors(self):
+        display = PoolingDepthDisplay(
+            depths=np.array([1, 2, 3]), test_scores=-SCORES, score_name="neg_mean_absolute_error"
+        ).plot()
+        np.testing.assert_allclose(display.lines_[0].get_ydata(), SCORES.mean(axis=1))
+        assert display.best_.get_xdata() == 3
+
+    def test_reads_one_metric_of_several(self):
+        display = PoolingDepthDisplay.from_cv_results(_cv_results(metric="roc_auc"), metric="roc_auc")
+        assert display.ax_.get_ylabel() == "roc_auc"
+
+    def test_names_the_metrics_that_there_are(self):
+        with pytest.raises(ValueError, match=r"no metric 'score'; it has \['roc_auc'\]"):
+            PoolingDepthDisplay.from_cv_results(_cv_results(metric="roc_auc"))
+
+    def test_draws_training_users_in_the_same_colour(self):
+        display = PoolingDepthDisplay.from_cv_results(_cv_results(train=True), score_type="both", name="LLM")
+        held_out, training = display.lines_
+        assert held_out.get_color() == training.get_color()
+        labels = [text.get_text() for text in display.ax_.get_legend().get_texts()]
+        assert labels == ["LLM", "LLM, training users"]
+
+    def test_says_how_a_search_keeps_scores_of_training_users(self):
+        with pytest.raises(ValueError, match="return_train_score=True"):
+            PoolingDepthDisplay.from_cv_results(_cv_results(), score_type="train")
+
+    def test_wants_to_know_which_of_two_parameters(self):
+        results = _cv_results(param_b__pooling_depth=[1, 1, 1])
+        with pytest.raises(ValueError, match="Name one by param_name="):
+            PoolingDepthDisplay.from_cv_results(results)
+        display = PoolingDepthDisplay.from_cv_results(results, param_name="embed__pooling_depth")
+        assert display.depths.tolist() == [1, 2, 3]
+
+    def test_a_search_over_something_else_is_an_error(self):
+        with pytest.raises(ValueError, match="0 parameters end in pooling_depth"):
+            PoolingDepthDisplay.from_cv_results({"param_C": [1], "mean_test_score": [0.5]})
+
+    @pytest.mark.parametrize("depth", ["auto", 1.5, True])
+    def test_depths_are_numbers(self, depth):
+        with pytest.raises(ValueError, match="whole numbers; got"):
+            PoolingDepthDisplay.from_cv_results(_cv_results(depths=(1, depth, 3)))
+
+    def test_from_estimator_draws_what_a_search_finds(self, pipeline, transactions, tmp_path):
+        pipeline = make_pipeline(*[step for _, step in pipeline.steps])
+        pipeline.set_params(llmembedder__memory=tmp_path, llmembedder__validation_fraction=None)
+        search = GridSearchCV(pipeline, {"llmembedder__pooling_depth": [1, 3]}, scoring="roc_auc", cv=2, refit=False)
+        found = PoolingDepthDisplay.from_cv_results(search.fit(*transactions).cv_results_)
+        display = PoolingDepthDisplay.from_estimator(pipeline, *transactions, depths=[3, 1], scoring="roc_auc", cv=2)
+        np.testing.assert_array_equal(display.test_scores, found.test_scores)
+        assert display.score_name == "roc_auc"
+
+
+class TestDataEfficiency:
+    def test_draws_scores_against_labelled_users(self, transactions):
+        aggregates = make_pipeline(EventAggregator(), StandardScaler(), LogisticRegression())
+        display = DataEfficiencyDisplay.from_estimator(
+            aggregates, *transactions, train_sizes=[10, 20], cv=3, scoring="roc_auc", random_state=0
+        )
+        assert display.lines_[0].get_xdata().tolist() == [10, 20]
+        assert display.test_scores.shape == (2, 3)
+        assert display.ax_.get_xscale() == "log"
+
+    def test_two_estimators_share_axes(self, transactions):
+        X, y = transactions
+        vectors = StandardScaler().fit_transform(EventAggregator(columns=["amount"]).fit_transform(X))
+        display = DataEfficiencyDisplay.from_estimator(Ridge(), vectors, y, train_sizes=[5, 10], name="ridge")
+        other = DataEfficiencyDisplay.from_estimator(
+            Ridge(9), vectors, y, train_sizes=[5, 20], name="stiff", ax=display.ax_
+        )
+        assert [text.get_text() for text in other.ax_.get_legend().get_texts()] == ["ridge", "stiff"]
+        assert [label.get_text() for label in other.ax_.get_xticklabels()] == ["5", "10", "20"]
+        assert display.lines_[0].get_color() != other.lines_[0].get_color()
+
+    def test_negated_errors_are_drawn_as_errors(self, transactions):
+        X, y = transactions
+        ridge = make_pipeline(EventAggregator(columns=["amount"]), StandardScaler(), Ridge())
+        display = DataEfficiencyDisplay.from_estimator(
+            ridge, X, y, train_sizes=[5, 10], scoring="neg_mean_absolute_error"
+        )
+        assert (display.lines_[0].get_ydata() > 0).all()
+        assert display.ax_.get_ylabel() == "mean_absolute_error"
+
+    def test_a_fit_that_fails_is_an_error(self, transactions):
+        X, y = transactions
+        with pytest.raises(ValueError, match="class"):
+            DataEfficiencyDisplay.from_estimator(
+                LogisticRegression(), EventAggregator().fit_transform(X), np.zeros_like(y), train_sizes=[5]
+            )
+
+
+class TestFineTuningLoss:
+    def test_draws_both_losses_over_the_tokens(self, pipeline):
+        embedder = pipeline["llmembedder"]
+        display = FineTuningLossDisplay.from_estimator(pipeline)
+        np.testing.assert_array_equal(display.line_.get_ydata(), embedder.loss_curve_)
+        np.testing.assert_array_equal(display.validation_line_.get_ydata(), embedder.validation_loss_curve_)
+        assert display.validation_line_.get_xdata()[-1] == embedder.n_tokens_seen_
+        assert display.line_.get_xdata()[-1] < embedder.n_tokens_seen_
+
+    def test_rings_the_lowest_loss_on_users_held_out(self):
+        display = FineTuningLossDisplay(loss_curve=[3, 2, 1], validation_loss_curve=[2, 1, 3], n_tokens=300).plot()
+        assert (display.best_.get_xdata(), display.best_.get_ydata()) == (200, 1)
+
+    def test_without_users_held_out_there_is_one_line(self):
+        display = FineTuningLossDisplay(loss_curve=[3, 2, 1]).plot()
+        assert display.validation_line_ is None
+        assert len(display.ax_.get_lines()) == 1
+
+    def test_a_frozen_embedder_will_do(self, pipeline):
+        frozen = FrozenEstimator(pipeline["llmembedder"])
+        assert FineTuningLossDisplay.from_estimator(frozen).loss_curve == pipeline["llmembedder"].loss_curve_
+
+    def test_an_embedder_that_was_not_trained_is_an_error(self, pipeline, transactions, tmp_path):
+        pipeline["llmembedder"].save_pretrained(tmp_path / "saved")
+        embedder = LLMEmbedder(str(tmp_path / "saved"), finetune=None).fit(["a|b\n1, 2"])
+        with pytest.raises(ValueError, match="was not trained, as with finetune=None"):
+            FineTuningLossDisplay.from_estimator(embedder)
+
+    @pytest.mark.parametrize("estimator", [LLMEmbedder(), make_pipeline(StandardScaler(), Ridge())])
+    def test_nothing_that_was_fitted_is_an_error(self, estimator):
+        with pytest.raises(ValueError, match="Pass a fitted LLMEmbedder"):
+            FineTuningLossDisplay.from_estimator(estimator)
+
+
+class TestTokenLength:
+    def test_counts_the_tokens_that_the_embedder_sees(self, pipeline, transactions):
+        X, _ = transactions
+        display = TokenLengthDisplay.from_estimator(pipeline, X)
+        texts = pipeline["eventserializer"].transform(X)
+        tokenizer = pipeline["llmembedder"].load_model()[1]
+        assert display.lengths.tolist() == [len(tokenizer(text)["input_ids"]) for text in texts["text"]]
+        assert sum(bar.get_height() for bar in display.bars_) == 30
+
+    def test_marks_the_cut_and_counts_what_is_beyond(self, pipeline, transactions):
+        X, _ = transactions
+        display = TokenLengthDisplay.from_estimator(pipeline, X)
+        longer = (display.lengths > 64).sum()
+        assert display.cut_.get_xdata() == [64, 64]
+        assert 0 < longer < 30
+        assert display.ax_.get_title() == f"{longer} of 30 texts are longer than max_length"
+
+    def test_texts_will_do_where_there_is_no_embedder_yet(self, pipeline):
+        display = TokenLengthDisplay.from_texts(["a", "a b c d e"], pipeline["llmembedder"].load_model()[1])
+        assert display.lengths[0] < display.lengths[1]
+        assert display.cut_ is None
+
+    def test_no_texts_are_an_error(self, pipeline):
+        with pytest.raises(ValueError, match="There are 0 texts"):
+            TokenLengthDisplay.from_texts([], pipeline["llmembedder"].load_model()[1])
+
+
+class TestEmbeddingMap:
+    VECTORS = np.random.default_rng(0).normal(size=(30, 4))
+
+    def test_is_the_first_two_principal_components_of_the_standardised_vectors(self):
+        display = EmbeddingMapDisplay.from_embeddings(self.VECTORS)
+        expected = PCA(2, svd_solver="full").fit_transform(StandardScaler().fit_transform(self.VECTORS))
+        np.testing.assert_allclose(display.scatters_[0].get_offsets(), expected)
+        assert "% of variance" in display.ax_.get_xlabel()
+
+    def test_leaves_the_classifier_of_a_pipeline_out(self, pipeline, transactions):
+        display = EmbeddingMapDisplay.from_estimator(pipeline, *transactions)
+        expected = EmbeddingMapDisplay.from_embeddings(pipeline[:-1].transform(transactions[0]))
+        np.testing.assert_array_equal(display.positions, expected.positions)
+
+    @pytest.mark.parametrize("kind", ["numbers", "texts", "booleans", "categories", "polars"])
+    def test_classes_have_a_colour_each(self, kind):
+        numbers = np.arange(30) % 2
+        target = {
+            "numbers": numbers,
+            "texts": np.array(["a", "b"])[numbers].tolist(),
+            "booleans": numbers == 1,
+            "categories": pd.Series(np.array(["a", "b"])[numbers]).astype(pd.CategoricalDtype(["z", "b", "a"])),
+            "polars": numbers.tolist(),
+        }[kind]
+        if kind == "polars":
+            target = pytest.importorskip("polars").Series("label", target)
+        display = EmbeddingMapDisplay.from_embeddings(self.VECTORS, target)
+        assert [len(points.get_offsets()) for points in display.scatters_] == [15, 15]
+        assert display.colorbar_ is None
+
+    def test_categories_keep_their_order(self):
+        target = pd.Categorical(["low", "high"] * 15, categories=["low", "medium", "high"], ordered=True)
+        display = EmbeddingMapDisplay.from_embeddings(self.VECTORS, target)
+        assert [text.get_text() for text in display.ax_.get_legend().get_texts()] == ["low", "high"]
+
+    def test_numbers_have_a_scale_of_colours(self):
+        target = pd.Series(np.linspace(20, 60, 30), name="age", index=np.arange(30) + 100)
+        display = EmbeddingMapDisplay.from_embeddings(self.VECTORS, target)
+        np.testing.assert_array_equal(display.scatters_[0].get_array(), target)
+        assert display.colorbar_.ax.get_ylabel() == "age"
+
+    @pytest.mark.parametrize("target", [[0, 1, None] * 10, ["a", "b", None] * 10, [0.5, 1.5, np.nan] * 10])
+    def test_users_without_a_target_are_grey(self, target):
+        display = EmbeddingMapDisplay.from_embeddings(self.VECTORS, target)
+        grey = display.scatters_[0]
+        assert grey.get_label() == "unknown"
+        assert sum(len(points.get_offsets()) for points in display.scatters_) == 30
+        assert len(grey.get_offsets()) == 10
+
+    def test_whole_numbers_beside_missing_ones_are_written_as_such(self):
+        display = EmbeddingMapDisplay.from_embeddings(self.VECTORS, [0, 1, None] * 10)
+        assert [text.get_text() for text in display.ax_.get_legend().get_texts()] == ["unknown", "0", "1"]
+
+    @pytest.mark.parametrize("shape", [(1, 4), (30, 1), (30,), (0, 4)])
+    def test_too_few_vectors_are_an_error(self, shape):
+        with pytest.raises(ValueError, match="at least 2 users and 2 dimensions"):
+            EmbeddingMapDisplay.from_embeddings(np.zeros(shape))
+
+    def test_equal_vectors_are_an_error(self):
+        with pytest.raises(ValueError, match="All 30 embeddings are the same"):
+            EmbeddingMapDisplay.from_embeddings(np.ones((30, 4)))
+
+    def test_a_target_of_other_users_is_an_error(self):
+        with pytest.raises(ValueError, match="29 entries, and there are 30 users"):
+            EmbeddingMapDisplay.from_embeddings(self.VECTORS, np.zeros(29))
+
+    def test_an_unknown_method_is_an_error(self):
+        with pytest.raises(ValueError, match="method='tsne' must be one of"):
+            EmbeddingMapDisplay.from_embeddings(self.VECTORS, method="tsne")
+
+    def test_umap_names_its_extra(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "umap", None)
+        with pytest.raises(ImportError, match=r"pip install 'skllm4es\[umap\]'"):
+            EmbeddingMapDisplay.from_embeddings(self.VECTORS, method="umap")
+
+    @pytest.mark.slow
+    @pytest.mark.filterwarnings("ignore:Tensorflow not installed:ImportWarning")
+    def test_umap_keeps_clusters_apart(self):
+        pytest.importorskip("umap", reason="needs umap-learn")
+        vectors = np.vstack([self.VECTORS, self.VECTORS + 20])
+        display = EmbeddingMapDisplay.from_embeddings(vectors, method="umap", random_state=0)
+        centres = display.positions[:30].mean(axis=0), display.positions[30:].mean(axis=0)
+        spread = display.positions[:30].std(axis=0).max()
+        assert np.linalg.norm(centres[0] - centres[1]) > 3 * spread
+        assert display.ax_.get_xlabel() == "UMAP 1"
