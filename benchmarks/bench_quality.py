@@ -4,9 +4,10 @@
                       [--rows PART ...] [--development]
 
 fits `EventSerializer`, `TextEnricher` and `LLMEmbedder` with their defaults on the training users of each of five folds
-and scores LightGBM (the field's settings) and a linear model (logistic regression with C=0.01, ridge) on the test users:
-ROC-AUC, and for the age MAE in years. "+" puts representations side by side, as a `FeatureUnion` does. Each fold is a
-line of the file; what is there is not computed again, so an interrupted run goes on. The table is printed at the end.
+and scores LightGBM (the field's settings) and a linear model (logistic regression with C=0.01, ridge) on the test
+users: ROC-AUC, and for the age MAE in years. "+" puts representations side by side, as a `FeatureUnion` does. Each fold
+of a row is a line of the file; what is there is not computed again, so an interrupted run goes on. The table is printed
+at the end.
 
 The rows that change one setting of `LLMEmbedder` are ablations, run when named by `--rows`. Choices are made with
 `--development`: folds of the training users of the first outer fold alone.
@@ -68,7 +69,7 @@ def rows(serializer: EventSerializer, seed: int) -> dict[str, Any]:
         "LLM, 64 components": llm(n_score_components=64),
         "LLM, 256 components": llm(n_score_components=256),
         "LLM, half the tokens": llm(epochs=0.08),
-        "LLM, words alone": llm(model={"vocab_size": 512}),
+        "LLM, words alone": llm(model={"vocab_size": 4096}),
     }
 
 
@@ -156,7 +157,8 @@ def table(file: Path) -> str:
         for target, of_heads in line["scores"].items():
             for head, value in of_heads.items():
                 values[name, target, head, line["row"]].append(value)
-    text = "| data | target | head | representation | mean | sd | folds | fit and transform, s |\n|---|---|---|---|---|---|---|---|\n"
+    text = "| data | target | head | representation | mean | sd | folds | fit and transform, s |\n"
+    text += "|---" * 8 + "|\n"
     for (name, target, head, row), scores in sorted(values.items()):
         text += (
             f"| {name} | {target} | {head} | {row} | {np.mean(scores):.3f} | {np.std(scores):.3f} | {len(scores)} | "

@@ -398,14 +398,15 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         """
         check_is_fitted(self)
         texts = read_texts(X, caller="LLMEmbedder")[TEXT]
+        projection = None if self._features == "hidden" else self._projection()
         embeddings = np.empty((len(texts), self.n_features_out_), dtype=np.float32)
         for rows, layers, scores in self._embedded(texts):
             parts = []
             if self._features != "scores":
                 chosen = layers[self.layers_]
                 parts.append(chosen.ravel() if self.layer_pooling == "concat" else chosen.mean(axis=0))
-            if self._features != "hidden":
-                parts.append(self._projection(scores[None])[0])
+            if projection is not None:
+                parts.append(projection(scores[None])[0])
             embeddings[rows] = np.concatenate(parts)
         return embeddings
 
@@ -536,7 +537,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         """The length of an embedding."""
         n_layers = len(self.layers_) if self.layer_pooling == "concat" else 1
         n_hidden = 0 if self._features == "scores" else self._language_model_.hidden_size * n_layers
-        return n_hidden + (0 if self._features == "hidden" else len(self._projection.directions))
+        return n_hidden + (0 if self._features == "hidden" else len(self._projection(AttributeError).directions))
 
     @property
     def _from_scratch(self) -> bool:
@@ -552,10 +553,9 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         )
         return "scores" if self._from_scratch and not pooled else "hidden"
 
-    @property
-    def _projection(self) -> ScoreProjection:
+    def _projection(self, error: type[Exception] = ValueError) -> ScoreProjection:
         if self._projection_ is None:
-            raise ValueError(
+            raise error(
                 f"features={self.features!r} gives scores now, and fit was asked for hidden states alone. Fit again, "
                 "or set features='hidden'."
             )
@@ -750,7 +750,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
             rows.setdefault(text, []).append(row)
         embedder = self._text_embedder(self._language_model_, self.dtype_, self.device_, self.max_length_)
         if self._features != "hidden":
-            embedder = replace(embedder, scored=self._projection.tokens)
+            embedder = replace(embedder, scored=self._projection().tokens)
         self.n_truncated_ = 0
         for text, layers, scores, truncated in embedder.embed(texts, self._cache()):
             self.n_truncated_ += truncated * len(rows[text])

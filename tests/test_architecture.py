@@ -14,7 +14,7 @@ USES = {
     "rewriters": {"lm", "formats"},
     "lm": {"formats"},
     "formats": set(),
-    "datasets": {"formats"},  # as nest_events does
+    "datasets": {"formats", "vocabularies"},  # nest_events writes as formats do
     "vocabularies": set(),
     "plotting": set(),
 }

@@ -15,6 +15,8 @@ from skllm4es._messages import did_you_mean
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 
 VOCAB_SIZE = 8192
+#: Of these, so many for pieces of words; the others for field values.
+_PIECES = 4096
 #: Field values that so many users share are tokens by themselves, unless they are as short as a word's piece.
 _MIN_USERS, _MIN_LETTERS = 5, 4
 _BETWEEN_VALUES = re.compile(r'[|\n"]|, ')
@@ -97,7 +99,7 @@ def train_tokenizer(texts: Sequence[str], users: Sequence[str], vocab_size: int)
         One text of each user, in the serialised form: where the field values are looked for. They are recognised in
         all formats.
     vocab_size : int
-        The largest number of tokens, half of them for field values; small corpora give fewer.
+        The largest number of tokens: 4,096 for pieces of words, the others for field values. Small corpora give fewer.
 
     Returns
     -------
@@ -108,14 +110,14 @@ def train_tokenizer(texts: Sequence[str], users: Sequence[str], vocab_size: int)
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size - vocab_size // 2,
+        vocab_size=min(vocab_size, _PIECES),
         min_frequency=2,
         special_tokens=[BOS, EOS, PAD],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer, length=len(texts))
-    values = _common_values(users)[: vocab_size // 2]
+    values = _common_values(users)[: max(0, vocab_size - _PIECES)]
     tokenizer.add_tokens([AddedToken(value, single_word=True, normalized=False) for value in values])
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", special_tokens=[(BOS, tokenizer.token_to_id(BOS))]

@@ -122,7 +122,7 @@ class ScoreProjection:
         scale = np.divide(1, spread, out=np.zeros_like(spread), where=spread > 0)
         n_components = min(n_components, *scores.shape)
         _, _, directions = randomized_svd(_normalise(scores, scale), n_components, random_state=0)
-        return cls(tokens, scale, directions.astype(np.float32))
+        return cls(tokens, scale, np.ascontiguousarray(directions, dtype=np.float32))
 
     def __call__(self, scores: FloatArray) -> FloatArray:
         """Project the scores of texts.
