@@ -45,6 +45,7 @@ _SCHEDULES: dict[str, dict[str, Any]] = {
 
 #: What `save_pretrained` writes of the fitted state, beside the model.
 _SAVED = (
+    "features_",
     "layers_",
     "max_length_",
     "loss_curve_",
@@ -56,8 +57,8 @@ _SAVED = (
 )
 
 
-#: How hidden states are pooled unless something else is asked for.
-_POOLING = {"pooling_depth": "auto", "layers": None, "layer_pooling": "mean", "token_pooling": "mean"}
+#: Settings of models that change their predictions after the output layer.
+_RESCALING = ("final_logit_softcapping", "logits_scaling", "logit_scale")
 
 #: Texts from which the principal directions of scores are found, if there are more.
 _ENOUGH_TEXTS = 8192
@@ -86,7 +87,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         well (benchmarks/bench_quality.py), and "hidden" for a pretrained model, and wherever `pooling_depth`, `layers`,
         `layer_pooling` or `token_pooling` is set.
     n_score_components : int, default=128
-        How many components of the scores; there are no more than texts in `fit`.
+        How many components of the scores; there are no more than distinct texts in `fit`, or tokens that are followed.
     pooling_depth : int or "auto", default="auto"
         How many of the last hidden layers are averaged. "auto" is 8, as in the paper, or all layers of a model that
         has fewer.
@@ -175,6 +176,8 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
 
     Attributes
     ----------
+    features_ : str
+        What the embedding consists of: "hidden", "scores" or "both".
     layers_ : list of int
         The hidden layers that are pooled, from 0 for the embedded tokens.
     max_length_ : int
@@ -371,8 +374,8 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         layers = self._resolve_layers(language_model.n_layers)
         max_length = self._resolve_length(language_model.n_positions)
         device, dtype = self._resolve_device()
-        projection = None
-        if self._features != "hidden":
+        features, projection = self._resolve_features(), None
+        if features != "hidden":
             projection = self._fit_scores(self._text_embedder(language_model, dtype, device, max_length), texts)
         # All at the end, so that a fit that fails leaves the embedder as it was.
         self._language_model_, self.layers_, self.max_length_ = language_model, layers, max_length
@@ -380,7 +383,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         self.n_tokens_seen_, self.training_time_ = course.n_tokens, course.seconds
         self.n_truncated_ = 0
         self.device_, self.dtype_ = device, dtype
-        self._projection_ = projection
+        self.features_, self._projection_ = features, projection
         return self
 
     def transform(self, X: Any) -> npt.NDArray[np.float32]:
@@ -398,15 +401,14 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         """
         check_is_fitted(self)
         texts = read_texts(X, caller="LLMEmbedder")[TEXT]
-        projection = None if self._features == "hidden" else self._projection()
         embeddings = np.empty((len(texts), self.n_features_out_), dtype=np.float32)
         for rows, layers, scores in self._embedded(texts):
             parts = []
-            if self._features != "scores":
+            if self.features_ != "scores":
                 chosen = layers[self.layers_]
                 parts.append(chosen.ravel() if self.layer_pooling == "concat" else chosen.mean(axis=0))
-            if projection is not None:
-                parts.append(projection(scores[None])[0])
+            if self._projection_ is not None:
+                parts.append(self._projection_(scores[None])[0])
             embeddings[rows] = np.concatenate(parts)
         return embeddings
 
@@ -536,30 +538,33 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
     def n_features_out_(self) -> int:
         """The length of an embedding."""
         n_layers = len(self.layers_) if self.layer_pooling == "concat" else 1
-        n_hidden = 0 if self._features == "scores" else self._language_model_.hidden_size * n_layers
-        return n_hidden + (0 if self._features == "hidden" else len(self._projection(AttributeError).directions))
+        n_hidden = 0 if self.features_ == "scores" else self._language_model_.hidden_size * n_layers
+        return n_hidden + (0 if self._projection_ is None else len(self._projection_.directions))
 
     @property
     def _from_scratch(self) -> bool:
         return not isinstance(self.model, str | os.PathLike)
 
-    @property
-    def _features(self) -> str:
-        """What the embedding consists of, where that is left open too."""
+    def _resolve_features(self) -> str:
+        """Give what the embedding consists of, where that is left open too."""
         if self.features != "auto":
             return self.features
-        pooled = any(
-            getattr(self, name) is not default and getattr(self, name) != default for name, default in _POOLING.items()
-        )
+        pooling = (self.pooling_depth, self.layer_pooling, self.token_pooling)
+        pooled = self.layers is not None or pooling != ("auto", "mean", "mean")
         return "scores" if self._from_scratch and not pooled else "hidden"
 
-    def _projection(self, error: type[Exception] = ValueError) -> ScoreProjection:
-        if self._projection_ is None:
-            raise error(
-                f"features={self.features!r} gives scores now, and fit was asked for hidden states alone. Fit again, "
-                "or set features='hidden'."
+    def _check_head(self, language_model: LanguageModel) -> None:
+        """Refuse a model whose predictions are not read off its input embeddings, if they are needed."""
+        if self._resolve_features() == "hidden":
+            return
+        config = language_model.config.get_text_config()
+        rescaled = [name for name in _RESCALING if getattr(config, name, None) not in (None, 1)]
+        if not config.tie_word_embeddings or rescaled:
+            why = ", ".join(rescaled) or "tie_word_embeddings is False"
+            raise ValueError(
+                f"features={self.features!r} needs predictions that are the product of hidden states and input "
+                f"embeddings; those of {self.model!r} are not ({why}). Set features='hidden'."
             )
-        return self._projection_
 
     @property
     def _n_features_out(self) -> int:
@@ -601,6 +606,8 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
             )
         base = None if source is None else LanguageModel(source)
         self._check_training(base)
+        if base is not None:
+            self._check_head(base)
         if base is not None and self.finetune is None:
             return base, Course()
         group = processes(self.device)
@@ -665,6 +672,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
     def _admit(self, language_model: LanguageModel) -> int:
         """Refuse a model that could not be embedded with, before it is trained; give its window."""
         self._resolve_layers(language_model.n_layers)
+        self._check_head(language_model)
         return self._resolve_length(language_model.n_positions)
 
     def _resolve_layers(self, n_layers: int) -> list[int]:
@@ -726,20 +734,16 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         """Find the principal directions of the scores of texts."""
         from skllm4es.lm.scores import ScoreProjection, shared_tokens
 
-        if not embedder.language_model.config.get_text_config().tie_word_embeddings:
-            raise ValueError(
-                f"features={self.features!r} needs the model's predictions, which are read off its input embeddings; "
-                f"those of {self.model!r} are not its output layer (tie_word_embeddings is False). Set "
-                "features='hidden'."
-            )
         if len(texts) > _ENOUGH_TEXTS:
             chosen = np.random.default_rng(0).choice(len(texts), _ENOUGH_TEXTS, replace=False)
             texts = [texts[i] for i in chosen]
         texts = list(dict.fromkeys(texts))
-        tokens = shared_tokens(embedder.language_model.tokenizer(texts, verbose=False)["input_ids"])
-        scores = {each.text: each.scores for each in replace(embedder, scored=tokens).embed(texts, self._cache())}
-        matrix = np.stack([scores[text] for text in texts])
-        return ScoreProjection.fit(tokens, matrix, self.n_score_components)
+        tokens = shared_tokens(embedder.scorable(texts))
+        places = {text: place for place, text in enumerate(texts)}
+        scores = np.empty((len(texts), len(tokens)), dtype=np.float32)
+        for each in replace(embedder, scored=tokens).embed(texts, self._cache()):
+            scores[places[each.text]] = each.scores
+        return ScoreProjection.fit(tokens, scores, self.n_score_components)
 
     def _embedded(
         self, texts: list[str]
@@ -749,8 +753,8 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         for row, text in enumerate(texts):
             rows.setdefault(text, []).append(row)
         embedder = self._text_embedder(self._language_model_, self.dtype_, self.device_, self.max_length_)
-        if self._features != "hidden":
-            embedder = replace(embedder, scored=self._projection().tokens)
+        if self._projection_ is not None:
+            embedder = replace(embedder, scored=self._projection_.tokens)
         self.n_truncated_ = 0
         for text, layers, scores, truncated in embedder.embed(texts, self._cache()):
             self.n_truncated_ += truncated * len(rows[text])
@@ -776,8 +780,9 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
 def _texts_of_users(X: Any, *, raw: bool) -> tuple[list[str], list[list[str]]]:
     """Read the text of each user that is embedded, and those to train on; `raw` says whether it is one of them."""
     columns = read_texts(X, caller="LLMEmbedder")
+    columns = {TEXT: columns.pop(TEXT)} | columns
     trained_on = [texts for name, texts in columns.items() if raw or name != TEXT or len(columns) == 1]
-    return columns[TEXT], [list(texts) for texts in zip(*trained_on, strict=True)]
+    return columns[TEXT], [list(dict.fromkeys(texts)) for texts in zip(*trained_on, strict=True)]
 
 
 def _as_json(name: str, value: Any) -> Any:

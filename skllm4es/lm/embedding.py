@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import NamedTuple
 
@@ -130,6 +130,24 @@ class TextEmbedder:
             yield from group
         if missing and first:
             cache.evict()
+
+    def scorable(self, texts: Sequence[str]) -> Iterator[list[int]]:
+        """Give the tokens of texts that can be scored: those of events, as far as they are embedded.
+
+        Parameters
+        ----------
+        texts : sequence of str
+            The texts.
+
+        Yields
+        ------
+        list of int
+            The tokens of a text.
+        """
+        scoring = replace(self, scored=np.empty(0, dtype=np.int64))
+        for start in range(0, len(texts), _READ_AT_ONCE):
+            for windows in scoring._windows(texts[start : start + _READ_AT_ONCE])[0]:
+                yield [token for window in windows for token in window.ids[max(1, window.n_header) :]]
 
     def _compute(self, texts: Sequence[str]) -> Iterator[list[Embedded]]:
         """Embed texts, each process its share of them; all have the results of all."""

@@ -19,7 +19,9 @@ VOCAB_SIZE = 8192
 _PIECES = 4096
 #: Field values that so many users share are tokens by themselves, unless they are as short as a word's piece.
 _MIN_USERS, _MIN_LETTERS = 5, 4
-_BETWEEN_VALUES = re.compile(r'[|\n"]|, ')
+_MAX_LETTERS = 128
+#: Whatever `EventSerializer` puts between the fields of an event.
+_BETWEEN_VALUES = re.compile(r'[|\n\t;"]|,(?! )|, ')
 _N_POSITIONS = 512
 #: Width of an attention head. The model has as many layers as heads, but four at the least: there is a depth to choose.
 _HEAD, _MAX_HEADS = 32, 24
@@ -88,18 +90,18 @@ def check_config(config: Mapping[str, Any]) -> None:
         raise ValueError(f"The settings {unknown} are not of transformers.LlamaConfig.{hint}")
 
 
-def train_tokenizer(texts: Sequence[str], users: Sequence[str], vocab_size: int) -> PreTrainedTokenizerFast:
+def train_tokenizer(texts: Sequence[str], vocab_size: int, users: Sequence[str] = ()) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE tokenizer, which can write any text, and for which common field values are one token each.
 
     Parameters
     ----------
     texts : sequence of str
         The texts.
-    users : sequence of str
-        One text of each user, in the serialised form: where the field values are looked for. They are recognised in
-        all formats.
     vocab_size : int
         The largest number of tokens: 4,096 for pieces of words, the others for field values. Small corpora give fewer.
+    users : sequence of str, default=()
+        One text of each user, in the serialised form: where the field values are looked for. They are recognised in
+        all formats.
 
     Returns
     -------
@@ -127,16 +129,20 @@ def train_tokenizer(texts: Sequence[str], users: Sequence[str], vocab_size: int)
 
 def _common_values(users: Sequence[str]) -> list[str]:
     """Find the field values that several users share, the most common first."""
-    counts = Counter(value for text in users for value in set(_BETWEEN_VALUES.split(text)))
-    common = [
-        value
-        for value, count in counts.items()
-        if count >= _MIN_USERS
-        and len(value) >= _MIN_LETTERS
-        and any(map(str.isalpha, value))
-        and value == value.strip()
-    ]
+    counts = Counter(value for text in users for value in filter(_is_a_phrase, set(_BETWEEN_VALUES.split(text))))
+    common = [value for value, count in counts.items() if count >= _MIN_USERS]
     return sorted(common, key=lambda value: (-counts[value], value))
+
+
+def _is_a_phrase(value: str) -> bool:
+    """Whether a field value may be a token: words, that a byte-level decoder gives back as they are."""
+    return (
+        _MIN_LETTERS <= len(value) <= _MAX_LETTERS
+        and value.isascii()
+        and value == value.strip()
+        and any(map(str.isalpha, value))
+        and value not in (BOS, EOS, PAD)
+    )
 
 
 def _n_heads(n_params: int, vocab_size: int) -> int:

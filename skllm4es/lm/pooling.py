@@ -113,6 +113,10 @@ class LayerPooler:
         self.hidden_size = int(model.config.get_text_config().hidden_size)
         model.eval()
         self.masked = not is_causal(model)
+        if self.masked and scored is not None:
+            raise ValueError(
+                "Scores are of a model that predicts the next token, and this one sees it. Set features='hidden'."
+            )
 
     def pool(self, texts: Sequence[Sequence[Window]]) -> Iterator[tuple[list[int], FloatArray, FloatArray]]:
         """Pool texts, group by group, the longest first.
@@ -167,7 +171,7 @@ class LayerPooler:
             combine.at(pooled, [owners[i] for i in batch], pooled_batch[0])
             np.add.at(scores, [owners[i] for i in batch], pooled_batch[1])
             pending = pending[len(batch) :]
-        if not np.isfinite(pooled).all():
+        if not (np.isfinite(pooled).all() and np.isfinite(scores).all()):
             raise ValueError(
                 f"Hidden states became infinite or NaN in {str(self.decoder.dtype)[6:]}. Set dtype='float32', or "
                 "'bfloat16', which has its range."

@@ -39,12 +39,12 @@ def shared_tokens(texts: Iterable[Sequence[int]]) -> npt.NDArray[np.int64]:
     Returns
     -------
     ndarray of shape (n_tokens,), dtype int64
-        In rising order. All tokens, if no text shares one with others.
+        In rising order. All tokens, if none is in five texts; the first of the vocabulary, if there are none at all.
     """
     counts: Counter[int] = Counter()
     for ids in texts:
         counts.update(set(ids))
-    shared = {token: count for token, count in counts.items() if count >= _MIN_TEXTS} or counts
+    shared = {token: count for token, count in counts.items() if count >= _MIN_TEXTS} or counts or {0: 0}
     return np.array(sorted(sorted(shared, key=lambda token: (-shared[token], token))[:_MAX_TOKENS]), dtype=np.int64)
 
 
@@ -64,7 +64,7 @@ def score_tokens(
     counted : torch.Tensor of shape (n_texts, width), dtype bool
         Which of them count.
     tokens : torch.Tensor of shape (n_tokens,)
-        The tokens to score.
+        The tokens to score, in rising order.
 
     Returns
     -------
@@ -72,12 +72,16 @@ def score_tokens(
         The scores.
     """
     texts, places = counted[:, 1:].nonzero(as_tuple=True)
-    scores = torch.zeros(len(ids), len(output), device=ids.device)
-    scores.index_put_((texts, ids[texts, places + 1]), torch.ones((), device=ids.device), accumulate=True)
-    scores = scores[:, tokens]
+    targets = ids[texts, places + 1]
+    columns = torch.searchsorted(tokens, targets).clamp(max=len(tokens) - 1)
+    found = tokens[columns] == targets
+    scores = torch.zeros(len(ids), len(tokens), device=ids.device)
+    scores.index_put_((texts[found], columns[found]), torch.ones((), device=ids.device), accumulate=True)
+    weights = output.float()
     at_once = max(1, _AT_ONCE.get(ids.device.type, _AT_ONCE["cpu"]) // len(output))
     for some, those in zip(texts.split(at_once), places.split(at_once), strict=True):
-        expected = (hidden[some, those] @ output.T).float().softmax(dim=-1)[:, tokens]
+        # In float32: scores are small differences, and bfloat16 would round each prediction by some per cent.
+        expected = (hidden[some, those].float() @ weights.T).softmax(dim=-1)[:, tokens]
         scores.index_add_(0, some, expected, alpha=-1)
     return scores
 
@@ -118,7 +122,7 @@ class ScoreProjection:
         ScoreProjection
             The projection.
         """
-        spread = np.sqrt(np.square(scores).mean(axis=0))
+        spread = np.sqrt(np.einsum("ij,ij->j", scores, scores) / len(scores))
         scale = np.divide(1, spread, out=np.zeros_like(spread), where=spread > 0)
         n_components = min(n_components, *scores.shape)
         _, _, directions = randomized_svd(_normalise(scores, scale), n_components, random_state=0)

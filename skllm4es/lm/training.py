@@ -38,6 +38,8 @@ Admit = Callable[[LanguageModel], int]
 _OF_REPORTS = ("report_to", "logging", "log_", "run_name", "project", "trackio")
 #: Bytes of a weight, and of a weight with what AdamW keeps of it.
 _WEIGHT, _WITH_STATE = 4, 12
+#: Changes whenever other weights come of the same settings and texts.
+_RECIPE = 2
 #: Checkpoints that there are while one is written.
 _AT_ONCE = 3
 
@@ -94,7 +96,7 @@ class Training:
             The hash.
         """
         settings = asdict(replace(self, base=None))
-        settings |= {"base": self.base and self.base.fingerprint, "version": __version__}
+        settings |= {"base": self.base and self.base.fingerprint, "version": __version__, "recipe": _RECIPE}
         settings |= {"seed": self.seed if seeded else None, "merge_adapter": self.lora is None or self.merge_adapter}
         schedule = settings["schedule"] | {"gradient_checkpointing": None}
         schedule["patience"] = None if self.validation_fraction is None else self.schedule.patience
@@ -245,7 +247,7 @@ def _make(training: Training, corpus: Corpus) -> tuple[PreTrainedModel, PreTrain
     config = training.config or {}
     check_config(config)
     texts = [text for texts in corpus for text in texts]
-    tokenizer = train_tokenizer(texts, [each[0] for each in corpus], config.get("vocab_size", VOCAB_SIZE))
+    tokenizer = train_tokenizer(texts, config.get("vocab_size", VOCAB_SIZE), [each[0] for each in corpus])
     n_params = training.n_params
     if n_params == "auto":  # One for each token that is seen.
         n_tokens = sum(map(len, tokenizer(texts)["input_ids"]))
