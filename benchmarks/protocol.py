@@ -37,7 +37,7 @@ CLASSIFICATION = ("ROC-AUC", "accuracy")
 HEADS = ("LightGBM", "linear")
 
 #: Of the published experiments: binary targets, and, as none are known for it, regression.
-_LIGHTGBM: dict[str, Any] = {
+LIGHTGBM: dict[str, Any] = {
     "n_estimators": 500,
     "learning_rate": 0.02,
     "max_depth": 6,
@@ -52,7 +52,7 @@ _LIGHTGBM: dict[str, Any] = {
     "verbose": -1,
 }
 #: Of the published experiments on Age, the one with several classes.
-_LIGHTGBM_CLASSES = _LIGHTGBM | {"n_estimators": 1000, "max_depth": 12, "num_leaves": 50, "subsample": 0.75}
+_LIGHTGBM_CLASSES = LIGHTGBM | {"n_estimators": 1000, "max_depth": 12, "num_leaves": 50, "subsample": 0.75}
 
 
 @dataclass(frozen=True)
@@ -174,5 +174,5 @@ def _head(name: str, metric: str) -> Pipeline:
 
 def _lightgbm(metric: str) -> BaseEstimator:
     if metric == "MAE":
-        return LGBMRegressor(**_LIGHTGBM)
-    return LGBMClassifier(**(_LIGHTGBM_CLASSES if metric == "accuracy" else _LIGHTGBM))
+        return LGBMRegressor(**LIGHTGBM)
+    return LGBMClassifier(**(_LIGHTGBM_CLASSES if metric == "accuracy" else LIGHTGBM))

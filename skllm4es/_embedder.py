@@ -6,6 +6,7 @@ import json
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -24,8 +25,10 @@ from skllm4es._texts import TEXT, read_texts
 
 if TYPE_CHECKING:
     from skllm4es.lm.cache import Cache, CacheInfo
+    from skllm4es.lm.embedding import TextEmbedder
     from skllm4es.lm.finetuning import Course
     from skllm4es.lm.language_model import LanguageModel
+    from skllm4es.lm.scores import ScoreProjection
     from skllm4es.lm.training import Training
 
 #: The paper's pooling depth.
@@ -42,6 +45,7 @@ _SCHEDULES: dict[str, dict[str, Any]] = {
 
 #: What `save_pretrained` writes of the fitted state, beside the model.
 _SAVED = (
+    "features_",
     "layers_",
     "max_length_",
     "loss_curve_",
@@ -53,6 +57,12 @@ _SAVED = (
 )
 
 
+#: Settings of models that change their predictions after the output layer.
+_RESCALING = ("final_logit_softcapping", "logits_scaling", "logit_scale")
+
+#: Texts from which the principal directions of scores are found, if there are more.
+_ENOUGH_TEXTS = 8192
+
 #: Parameters that `save_pretrained` leaves out: directories, and texts that only `fit` needs.
 _OF_THIS_MACHINE = {"memory": None, "memory_limit": None, "checkpoint_dir": None, "extra_texts": None}
 
@@ -61,14 +71,23 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
     r"""Embed each user's text by a language model that is fine-tuned on the users' texts.
 
     `fit` trains a causal language model by next-token prediction; `transform` runs it over a text and takes the
-    mean over tokens of the mean of the last `pooling_depth` hidden layers.
+    mean over tokens of the mean of the last `pooling_depth` hidden layers, or, of a model that was made from scratch,
+    what the user did more and less often than the model expected.
 
     Parameters
     ----------
     model : str, path or dict, default=None
         The language model: a name on the model hub or a local directory. By default a small Llama is trained from
-        scratch, offline, with a tokenizer of its own; a dict replaces settings of its
-        :class:`transformers.LlamaConfig`, for example ``{"num_hidden_layers": 2}``.
+        scratch, offline, on the texts, with a tokenizer of its own to which common field values are one token; a dict
+        replaces settings of its :class:`transformers.LlamaConfig`, for example ``{"num_hidden_layers": 2}``.
+    features : {"auto", "hidden", "scores", "both"}, default="auto"
+        What the embedding consists of: "hidden" the pooled hidden states, as in the paper; "scores" the principal
+        components of how often each token occurs less how often the model expected it; "both" side by side. "auto" is
+        "scores" for a model from scratch, which has seen too little text for its hidden states to tell users apart as
+        well (benchmarks/bench_quality.py), and "hidden" for a pretrained model, and wherever `pooling_depth`, `layers`,
+        `layer_pooling` or `token_pooling` is set.
+    n_score_components : int, default=128
+        How many components of the scores; there are no more than distinct texts in `fit`, or tokens that are followed.
     pooling_depth : int or "auto", default="auto"
         How many of the last hidden layers are averaged. "auto" is 8, as in the paper, or all layers of a model that
         has fewer.
@@ -93,13 +112,15 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         What is embedded of a text with more than `max_length` tokens: all of it, in windows that are averaged by
         their number of tokens, or its header and latest events alone.
     n_params : int or "auto", default="auto"
-        About how many weights the model has that is trained from scratch. "auto" is one for each token of text.
+        About how many weights the model has that is trained from scratch. "auto" is one for each token of text that it
+        sees.
     extra_texts : dataframe, series, ndarray or list of str, default=None
         Texts of further users to train on, such as those without a label; read as `X` of `fit` is. Like every
         parameter they are part of a pickle; a series or frame is shown faster than a list.
     epochs : float, default=None
-        How often training sees each text. By default 2 for pretrained models; from scratch as often as makes 100,000
-        tokens, from 1 to 10.
+        How often training sees each text. By default 2 for pretrained models. From scratch once, but as often as makes
+        100,000 tokens, at most ten times, and a part of the texts where there are more than 500,000 tokens, which is
+        enough for "scores"; ``n_tokens_seen_`` tells.
     learning_rate : float, default=None
         The highest learning rate, from which it falls as a cosine; by default 1e-5 for pretrained models (1e-4 with
         LoRA) and 5e-3 from scratch.
@@ -155,6 +176,8 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
 
     Attributes
     ----------
+    features_ : str
+        What the embedding consists of: "hidden", "scores" or "both".
     layers_ : list of int
         The hidden layers that are pooled, from 0 for the embedded tokens.
     max_length_ : int
@@ -187,6 +210,12 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
     and :math:`H_L` is taken after the final norm, as in the `hidden_states` of transformers (LLM4ES, arXiv
     2508.05688, section 3.4). Special tokens that the tokenizer puts before a text, such as ``<s>``, count as tokens.
 
+    The score of a token v of the vocabulary is :math:`s_v = \sum_t (1[x_t = v] - P(v \mid x_{<t}))`, without the
+    header line: the gradient of the text's log-likelihood in the bias of the output layer, as in the Fisher kernel of
+    Jaakkola and Haussler (1998). Scores of the tokens that five texts share are divided by their root mean square over
+    the texts of `fit`; their vector is brought to unit length and projected onto the principal directions of these
+    texts (of 8,192 of them, if there are more).
+
     Each distinct text is embedded once. A vector does not depend on the other texts, but for rounding: by 1e-6 in
     float32 and 1e-2 in bfloat16, relative to its length.
 
@@ -215,6 +244,8 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
 
     _parameter_constraints: dict[str, list[Any]] = {
         "model": [str, os.PathLike, Mapping, None],
+        "features": [StrOptions({"auto", "hidden", "scores", "both"})],
+        "n_score_components": [Interval(Integral, 1, None, closed="left")],
         "pooling_depth": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "layers": ["array-like", None],
         "layer_pooling": [StrOptions({"mean", "concat"})],
@@ -249,6 +280,8 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         self,
         model: str | os.PathLike[str] | Mapping[str, Any] | None = None,
         *,
+        features: str = "auto",
+        n_score_components: int = 128,
         pooling_depth: int | str = "auto",
         layers: Sequence[int] | None = None,
         layer_pooling: str = "mean",
@@ -279,6 +312,8 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         verbose: int = 0,
     ) -> None:
         self.model = model
+        self.features = features
+        self.n_score_components = n_score_components
         self.pooling_depth = pooling_depth
         self.layers = layers
         self.layer_pooling = layer_pooling
@@ -315,8 +350,9 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         Parameters
         ----------
         X : dataframe, series, ndarray or list of str, of shape (n_users, n_columns) or (n_users,)
-            The texts. Where there are columns besides ``text``, as `TextEnricher` gives them, these are trained on,
-            and ``text`` is not.
+            The texts. Where there are columns besides ``text``, as `TextEnricher` gives them, these are trained on. A
+            pretrained model is not trained on ``text`` then; one from scratch is, as it knows that form from nowhere
+            else.
         y : None
             Ignored.
 
@@ -325,21 +361,29 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         self : LLMEmbedder
             The fitted embedder.
         """
-        corpus = _training_texts(X)
+        texts, corpus = _texts_of_users(X, raw=self._from_scratch)
         if not corpus:
             raise ValueError("LLMEmbedder: found 0 texts in X; a minimum of 1 is required.")
         if self.extra_texts is not None:
-            corpus += _training_texts(self.extra_texts)
+            for known, more in zip(
+                (texts, corpus), _texts_of_users(self.extra_texts, raw=self._from_scratch), strict=True
+            ):
+                known += more  # type: ignore[operator]
         with fit_told_to_callbacks(self) as callbacks:
             language_model, course = self._language_model(corpus, callbacks)
         layers = self._resolve_layers(language_model.n_layers)
         max_length = self._resolve_length(language_model.n_positions)
+        device, dtype = self._resolve_device()
+        features, projection = self._resolve_features(), None
+        if features != "hidden":
+            projection = self._fit_scores(self._text_embedder(language_model, dtype, device, max_length), texts)
         # All at the end, so that a fit that fails leaves the embedder as it was.
         self._language_model_, self.layers_, self.max_length_ = language_model, layers, max_length
         self.loss_curve_, self.validation_loss_curve_ = course.losses, course.validation_losses
         self.n_tokens_seen_, self.training_time_ = course.n_tokens, course.seconds
         self.n_truncated_ = 0
-        self.device_, self.dtype_ = self._resolve_device()
+        self.device_, self.dtype_ = device, dtype
+        self.features_, self._projection_ = features, projection
         return self
 
     def transform(self, X: Any) -> npt.NDArray[np.float32]:
@@ -358,9 +402,14 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         check_is_fitted(self)
         texts = read_texts(X, caller="LLMEmbedder")[TEXT]
         embeddings = np.empty((len(texts), self.n_features_out_), dtype=np.float32)
-        for rows, layers in self._embedded(texts):
-            chosen = layers[self.layers_]
-            embeddings[rows] = chosen.ravel() if self.layer_pooling == "concat" else chosen.mean(axis=0)
+        for rows, layers, scores in self._embedded(texts):
+            parts = []
+            if self.features_ != "scores":
+                chosen = layers[self.layers_]
+                parts.append(chosen.ravel() if self.layer_pooling == "concat" else chosen.mean(axis=0))
+            if self._projection_ is not None:
+                parts.append(self._projection_(scores[None])[0])
+            embeddings[rows] = np.concatenate(parts)
         return embeddings
 
     def transform_layers(self, X: Any) -> npt.NDArray[np.float32]:
@@ -381,7 +430,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         texts = read_texts(X, caller="LLMEmbedder")[TEXT]
         shape = (len(texts), self._language_model_.n_layers + 1, self._language_model_.hidden_size)
         pooled = np.empty(shape, dtype=np.float32)
-        for rows, layers in self._embedded(texts):
+        for rows, layers, _ in self._embedded(texts):
             pooled[rows] = layers
         return pooled
 
@@ -416,7 +465,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         check_is_fitted(self)
         import torch
 
-        from skllm4es.lm.saving import save_embedder
+        from skllm4es.lm.saving import save_embedder, write_arrays
 
         parameters = self.get_params(deep=False) | _OF_THIS_MACHINE
         parameters = {name: _as_json(name, value) for name, value in parameters.items()}
@@ -424,6 +473,8 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
 
         def save_model(draft: Path) -> None:
             self._language_model_.save(draft, getattr(torch, self.dtype_), self.device_)
+            if self._projection_ is not None:
+                write_arrays(draft, vars(self._projection_))
 
         save_embedder(Path(directory), save_model, settings)
 
@@ -450,7 +501,8 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         """
         from skllm4es.lm.devices import device_here
         from skllm4es.lm.language_model import LanguageModel
-        from skllm4es.lm.saving import read_settings
+        from skllm4es.lm.saving import read_arrays, read_settings
+        from skllm4es.lm.scores import ScoreProjection
 
         folder = Path(directory).expanduser().absolute()
         settings = read_settings(folder)
@@ -460,6 +512,8 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         for name, value in settings["fitted"].items():
             setattr(embedder, name, value)
         embedder._language_model_ = LanguageModel(str(folder))
+        arrays = read_arrays(folder)
+        embedder._projection_ = None if arrays is None else ScoreProjection(**arrays)
         embedder.device_ = device_here(embedder.device, fall_back=True)
         return embedder
 
@@ -484,7 +538,33 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
     def n_features_out_(self) -> int:
         """The length of an embedding."""
         n_layers = len(self.layers_) if self.layer_pooling == "concat" else 1
-        return self._language_model_.hidden_size * n_layers
+        n_hidden = 0 if self.features_ == "scores" else self._language_model_.hidden_size * n_layers
+        return n_hidden + (0 if self._projection_ is None else len(self._projection_.directions))
+
+    @property
+    def _from_scratch(self) -> bool:
+        return not isinstance(self.model, str | os.PathLike)
+
+    def _resolve_features(self) -> str:
+        """Give what the embedding consists of, where that is left open too."""
+        if self.features != "auto":
+            return self.features
+        pooling = (self.pooling_depth, self.layer_pooling, self.token_pooling)
+        pooled = self.layers is not None or pooling != ("auto", "mean", "mean")
+        return "scores" if self._from_scratch and not pooled else "hidden"
+
+    def _check_head(self, language_model: LanguageModel) -> None:
+        """Refuse a model whose predictions are not read off its input embeddings, if they are needed."""
+        if self._resolve_features() == "hidden":
+            return
+        config = language_model.config.get_text_config()
+        rescaled = [name for name in _RESCALING if getattr(config, name, None) not in (None, 1)]
+        if not config.tie_word_embeddings or rescaled:
+            why = ", ".join(rescaled) or "tie_word_embeddings is False"
+            raise ValueError(
+                f"features={self.features!r} needs predictions that are the product of hidden states and input "
+                f"embeddings; those of {self.model!r} are not ({why}). Set features='hidden'."
+            )
 
     @property
     def _n_features_out(self) -> int:
@@ -514,7 +594,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         from skllm4es.lm.processes import processes
         from skllm4es.lm.training import TrainingRun
 
-        source = os.path.expanduser(self.model) if isinstance(self.model, str | os.PathLike) else None
+        source = None if self._from_scratch else os.path.expanduser(self.model)  # type: ignore[arg-type]
         if source is None and self.finetune != "full":
             raise ValueError(
                 f"finetune={self.finetune!r} needs a pretrained model, and a model from scratch has random weights. "
@@ -526,6 +606,8 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
             )
         base = None if source is None else LanguageModel(source)
         self._check_training(base)
+        if base is not None:
+            self._check_head(base)
         if base is not None and self.finetune is None:
             return base, Course()
         group = processes(self.device)
@@ -590,6 +672,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
     def _admit(self, language_model: LanguageModel) -> int:
         """Refuse a model that could not be embedded with, before it is trained; give its window."""
         self._resolve_layers(language_model.n_layers)
+        self._check_head(language_model)
         return self._resolve_length(language_model.n_positions)
 
     def _resolve_layers(self, n_layers: int) -> list[int]:
@@ -629,31 +712,53 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         directory = directory_of(self.memory)
         return None if directory is None else Cache(directory, self.memory_limit)
 
-    def _embedded(self, texts: list[str]) -> Iterator[tuple[list[int], npt.NDArray[np.float32]]]:
-        """Give the pooled layers of each distinct text, and the rows that have it; tell of those that were cut."""
+    def _text_embedder(self, language_model: LanguageModel, dtype: str, device: str, max_length: int) -> TextEmbedder:
         import torch
 
         from skllm4es.lm.embedding import TextEmbedder
         from skllm4es.lm.pooling import TokenPooling
         from skllm4es.lm.processes import processes
 
+        return TextEmbedder(
+            language_model,
+            getattr(torch, dtype),
+            device,
+            max_length,
+            self.overflow,
+            TokenPooling(self.token_pooling, float(self.half_life)),  # type: ignore[arg-type]
+            processes(device),
+            progress=bool(self.verbose),
+        )
+
+    def _fit_scores(self, embedder: TextEmbedder, texts: list[str]) -> ScoreProjection:
+        """Find the principal directions of the scores of texts."""
+        from skllm4es.lm.scores import ScoreProjection, shared_tokens
+
+        if len(texts) > _ENOUGH_TEXTS:
+            chosen = np.random.default_rng(0).choice(len(texts), _ENOUGH_TEXTS, replace=False)
+            texts = [texts[i] for i in chosen]
+        texts = list(dict.fromkeys(texts))
+        tokens = shared_tokens(embedder.scorable(texts))
+        places = {text: place for place, text in enumerate(texts)}
+        scores = np.empty((len(texts), len(tokens)), dtype=np.float32)
+        for each in replace(embedder, scored=tokens).embed(texts, self._cache()):
+            scores[places[each.text]] = each.scores
+        return ScoreProjection.fit(tokens, scores, self.n_score_components)
+
+    def _embedded(
+        self, texts: list[str]
+    ) -> Iterator[tuple[list[int], npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
+        """Give layers and scores of each distinct text, and the rows that have it; tell of those that were cut."""
         rows: dict[str, list[int]] = {}
         for row, text in enumerate(texts):
             rows.setdefault(text, []).append(row)
-        embedder = TextEmbedder(
-            self._language_model_,
-            getattr(torch, self.dtype_),
-            self.device_,
-            self.max_length_,
-            self.overflow,
-            TokenPooling(self.token_pooling, float(self.half_life)),  # type: ignore[arg-type]
-            processes(self.device_),
-            progress=bool(self.verbose),
-        )
+        embedder = self._text_embedder(self._language_model_, self.dtype_, self.device_, self.max_length_)
+        if self._projection_ is not None:
+            embedder = replace(embedder, scored=self._projection_.tokens)
         self.n_truncated_ = 0
-        for text, layers, truncated in embedder.embed(texts, self._cache()):
+        for text, layers, scores, truncated in embedder.embed(texts, self._cache()):
             self.n_truncated_ += truncated * len(rows[text])
-            yield rows[text], layers
+            yield rows[text], layers, scores
         if self.n_truncated_:
             warnings.warn(
                 f"{self.n_truncated_} of {len(texts)} texts have more than max_length={self.max_length_} tokens and "
@@ -672,11 +777,12 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         return tags
 
 
-def _training_texts(X: Any) -> list[list[str]]:
-    """Read each user's texts to train on."""
+def _texts_of_users(X: Any, *, raw: bool) -> tuple[list[str], list[list[str]]]:
+    """Read the text of each user that is embedded, and those to train on; `raw` says whether it is one of them."""
     columns = read_texts(X, caller="LLMEmbedder")
-    trained_on = [texts for name, texts in columns.items() if name != TEXT or len(columns) == 1]
-    return [list(texts) for texts in zip(*trained_on, strict=True)]
+    columns = {TEXT: columns.pop(TEXT)} | columns
+    trained_on = [texts for name, texts in columns.items() if raw or name != TEXT or len(columns) == 1]
+    return columns[TEXT], [list(dict.fromkeys(texts)) for texts in zip(*trained_on, strict=True)]
 
 
 def _as_json(name: str, value: Any) -> Any:

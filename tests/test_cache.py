@@ -23,7 +23,7 @@ SPACE = b"s" * 16
 
 
 def embedder_in(memory, **params):
-    return LLMEmbedder(TINY, random_state=0, **{"memory": memory, "dtype": "float32", **params})
+    return LLMEmbedder(TINY, features="hidden", random_state=0, **{"memory": memory, "dtype": "float32", **params})
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def counted(monkeypatch):
 @pytest.fixture
 def frozen(tmp_path):
     """A pretrained model in a directory."""
-    embedder = LLMEmbedder(TINY, dtype="float32", random_state=0).fit(TEXTS)
+    embedder = LLMEmbedder(TINY, features="hidden", dtype="float32", random_state=0).fit(TEXTS)
     embedder.load_model()[0].save_pretrained(tmp_path / "model")
     embedder.load_model()[1].save_pretrained(tmp_path / "model")
     return str(tmp_path / "model")
@@ -145,7 +145,7 @@ def test_a_changed_model_in_the_same_directory_is_another(tmp_path, frozen, coun
         return LLMEmbedder(frozen, finetune=None, memory=tmp_path / "cache", dtype="float32").fit_transform(TEXTS)
 
     first = embed()
-    other = LLMEmbedder(TINY, dtype="float32", random_state=1).fit(TEXTS)
+    other = LLMEmbedder(TINY, features="hidden", dtype="float32", random_state=1).fit(TEXTS)
     other.load_model()[0].save_pretrained(frozen)
     assert not np.allclose(embed(), first)
 
@@ -365,7 +365,9 @@ def test_a_damaged_model_is_an_error(tmp_path):
 def test_a_model_that_changes_between_fit_and_transform_is_an_error(frozen):
     language_model._SHARED.clear()
     embedder = LLMEmbedder(frozen, finetune=None).fit(TEXTS)
-    LLMEmbedder(TINY, dtype="float32", random_state=1).fit(TEXTS).load_model()[0].save_pretrained(frozen)
+    LLMEmbedder(TINY, features="hidden", dtype="float32", random_state=1).fit(TEXTS).load_model()[0].save_pretrained(
+        frozen
+    )
     with pytest.raises(OSError, match="is not the one that fit saw"):
         embedder.transform(TEXTS)
 
@@ -373,7 +375,9 @@ def test_a_model_that_changes_between_fit_and_transform_is_an_error(frozen):
 def test_infinite_vectors_are_an_error_and_not_kept(tmp_path, monkeypatch, frozen):
     embedder = LLMEmbedder(frozen, finetune=None, dtype="float16", memory=tmp_path / "cache").fit(TEXTS)
     run = pooling.LayerPooler._run
-    monkeypatch.setattr(pooling.LayerPooler, "_run", lambda *args: run(*args) + np.float32(np.inf))
+    monkeypatch.setattr(
+        pooling.LayerPooler, "_run", lambda *args: tuple(part + np.float32(np.inf) for part in run(*args))
+    )
     with pytest.raises(ValueError, match=r"infinite or NaN in float16\. Set dtype='float32'"):
         embedder.transform(TEXTS)
     assert embedder.cache_info().n_vectors == 0

@@ -17,7 +17,7 @@ TEXTS = [f"day|title|rating\n{day}, Heat, 5\n{day + 1}, Alien, {day % 5}" for da
 
 @pytest.fixture(scope="module")
 def fitted():
-    return LLMEmbedder(TINY, dtype="float32", random_state=0).fit(TEXTS)
+    return LLMEmbedder(TINY, features="hidden", dtype="float32", random_state=0).fit(TEXTS)
 
 
 def reference_embedding(embedder, text, depth):
@@ -30,7 +30,7 @@ def reference_embedding(embedder, text, depth):
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
 def test_embedding_is_the_mean_over_tokens_of_the_mean_of_the_last_layers(fitted, depth):
-    embedder = LLMEmbedder(TINY, pooling_depth=depth, dtype="float32", random_state=0).fit(TEXTS)
+    embedder = LLMEmbedder(TINY, features="hidden", pooling_depth=depth, dtype="float32", random_state=0).fit(TEXTS)
     expected = [reference_embedding(embedder, text, depth) for text in TEXTS]
     np.testing.assert_allclose(embedder.transform(TEXTS), expected, rtol=1e-5, atol=1e-6)
 
@@ -58,24 +58,33 @@ def test_empty_text_gives_a_finite_vector(fitted):
 
 
 def test_training_lowers_the_loss():
-    losses = LLMEmbedder(TINY, epochs=60, learning_rate=0.02, random_state=0).fit(TEXTS).loss_curve_
+    losses = LLMEmbedder(TINY, features="hidden", epochs=60, learning_rate=0.02, random_state=0).fit(TEXTS).loss_curve_
     assert losses[-1] < 0.5 * losses[0]
 
 
-def test_training_uses_the_variants_and_not_the_text():
+def test_a_pretrained_model_is_trained_on_the_variants_and_not_the_text(tmp_path, fitted):
+    fitted.load_model()[0].save_pretrained(tmp_path)
+    fitted.load_model()[1].save_pretrained(tmp_path)
     frame = pd.DataFrame({"text": TEXTS, "variant_0": [text.upper() for text in TEXTS]})
-    with_text = LLMEmbedder(TINY, random_state=0).fit(frame)
-    without = LLMEmbedder(TINY, random_state=0).fit(frame["variant_0"])
+    with_text = LLMEmbedder(tmp_path, random_state=0).fit(frame)
+    without = LLMEmbedder(tmp_path, random_state=0).fit(frame["variant_0"])
     np.testing.assert_array_equal(with_text.transform(frame), without.transform(TEXTS))
 
 
+def test_a_model_from_scratch_is_trained_on_the_text_as_well():
+    frame = pd.DataFrame({"text": TEXTS, "variant_0": [text.upper() for text in TEXTS]})
+    both = LLMEmbedder(TINY, epochs=1, random_state=0).fit(frame)
+    each = [LLMEmbedder(TINY, epochs=1, random_state=0).fit(frame[name]) for name in frame]
+    assert both.n_tokens_seen_ > max(embedder.n_tokens_seen_ for embedder in each)
+
+
 def test_the_same_seed_gives_the_same_embedding_bit_by_bit(fitted):
-    again = LLMEmbedder(TINY, dtype="float32", random_state=0).fit(TEXTS)
+    again = LLMEmbedder(TINY, features="hidden", dtype="float32", random_state=0).fit(TEXTS)
     np.testing.assert_array_equal(again.transform(TEXTS), fitted.transform(TEXTS))
 
 
 def test_another_seed_gives_another_embedding(fitted):
-    other = LLMEmbedder(TINY, random_state=1).fit(TEXTS)
+    other = LLMEmbedder(TINY, features="hidden", random_state=1).fit(TEXTS)
     assert not np.allclose(other.transform(TEXTS), fitted.transform(TEXTS))
 
 
@@ -85,7 +94,7 @@ def test_fit_leaves_the_global_random_states_alone():
     expected = torch.rand(1), np.random.rand()  # noqa: NPY002
     torch.manual_seed(5)
     np.random.seed(5)  # noqa: NPY002
-    LLMEmbedder(TINY, random_state=0).fit(TEXTS)
+    LLMEmbedder(TINY, features="hidden", random_state=0).fit(TEXTS)
     assert (torch.rand(1), np.random.rand()) == expected  # noqa: NPY002
 
 
@@ -117,7 +126,7 @@ def test_a_fit_that_fails_leaves_the_embedder_as_it_was(fitted):
 
 
 def test_a_first_fit_that_fails_leaves_the_embedder_unfitted():
-    embedder = LLMEmbedder(TINY, pooling_depth=9)
+    embedder = LLMEmbedder(TINY, features="hidden", pooling_depth=9)
     with pytest.raises(ValueError, match="pooling_depth=9"):
         embedder.fit(TEXTS)
     with pytest.raises(NotFittedError):
@@ -133,9 +142,9 @@ class TestLongTexts:
     @pytest.mark.parametrize("instruction", ["", "Films:\n\n"])
     def test_truncation_keeps_instruction_and_header_and_latest_events(self, instruction):
         long = instruction + self.LONG
-        embedder = LLMEmbedder(TINY, max_length=64, overflow="truncate", dtype="float32", random_state=0).fit(
-            [*TEXTS, long]
-        )
+        embedder = LLMEmbedder(
+            TINY, features="hidden", max_length=64, overflow="truncate", dtype="float32", random_state=0
+        ).fit([*TEXTS, long])
         with pytest.warns(UserWarning, match="1 of 2 texts have more than max_length=64 tokens"):
             cut = embedder.transform([long, TEXTS[0]])
         assert embedder.n_truncated_ == 1
@@ -147,7 +156,9 @@ class TestLongTexts:
         np.testing.assert_allclose(cut[0], embedder.transform([longest])[0], rtol=1e-5, atol=1e-6)
 
     def test_chunks_average_all_windows_by_tokens(self):
-        embedder = LLMEmbedder(TINY, max_length=64, dtype="float32", random_state=0).fit([*TEXTS, self.LONG])
+        embedder = LLMEmbedder(TINY, features="hidden", max_length=64, dtype="float32", random_state=0).fit(
+            [*TEXTS, self.LONG]
+        )
         embedding = embedder.transform([self.LONG])
         assert embedder.n_truncated_ == 0
         header, *events = self.LONG.split("\n")
@@ -198,7 +209,7 @@ def test_finetuning_changes_a_pretrained_model(data_home):
         ({}, pd.DataFrame({"a": TEXTS, "b": TEXTS}), ValueError, "one must be 'text'"),
         ({"pooling_depth": 4}, TEXTS, ValueError, "pooling_depth=4 is more than the 3 layers"),
         ({"pooling_depth": 0}, TEXTS, ValueError, "pooling_depth"),
-        ({"max_length": 4096}, TEXTS, ValueError, "max_length=4096 is more than the 2048 positions"),
+        ({"max_length": 4096}, TEXTS, ValueError, "max_length=4096 is more than the 512 positions"),
         ({"finetune": None}, TEXTS, ValueError, "random weights"),
         ({"finetune": "half"}, TEXTS, ValueError, "finetune"),
         ({"layers": [4]}, TEXTS, ValueError, r"layers=\[4\] must name .* of the 3 layers of the language model: 0"),

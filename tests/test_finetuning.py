@@ -112,8 +112,8 @@ class TestSchedule:
     def test_warmup_is_a_share_or_a_number_or_that_of_the_authors(self, warmup, steps, expected):
         assert self.schedule(warmup).warmup_steps(steps) == expected
 
-    @pytest.mark.parametrize(("n_tokens", "n_epochs"), [(100, 10), (40_000, 2.5), (10**6, 1)])
-    def test_few_texts_are_seen_more_often(self, n_tokens, n_epochs):
+    @pytest.mark.parametrize(("n_tokens", "n_epochs"), [(100, 10), (40_000, 2.5), (300_000, 1), (10**6, 0.5)])
+    def test_few_texts_are_seen_more_often_and_of_many_a_part(self, n_tokens, n_epochs):
         schedule = Schedule(epochs=None, learning_rate=1, weight_decay=0, batch_tokens=1)
         assert schedule.n_epochs(n_tokens) == n_epochs
 
@@ -311,7 +311,7 @@ class TestSize:
             LLMEmbedder(tmp_path / "model", n_params=1000).fit(TEXTS)
 
     def test_settings_of_the_model_replace_its_size(self):
-        fitted = LLMEmbedder({"hidden_size": 64}, random_state=0).fit(TEXTS)
+        fitted = LLMEmbedder({"hidden_size": 64}, features="hidden", random_state=0).fit(TEXTS)
         assert fitted.n_features_out_ == 64
 
 

@@ -154,7 +154,7 @@ def test_out_of_memory_halves_the_budget_and_goes_on(monkeypatch, error):
     run, sizes = pooler._run, []
 
     def run_out_of_memory(sequences, weights):
-        if len(sequences) * len(sequences[0]) > 64:
+        if len(sequences) * len(sequences[0].ids) > 64:
             raise error
         sizes.append(len(sequences))
         return run(sequences, weights)
@@ -179,7 +179,7 @@ def test_one_text_too_many_for_memory_is_an_error(monkeypatch):
 
 
 def _pooled(pooler, texts):
-    for positions, layers in pooler.pool(texts):
+    for positions, layers, _ in pooler.pool(texts):
         yield from zip(positions, layers, strict=True)
 
 

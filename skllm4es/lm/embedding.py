@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from skllm4es.lm.pooling import LayerPooler, TokenPooling
 from skllm4es.lm.processes import Processes
 
 #: Changes whenever the vector of a text does, so that older ones are not taken for it.
-_VERSION = "1"
+_VERSION = "2"
 #: Texts that are read from the cache at once.
 _READ_AT_ONCE = 256
 #: Texts that are turned into tokens at once, of which the longest are embedded first.
@@ -38,12 +38,15 @@ class Embedded(NamedTuple):
         The text.
     layers : ndarray of shape (n_layers + 1, hidden_size), dtype float32
         Its pooled hidden states.
+    scores : ndarray of shape (n_scored,), dtype float32
+        The scores of the tokens that are scored.
     truncated : bool
         Whether it was cut.
     """
 
     text: str
     layers: npt.NDArray[np.float32]
+    scores: npt.NDArray[np.float32]
     truncated: bool
 
 
@@ -67,6 +70,8 @@ class TextEmbedder:
         How tokens are pooled.
     group : Processes
         Those that embed together.
+    scored : ndarray of shape (n_scored,), default=None
+        Tokens to score.
     progress : bool, default=False
         Whether to show a progress bar.
     """
@@ -78,6 +83,7 @@ class TextEmbedder:
     overflow: str
     pooling: TokenPooling
     group: Processes
+    scored: npt.NDArray[np.int64] | None = None
     progress: bool = False
 
     def embed(self, texts: Sequence[str], cache: Cache | None = None) -> Iterator[Embedded]:
@@ -100,6 +106,7 @@ class TextEmbedder:
             for group in self._compute(distinct):
                 yield from group
             return
+        n_values = (self.language_model.n_layers + 1) * self.language_model.hidden_size
         space, keys = self._space(), {text: hash_of(text) for text in distinct}
         first = self.group.rank == 0
         missing = []
@@ -109,15 +116,38 @@ class TextEmbedder:
             for text in some:
                 if keys[text] in found:
                     vector, truncated = found[keys[text]]
-                    yield Embedded(text, vector.reshape(-1, self.language_model.hidden_size), truncated)
+                    layers, scores = np.split(vector, [n_values])
+                    yield Embedded(text, layers.reshape(-1, self.language_model.hidden_size), scores, truncated)
                 else:
                     missing.append(text)
         for group in self._compute(missing):
             if first:
-                cache.write(space, {keys[text]: (layers, truncated) for text, layers, truncated in group})
+                vectors = {
+                    keys[each.text]: (np.append(each.layers, each.scores), each.truncated)  # Flat.
+                    for each in group
+                }
+                cache.write(space, vectors)
             yield from group
         if missing and first:
             cache.evict()
+
+    def scorable(self, texts: Sequence[str]) -> Iterator[list[int]]:
+        """Give the tokens of texts that can be scored: those of events, as far as they are embedded.
+
+        Parameters
+        ----------
+        texts : sequence of str
+            The texts.
+
+        Yields
+        ------
+        list of int
+            The tokens of a text.
+        """
+        scoring = replace(self, scored=np.empty(0, dtype=np.int64))
+        for start in range(0, len(texts), _READ_AT_ONCE):
+            for windows in scoring._windows(texts[start : start + _READ_AT_ONCE])[0]:
+                yield [token for window in windows for token in window.ids[max(1, window.n_header) :]]
 
     def _compute(self, texts: Sequence[str]) -> Iterator[list[Embedded]]:
         """Embed texts, each process its share of them; all have the results of all."""
@@ -132,7 +162,7 @@ class TextEmbedder:
     def _compute_here(self, texts: Sequence[str]) -> Iterator[list[Embedded]]:
         if not texts:  # Nothing for which to load the model.
             return
-        pooler = LayerPooler(self.language_model.load(self.dtype, self.device), self.pooling)
+        pooler = LayerPooler(self.language_model.load(self.dtype, self.device), self.pooling, scored=self.scored)
         start, n_tokens = perf_counter(), 0
         with tqdm(
             total=len(texts),
@@ -144,14 +174,17 @@ class TextEmbedder:
             for first in range(0, len(texts), _TOKENIZED_AT_ONCE):
                 some = texts[first : first + _TOKENIZED_AT_ONCE]
                 windows, truncated = self._windows(some)
-                for positions, layers in pooler.pool(windows):
-                    yield [Embedded(some[i], each, truncated[i]) for i, each in zip(positions, layers, strict=True)]
+                for positions, layers, scores in pooler.pool(windows):
+                    yield [
+                        Embedded(some[i], of_text, scored, truncated[i])
+                        for i, of_text, scored in zip(positions, layers, scores, strict=True)
+                    ]
                     n_tokens += sum(len(window.ids) for i in positions for window in windows[i])
                     bar.set_postfix_str(f"{n_tokens / (perf_counter() - start):,.0f} tokens/s", refresh=False)
                     bar.update(len(positions))
 
     def _windows(self, texts: Sequence[str]) -> tuple[list[list[Window]], list[bool]]:
-        tokenizer, headers = self.language_model.tokenizer, self.pooling.kind == "events"
+        tokenizer, headers = self.language_model.tokenizer, self.pooling.kind == "events" or self.scored is not None
         tokenized = tokenize(tokenizer, texts, self.max_length, headers=headers)
         if self.overflow == "chunk":
             return [split(tokens, self.max_length) for tokens in tokenized], [False] * len(texts)
@@ -162,4 +195,5 @@ class TextEmbedder:
         """Hash all that changes the vector of a text."""
         half_life = self.pooling.half_life if self.pooling.kind == "recency" else None
         settings = (str(self.dtype), self.max_length, self.overflow, self.pooling.kind, half_life)
-        return hash_of(_VERSION, self.language_model.fingerprint, repr(settings))
+        scored = b"" if self.scored is None else self.scored.tobytes()
+        return hash_of(_VERSION, self.language_model.fingerprint, repr(settings), scored)

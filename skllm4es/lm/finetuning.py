@@ -37,8 +37,9 @@ Model: TypeAlias = PreTrainedModel | PeftModel
 
 #: The warm-up of the authors' code, in steps; shorter trainings warm up over a tenth of theirs.
 _WARMUP_STEPS = 608
-#: Without a number of epochs, texts are seen until there are so many tokens, but not more often than this.
-_ENOUGH_TOKENS, _MAX_EPOCHS = 100_000, 10.0
+#: Without a number of epochs, texts are seen until there are so many tokens, but not more often than this; of more
+#: tokens than the last, a part is seen.
+_ENOUGH_TOKENS, _MAX_EPOCHS, _MOST_TOKENS = 100_000, 10.0, 500_000
 #: Parts of the training after which the losses are noted, and after which it is saved and evaluated.
 _LOGS, _SAVES = 50, 10
 
@@ -83,7 +84,8 @@ class Schedule:
     Parameters
     ----------
     epochs : float or None
-        How often each text is seen; None is as often as makes 100,000 tokens, from 1 to 10.
+        How often each text is seen; None is once, but as often as makes 100,000 tokens, at most ten times, and a part
+        of the texts where there are more than 500,000.
     learning_rate : float
         The highest learning rate.
     weight_decay : float
@@ -124,7 +126,7 @@ class Schedule:
             The number.
         """
         if self.epochs is None:
-            return min(_MAX_EPOCHS, max(1.0, _ENOUGH_TOKENS / n_tokens))
+            return min(_MAX_EPOCHS, max(1.0, _ENOUGH_TOKENS / n_tokens), _MOST_TOKENS / n_tokens)
         return self.epochs
 
     def warmup_steps(self, steps: int) -> int:

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from skllm4es._messages import did_you_mean
 
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 
-VOCAB_SIZE = 4096
-_N_POSITIONS = 2048
+VOCAB_SIZE = 8192
+#: Of these, so many for pieces of words; the others for field values.
+_PIECES = 4096
+#: Field values that so many users share are tokens by themselves, unless they are as short as a word's piece.
+_MIN_USERS, _MIN_LETTERS = 5, 4
+_MAX_LETTERS = 128
+#: Whatever `EventSerializer` puts between the fields of an event.
+_BETWEEN_VALUES = re.compile(r'[|\n\t;"]|,(?! )|, ')
+_N_POSITIONS = 512
 #: Width of an attention head. The model has as many layers as heads, but four at the least: there is a depth to choose.
 _HEAD, _MAX_HEADS = 32, 24
 _MIN_LAYERS = 4
@@ -81,15 +90,18 @@ def check_config(config: Mapping[str, Any]) -> None:
         raise ValueError(f"The settings {unknown} are not of transformers.LlamaConfig.{hint}")
 
 
-def train_tokenizer(texts: Sequence[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Train a byte-level BPE tokenizer, which can write any text.
+def train_tokenizer(texts: Sequence[str], vocab_size: int, users: Sequence[str] = ()) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE tokenizer, which can write any text, and for which common field values are one token each.
 
     Parameters
     ----------
     texts : sequence of str
         The texts.
     vocab_size : int
-        The largest number of tokens; small corpora give fewer.
+        The largest number of tokens: 4,096 for pieces of words, the others for field values. Small corpora give fewer.
+    users : sequence of str, default=()
+        One text of each user, in the serialised form: where the field values are looked for. They are recognised in
+        all formats.
 
     Returns
     -------
@@ -100,17 +112,37 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int) -> PreTrainedTokenize
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
+        vocab_size=min(vocab_size, _PIECES),
         min_frequency=2,
         special_tokens=[BOS, EOS, PAD],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer, length=len(texts))
+    values = _common_values(users)[: max(0, vocab_size - _PIECES)]
+    tokenizer.add_tokens([AddedToken(value, single_word=True, normalized=False) for value in values])
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", special_tokens=[(BOS, tokenizer.token_to_id(BOS))]
     )
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS, pad_token=PAD)
+
+
+def _common_values(users: Sequence[str]) -> list[str]:
+    """Find the field values that several users share, the most common first."""
+    counts = Counter(value for text in users for value in filter(_is_a_phrase, set(_BETWEEN_VALUES.split(text))))
+    common = [value for value, count in counts.items() if count >= _MIN_USERS]
+    return sorted(common, key=lambda value: (-counts[value], value))
+
+
+def _is_a_phrase(value: str) -> bool:
+    """Whether a field value may be a token: words, that a byte-level decoder gives back as they are."""
+    return (
+        _MIN_LETTERS <= len(value) <= _MAX_LETTERS
+        and value.isascii()
+        and value == value.strip()
+        and any(map(str.isalpha, value))
+        and value not in (BOS, EOS, PAD)
+    )
 
 
 def _n_heads(n_params: int, vocab_size: int) -> int:

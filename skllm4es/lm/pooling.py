@@ -19,6 +19,7 @@ import torch
 from transformers import PreTrainedModel
 
 from skllm4es.lm.packing import Window
+from skllm4es.lm.scores import score_tokens
 
 #: Tokens in a batch, padding included. On one CPU 2k to 8k were equally fast; on another 0.5k to 2k, and 8k took 1.7
 #: times as long.
@@ -93,18 +94,31 @@ class LayerPooler:
     token_budget : int, default=None
         Tokens in a batch, padding included; by default as many as suit the device. It is halved whenever memory runs
         out.
+    scored : ndarray of shape (n_tokens,), default=None
+        Tokens whose scores are computed too (see `skllm4es.lm.scores`).
     """
 
-    def __init__(self, model: PreTrainedModel, pooling: TokenPooling, token_budget: int | None = None) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        pooling: TokenPooling,
+        token_budget: int | None = None,
+        scored: npt.NDArray[np.int64] | None = None,
+    ) -> None:
         self.decoder = model.base_model
+        self.scored = None if scored is None else torch.from_numpy(scored).to(model.device)
         self.layers = decoder_layers(self.decoder)
         self.pooling = pooling
         self.token_budget = token_budget or TOKEN_BUDGET.get(model.device.type, TOKEN_BUDGET["cpu"])
         self.hidden_size = int(model.config.get_text_config().hidden_size)
         model.eval()
         self.masked = not is_causal(model)
+        if self.masked and scored is not None:
+            raise ValueError(
+                "Scores are of a model that predicts the next token, and this one sees it. Set features='hidden'."
+            )
 
-    def pool(self, texts: Sequence[Sequence[Window]]) -> Iterator[tuple[list[int], FloatArray]]:
+    def pool(self, texts: Sequence[Sequence[Window]]) -> Iterator[tuple[list[int], FloatArray, FloatArray]]:
         """Pool texts, group by group, the longest first.
 
         Parameters
@@ -119,6 +133,8 @@ class LayerPooler:
         layers : ndarray of shape (n_positions, n_layers + 1, hidden_size), dtype float32
             Entry 0 pools the input of the first layer (the embedded tokens), entry l the output of layer l; the last
             one is taken after the final norm, as in the `hidden_states` of transformers.
+        scores : ndarray of shape (n_positions, n_tokens), dtype float32
+            The scores of the tokens that are scored, if there are any.
         """
         # Longest first, so that memory runs out at once or never.
         order = np.argsort([-sum(len(window.ids) for window in windows) for windows in texts], kind="stable").tolist()
@@ -128,39 +144,43 @@ class LayerPooler:
             group.append(position)
             n_tokens += sum(len(window.ids) for window in texts[position])
             if n_tokens >= GROUP * self.token_budget:
-                yield group, self._pool_group([texts[i] for i in group])
+                yield group, *self._pool_group([texts[i] for i in group])
                 group, n_tokens = [], 0
         if group:
-            yield group, self._pool_group([texts[i] for i in group])
+            yield group, *self._pool_group([texts[i] for i in group])
 
-    def _pool_group(self, texts: Sequence[Sequence[Window]]) -> FloatArray:
+    def _pool_group(self, texts: Sequence[Sequence[Window]]) -> tuple[FloatArray, FloatArray]:
         owners = [owner for owner, windows in enumerate(texts) for _ in windows]
-        sequences = [window.ids for windows in texts for window in windows]
+        sequences = [window for windows in texts for window in windows]
         weights = [each for windows in texts for each in self.pooling.weights(windows)]
         highest = self.pooling.kind == "max"
         pooled = np.full(
             (len(texts), len(self.layers) + 1, self.hidden_size), -np.inf if highest else 0, dtype=np.float32
         )
+        scores = np.zeros((len(texts), 0 if self.scored is None else len(self.scored)), dtype=np.float32)
         combine = np.maximum if highest else np.add
-        pending = np.argsort([-len(sequence) for sequence in sequences], kind="stable").tolist()
+        pending = np.argsort([-len(sequence.ids) for sequence in sequences], kind="stable").tolist()
         while pending:
-            batch = pending[: max(1, self.token_budget // len(sequences[pending[0]]))]
-            layers = self._run_if_it_fits([sequences[i] for i in batch], [weights[i] for i in batch])
-            if layers is None:
-                self.token_budget = len(sequences[pending[0]]) * (len(batch) // 2)
+            batch = pending[: max(1, self.token_budget // len(sequences[pending[0]].ids))]
+            pooled_batch = self._run_if_it_fits([sequences[i] for i in batch], [weights[i] for i in batch])
+            if pooled_batch is None:
+                self.token_budget = len(sequences[pending[0]].ids) * (len(batch) // 2)
                 if torch.cuda.is_available():
                     torch.cuda.empty_cache()
                 continue
-            combine.at(pooled, [owners[i] for i in batch], layers)
+            combine.at(pooled, [owners[i] for i in batch], pooled_batch[0])
+            np.add.at(scores, [owners[i] for i in batch], pooled_batch[1])
             pending = pending[len(batch) :]
-        if not np.isfinite(pooled).all():
+        if not (np.isfinite(pooled).all() and np.isfinite(scores).all()):
             raise ValueError(
                 f"Hidden states became infinite or NaN in {str(self.decoder.dtype)[6:]}. Set dtype='float32', or "
                 "'bfloat16', which has its range."
             )
-        return pooled
+        return pooled, scores
 
-    def _run_if_it_fits(self, sequences: Sequence[Sequence[int]], weights: Sequence[FloatArray]) -> FloatArray | None:
+    def _run_if_it_fits(
+        self, sequences: Sequence[Window], weights: Sequence[FloatArray]
+    ) -> tuple[FloatArray, FloatArray] | None:
         """Run a batch; give None where memory is too small for it, but not for half of it."""
         try:
             return self._run(sequences, weights)
@@ -170,11 +190,12 @@ class LayerPooler:
             return None  # And with the error goes its traceback, which holds on to what was computed so far.
 
     @torch.inference_mode()
-    def _run(self, sequences: Sequence[Sequence[int]], weights: Sequence[FloatArray]) -> FloatArray:
+    def _run(self, sequences: Sequence[Window], weights: Sequence[FloatArray]) -> tuple[FloatArray, FloatArray]:
         device = self.decoder.device
-        width = max(map(len, sequences))
-        ids = torch.tensor([[*sequence, *[0] * (width - len(sequence))] for sequence in sequences]).to(device)
-        present = torch.tensor([len(sequence) for sequence in sequences])[:, None] > torch.arange(width)
+        lengths = [len(sequence.ids) for sequence in sequences]
+        width = max(lengths)
+        ids = torch.tensor([[*sequence.ids, *[0] * (width - len(sequence.ids))] for sequence in sequences]).to(device)
+        present = torch.tensor(lengths)[:, None] > torch.arange(width)
         padded = np.zeros((len(sequences), width), dtype=np.float32)
         for row, each in zip(padded, weights, strict=True):
             row[: len(each)] = each
@@ -185,7 +206,13 @@ class LayerPooler:
         with _FORWARD, _reduced_inputs(self.layers, reduction) as reduced:
             last = self.decoder(input_ids=ids, use_cache=False, **mask).last_hidden_state
         reduced.append(reduction(last))
-        return torch.stack(reduced, dim=1).cpu().numpy()
+        scores = torch.zeros(len(sequences), 0)
+        if self.scored is not None:
+            # What the header line holds says nothing of the user.
+            events = torch.tensor([sequence.n_header for sequence in sequences])[:, None] <= torch.arange(width)
+            output = self.decoder.get_input_embeddings().weight
+            scores = score_tokens(last, output, ids, (present & events).to(device), self.scored)
+        return torch.stack(reduced, dim=1).cpu().numpy(), scores.cpu().numpy()
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from peft import PeftModel
+from safetensors.numpy import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from skllm4es.lm.adapters import save_adapter, underlying
@@ -20,8 +23,9 @@ from skllm4es.lm.loading import quietly
 
 _SETTINGS = "skllm4es.json"
 _TRAINING = "training.json"
+_ARRAYS = "scores.safetensors"
 _BASE = "base.json"
-_FORMAT = {"format": "skllm4es.LLMEmbedder", "version": 1}
+_FORMAT = {"format": "skllm4es.LLMEmbedder", "version": 2}
 
 
 def save_embedder(directory: Path, save_model: Callable[[Path], None], settings: Mapping[str, Any]) -> None:
@@ -70,6 +74,36 @@ def read_settings(directory: Path) -> dict[str, Any]:
     if found != _FORMAT:
         raise OSError(f"{file} holds {found}, and this version of skllm4es reads {_FORMAT}.")
     return settings
+
+
+def write_arrays(directory: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write the arrays of an embedder beside its model.
+
+    Parameters
+    ----------
+    directory : pathlib.Path
+        The directory.
+    arrays : mapping of str to ndarray
+        The arrays.
+    """
+    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, directory / _ARRAYS)
+
+
+def read_arrays(directory: Path) -> dict[str, npt.NDArray[Any]] | None:
+    """Read what `write_arrays` wrote.
+
+    Parameters
+    ----------
+    directory : pathlib.Path
+        The directory.
+
+    Returns
+    -------
+    dict of str to ndarray or None
+        The arrays, if there are any.
+    """
+    file = directory / _ARRAYS
+    return load_file(file) if file.is_file() else None
 
 
 def write_course(directory: Path, course: Course) -> None:

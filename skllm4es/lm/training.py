@@ -38,6 +38,8 @@ Admit = Callable[[LanguageModel], int]
 _OF_REPORTS = ("report_to", "logging", "log_", "run_name", "project", "trackio")
 #: Bytes of a weight, and of a weight with what AdamW keeps of it.
 _WEIGHT, _WITH_STATE = 4, 12
+#: Changes whenever other weights come of the same settings and texts.
+_RECIPE = 2
 #: Checkpoints that there are while one is written.
 _AT_ONCE = 3
 
@@ -94,7 +96,7 @@ class Training:
             The hash.
         """
         settings = asdict(replace(self, base=None))
-        settings |= {"base": self.base and self.base.fingerprint, "version": __version__}
+        settings |= {"base": self.base and self.base.fingerprint, "version": __version__, "recipe": _RECIPE}
         settings |= {"seed": self.seed if seeded else None, "merge_adapter": self.lora is None or self.merge_adapter}
         schedule = settings["schedule"] | {"gradient_checkpointing": None}
         schedule["patience"] = None if self.validation_fraction is None else self.schedule.patience
@@ -212,7 +214,7 @@ class TrainingRun:
     ) -> tuple[LanguageModel, Course]:
         corpus, held_out = _hold_out(corpus, training.validation_fraction, training.seed)
         with isolated_seed(training.seed):
-            model, tokenizer = _make(training, [text for texts in corpus for text in texts])
+            model, tokenizer = _make(training, corpus)
             max_length = admit(LanguageModel(model=model, tokenizer=tokenizer))
             trained: Any = model
             if training.lora is not None:
@@ -237,17 +239,19 @@ class TrainingRun:
         return LanguageModel(model=trained, tokenizer=tokenizer), course
 
 
-def _make(training: Training, texts: Sequence[str]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _make(training: Training, corpus: Corpus) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load the model, or make it and its tokenizer from the texts."""
     if base := training.base:
         assert base.source is not None
         return load_causal_model(base.source, base.revision), base.tokenizer
     config = training.config or {}
     check_config(config)
-    tokenizer = train_tokenizer(texts, config.get("vocab_size", VOCAB_SIZE))
+    texts = [text for texts in corpus for text in texts]
+    tokenizer = train_tokenizer(texts, config.get("vocab_size", VOCAB_SIZE), [each[0] for each in corpus])
     n_params = training.n_params
-    if n_params == "auto":  # One for each token of text.
-        n_params = sum(map(len, tokenizer(list(texts))["input_ids"]))
+    if n_params == "auto":  # One for each token that is seen.
+        n_tokens = sum(map(len, tokenizer(texts)["input_ids"]))
+        n_params = round(min(1.0, training.schedule.n_epochs(n_tokens)) * n_tokens)
     return new_model(tokenizer, int(n_params), config), tokenizer
 
 
