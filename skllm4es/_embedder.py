@@ -238,7 +238,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
     >>> from skllm4es import LLMEmbedder
     >>> texts = ["title|rating\nHeat, 5\nAlien, 4", "title|rating\nBambi, 1"]
     >>> tiny = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-    >>> LLMEmbedder(tiny, random_state=0).fit_transform(texts).shape
+    >>> LLMEmbedder(tiny, pooling_depth=2, random_state=0).fit_transform(texts).shape
     (2, 8)
     """
 
@@ -350,9 +350,8 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         Parameters
         ----------
         X : dataframe, series, ndarray or list of str, of shape (n_users, n_columns) or (n_users,)
-            The texts. Where there are columns besides ``text``, as `TextEnricher` gives them, these are trained on. A
-            pretrained model is not trained on ``text`` then; one from scratch is, as it knows that form from nowhere
-            else.
+            The texts. Where there are columns besides ``text``, as `TextEnricher` gives them, these are trained on, and
+            ``text`` is not, unless the scores of a model from scratch are read: it knows that form from nowhere else.
         y : None
             Ignored.
 
@@ -361,13 +360,13 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         self : LLMEmbedder
             The fitted embedder.
         """
-        texts, corpus = _texts_of_users(X, raw=self._from_scratch)
+        # Scores are those of the raw texts, whose form a model from scratch knows from nowhere else.
+        raw = self._from_scratch and self._resolve_features() != "hidden"
+        texts, corpus = _texts_of_users(X, raw=raw)
         if not corpus:
             raise ValueError("LLMEmbedder: found 0 texts in X; a minimum of 1 is required.")
         if self.extra_texts is not None:
-            for known, more in zip(
-                (texts, corpus), _texts_of_users(self.extra_texts, raw=self._from_scratch), strict=True
-            ):
+            for known, more in zip((texts, corpus), _texts_of_users(self.extra_texts, raw=raw), strict=True):
                 known += more  # type: ignore[operator]
         with fit_told_to_callbacks(self) as callbacks:
             language_model, course = self._language_model(corpus, callbacks)

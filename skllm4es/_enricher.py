@@ -55,8 +55,8 @@ class TextEnricher(TextTransformerMixin, BaseEstimator):
     n_variants : int, default=1
         Number of rewritten texts for each text.
     include_raw : bool, default=False
-        Whether the raw text is a text to train on as well. :class:`LLMEmbedder` trains a model from scratch on it
-        anyway.
+        Whether the raw text is a text to train on as well. A :class:`LLMEmbedder` that reads the scores of a model from
+        scratch trains on it anyway.
     enrich : {"train", "always"}, default="train"
         "train" rewrites texts for training only. With "always" the texts that are embedded, the column ``text``,
         are rewritten ones too.

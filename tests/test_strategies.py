@@ -42,7 +42,7 @@ def run(users, monkeypatch):
             [
                 ("serialize", serializer),
                 ("enrich", TextEnricher(random_state=0, **strategy)),
-                ("embed", LLMEmbedder(TINY, epochs=0.1, random_state=0)),
+                ("embed", LLMEmbedder(TINY, features="hidden", epochs=0.1, random_state=0)),
                 ("classify", LogisticRegression()),
             ]
         ).fit(X, y)

@@ -100,8 +100,8 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int, users: Sequence[str] 
     vocab_size : int
         The largest number of tokens: 4,096 for pieces of words, the others for field values. Small corpora give fewer.
     users : sequence of str, default=()
-        One text of each user, in the serialised form: where the field values are looked for. They are recognised in
-        all formats.
+        One text of each user, where field values are looked for, between the separators of the serialised form. They
+        are recognised in all formats.
 
     Returns
     -------
