@@ -361,19 +361,20 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
             The fitted embedder.
         """
         # Scores are those of the raw texts, whose form a model from scratch knows from nowhere else.
-        raw = self._from_scratch and self._resolve_features() != "hidden"
+        features = self._resolve_features()
+        raw = self._from_scratch and features != "hidden"
         texts, corpus = _texts_of_users(X, raw=raw)
         if not corpus:
             raise ValueError("LLMEmbedder: found 0 texts in X; a minimum of 1 is required.")
         if self.extra_texts is not None:
-            for known, more in zip((texts, corpus), _texts_of_users(self.extra_texts, raw=raw), strict=True):
-                known += more  # type: ignore[operator]
+            more_texts, more_corpus = _texts_of_users(self.extra_texts, raw=raw)
+            texts, corpus = texts + more_texts, corpus + more_corpus
         with fit_told_to_callbacks(self) as callbacks:
             language_model, course = self._language_model(corpus, callbacks)
         layers = self._resolve_layers(language_model.n_layers)
         max_length = self._resolve_length(language_model.n_positions)
         device, dtype = self._resolve_device()
-        features, projection = self._resolve_features(), None
+        projection = None
         if features != "hidden":
             projection = self._fit_scores(self._text_embedder(language_model, dtype, device, max_length), texts)
         # All at the end, so that a fit that fails leaves the embedder as it was.
@@ -605,8 +606,6 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
             )
         base = None if source is None else LanguageModel(source)
         self._check_training(base)
-        if base is not None:
-            self._check_head(base)
         if base is not None and self.finetune is None:
             return base, Course()
         group = processes(self.device)
@@ -733,6 +732,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         """Find the principal directions of the scores of texts."""
         from skllm4es.lm.scores import ScoreProjection, shared_tokens
 
+        self._check_head(embedder.language_model)  # It may be one that is kept, or left as it is: `_admit` saw it not.
         if len(texts) > _ENOUGH_TEXTS:
             chosen = np.random.default_rng(0).choice(len(texts), _ENOUGH_TEXTS, replace=False)
             texts = [texts[i] for i in chosen]

@@ -133,6 +133,13 @@ def test_a_model_with_an_output_layer_of_its_own_is_refused():
         LLMEmbedder({**TINY, "tie_word_embeddings": False}, random_state=0).fit(TEXTS)
 
 
+def test_it_is_refused_where_the_model_is_kept_as_well(tmp_path):
+    untied = LLMEmbedder({**TINY, "tie_word_embeddings": False}, features="hidden", memory=tmp_path, random_state=0)
+    untied.fit(TEXTS)
+    with pytest.raises(ValueError, match="tie_word_embeddings is False"):
+        untied.set_params(features="scores").fit(TEXTS)
+
+
 def test_features_are_those_of_fit(fitted):
     embedder = pickle.loads(pickle.dumps(fitted)).set_params(pooling_depth=1)
     np.testing.assert_array_equal(embedder.transform(TEXTS), fitted.transform(TEXTS))

@@ -106,7 +106,6 @@ class LayerPooler:
         scored: npt.NDArray[np.int64] | None = None,
     ) -> None:
         self.decoder = model.base_model
-        self.scored = None if scored is None else torch.from_numpy(scored).to(model.device)
         self.layers = decoder_layers(self.decoder)
         self.pooling = pooling
         self.token_budget = token_budget or TOKEN_BUDGET.get(model.device.type, TOKEN_BUDGET["cpu"])
@@ -117,6 +116,9 @@ class LayerPooler:
             raise ValueError(
                 "Scores are of a model that predicts the next token, and this one sees it. Set features='hidden'."
             )
+        self.scored = None if scored is None else torch.from_numpy(scored).to(model.device)
+        # In float32: scores are small differences, and bfloat16 would round each prediction by some per cent.
+        self.output = None if scored is None else self.decoder.get_input_embeddings().weight.detach().float()
 
     def pool(self, texts: Sequence[Sequence[Window]]) -> Iterator[tuple[list[int], FloatArray, FloatArray]]:
         """Pool texts, group by group, the longest first.
@@ -207,11 +209,10 @@ class LayerPooler:
             last = self.decoder(input_ids=ids, use_cache=False, **mask).last_hidden_state
         reduced.append(reduction(last))
         scores = torch.zeros(len(sequences), 0)
-        if self.scored is not None:
+        if self.scored is not None and self.output is not None:
             # What the header line holds says nothing of the user.
             events = torch.tensor([sequence.n_header for sequence in sequences])[:, None] <= torch.arange(width)
-            output = self.decoder.get_input_embeddings().weight
-            scores = score_tokens(last, output, ids, (present & events).to(device), self.scored)
+            scores = score_tokens(last, self.output, ids, (present & events).to(device), self.scored)
         return torch.stack(reduced, dim=1).cpu().numpy(), scores.cpu().numpy()
 
 

@@ -57,7 +57,7 @@ def score_tokens(
     ----------
     hidden : torch.Tensor of shape (n_texts, width, hidden_size)
         The last hidden states.
-    output : torch.Tensor of shape (vocab_size, hidden_size)
+    output : torch.Tensor of shape (vocab_size, hidden_size), dtype float32
         The weights of the output layer.
     ids : torch.Tensor of shape (n_texts, width)
         The tokens of the texts.
@@ -77,11 +77,9 @@ def score_tokens(
     found = tokens[columns] == targets
     scores = torch.zeros(len(ids), len(tokens), device=ids.device)
     scores.index_put_((texts[found], columns[found]), torch.ones((), device=ids.device), accumulate=True)
-    weights = output.float()
     at_once = max(1, _AT_ONCE.get(ids.device.type, _AT_ONCE["cpu"]) // len(output))
     for some, those in zip(texts.split(at_once), places.split(at_once), strict=True):
-        # In float32: scores are small differences, and bfloat16 would round each prediction by some per cent.
-        expected = (hidden[some, those].float() @ weights.T).softmax(dim=-1)[:, tokens]
+        expected = (hidden[some, those].float() @ output.T).softmax(dim=-1)[:, tokens]
         scores.index_add_(0, some, expected, alpha=-1)
     return scores
 
