@@ -47,13 +47,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from lightgbm import LGBMClassifier, LGBMRegressor
 from sklearn.base import BaseEstimator, clone
-from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.model_selection import KFold, StratifiedKFold, cross_val_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 
+from benchmarks.protocol import head_of
 from skllm4es import unnest_events
 from skllm4es.baselines import (
     BagOfEvents,
@@ -68,22 +65,6 @@ from skllm4es.baselines import (
     RTDEmbedder,
 )
 from skllm4es.datasets import fetch_movielens_100k
-
-#: The published settings of LightGBM for binary targets.
-LIGHTGBM: dict[str, Any] = {
-    "n_estimators": 500,
-    "learning_rate": 0.02,
-    "max_depth": 6,
-    "subsample": 0.5,
-    "subsample_freq": 1,
-    "colsample_bytree": 0.75,
-    "reg_alpha": 1,
-    "reg_lambda": 1,
-    "min_child_samples": 50,
-    "random_state": 42,
-    "n_jobs": 1,
-    "verbose": -1,
-}
 
 METHODS: dict[str, BaseEstimator] = {
     "random GRU": RandomEmbedder(),
@@ -176,18 +157,12 @@ def run(command: list[str]) -> list[float]:
 
 
 def score(vectors: Any, gender: pd.Series, age: pd.Series) -> dict[str, float]:
-    def lightgbm(model: BaseEstimator) -> BaseEstimator:
-        return make_pipeline(MaxAbsScaler().set_output(transform="default"), model)
-
-    def linear(model: BaseEstimator) -> BaseEstimator:
-        return make_pipeline(StandardScaler(), model)
-
     by_gender = {"cv": StratifiedKFold(5, shuffle=True, random_state=42), "scoring": "roc_auc"}
     by_age = {"cv": KFold(5, shuffle=True, random_state=42), "scoring": "neg_mean_absolute_error"}
-    auc = cross_val_score(lightgbm(LGBMClassifier(**LIGHTGBM)), vectors, gender, **by_gender)
-    auc_linear = cross_val_score(linear(LogisticRegression(C=0.01, max_iter=1000)), vectors, gender, **by_gender)
-    mae = cross_val_score(lightgbm(LGBMRegressor(**LIGHTGBM)), vectors, age, **by_age)
-    mae_linear = cross_val_score(linear(RidgeCV(np.logspace(0, 5, 11))), vectors, age, **by_age)
+    auc = cross_val_score(head_of("LightGBM", "ROC-AUC"), vectors, gender, **by_gender)
+    auc_linear = cross_val_score(head_of("linear", "ROC-AUC"), vectors, gender, **by_gender)
+    mae = cross_val_score(head_of("LightGBM", "MAE"), vectors, age, **by_age)
+    mae_linear = cross_val_score(head_of("linear", "MAE"), vectors, age, **by_age)
     return {
         "auc": auc.mean(),
         "auc_sd": auc.std(),

@@ -5,9 +5,9 @@
 
 fits `EventSerializer`, `TextEnricher` and `LLMEmbedder` with their defaults on the training users of each of five folds
 and scores LightGBM (the field's settings) and a linear model (logistic regression with C=0.01, ridge) on the test
-users: ROC-AUC, and for the age MAE in years. "+" puts representations side by side, as a `FeatureUnion` does. Each fold
-of a row is a line of the file; what is there is not computed again, so an interrupted run goes on. The table is printed
-at the end.
+users: ROC-AUC, and for the age MAE in years. "+" puts representations of one run side by side, as a `FeatureUnion`
+does. Each fold of a row is a line of the file; what is there is not computed again, so an interrupted run goes on with
+the fold that it was at. The table is printed at the end.
 
 The rows that change one setting of `LLMEmbedder` are ablations, run when named by `--rows`. Choices are made with
 `--development`: folds of the training users of the first outer fold alone.
@@ -26,14 +26,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from lightgbm import LGBMClassifier, LGBMRegressor
-from sklearn.linear_model import LogisticRegression, RidgeCV
-from sklearn.metrics import mean_absolute_error, roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 
-from benchmarks.protocol import LIGHTGBM
+from benchmarks.protocol import score
 from skllm4es import EventSerializer, LLMEmbedder, TextEnricher
 from skllm4es.baselines import BagOfEvents, EventAggregator
 from skllm4es.datasets import fetch_movielens_100k, make_transactions
@@ -78,29 +74,6 @@ DEFAULT_ROWS = ["aggregates", "bag of events", "LLM"]
 TOGETHER = [("LLM", "aggregates"), ("LLM", "bag of events"), ("aggregates", "bag of events")]
 
 
-def heads(y: pd.Series) -> dict[str, Any]:
-    if y.nunique() == 2:
-        return {
-            "LightGBM": LGBMClassifier(**LIGHTGBM),
-            "linear": make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000)),
-        }
-    return {
-        "LightGBM": LGBMRegressor(**LIGHTGBM),
-        "linear": make_pipeline(StandardScaler(), RidgeCV(np.logspace(0, 5, 11))),
-    }
-
-
-def score(Z: np.ndarray, Z_test: np.ndarray, y: pd.Series, y_test: pd.Series) -> dict[str, float]:
-    scores = {}
-    for name, head in heads(y).items():
-        head.fit(Z, y)
-        if y.nunique() == 2:
-            scores[name] = roc_auc_score(y_test, head.predict_proba(Z_test)[:, 1])
-        else:
-            scores[name] = mean_absolute_error(y_test, head.predict(Z_test))
-    return scores
-
-
 def run(data: str, seed: int, wanted: list[str], development: bool, file: Path) -> None:
     X, targets, serializer = DATA[data]()
     first = next(iter(targets.values()))
@@ -111,38 +84,26 @@ def run(data: str, seed: int, wanted: list[str], development: bool, file: Path) 
     done = {(line["data"], line["development"], line["seed"], line["fold"], line["row"]) for line in read(file)}
     folds = StratifiedKFold(5, shuffle=True, random_state=seed + 100 * development)
     for fold, (train, test) in enumerate(folds.split(X, first)):
-        vectors = {}
+        vectors, seconds = {}, {}
         for row, estimator in rows(serializer, seed).items():
             if row not in wanted or (data, development, seed, fold, row) in done:
                 continue
             start = time.perf_counter()
-            Z = np.asarray(estimator.fit_transform(X.iloc[train]))
-            fitted = time.perf_counter() - start
-            vectors[row] = Z, np.asarray(estimator.transform(X.iloc[test]))
-            write(file, targets, train, test, vectors[row], fitted, data, development, seed, fold, row)
+            parts = estimator.fit_transform(X.iloc[train]), estimator.transform(X.iloc[test])
+            seconds[row] = time.perf_counter() - start
+            vectors[row] = np.empty((len(X), parts[0].shape[1]), dtype=np.float32)
+            vectors[row][train], vectors[row][test] = map(np.asarray, parts)
         for one, other in TOGETHER:
             if one in vectors and other in vectors:
-                both = tuple(np.hstack(parts) for parts in zip(vectors[one], vectors[other], strict=True))
-                write(file, targets, train, test, both, 0.0, data, development, seed, fold, f"{one} + {other}")
-
-
-def write(
-    file: Path,
-    targets: Targets,
-    train: np.ndarray,
-    test: np.ndarray,
-    vectors: Any,
-    seconds: float,
-    data: str,
-    development: bool,
-    seed: int,
-    fold: int,
-    row: str,
-) -> None:
-    line = {"data": data, "development": development, "seed": seed, "fold": fold, "row": row, "fit_s": seconds}
-    line["scores"] = {name: score(*vectors, y.iloc[train], y.iloc[test]) for name, y in targets.items()}
-    with file.open("a") as lines:
-        lines.write(json.dumps(line) + "\n")
+                vectors[f"{one} + {other}"] = np.hstack([vectors[one], vectors[other]])
+        about = {"data": data, "development": development, "seed": seed, "fold": fold}
+        with file.open("a") as lines:  # A fold at once, so that one that was interrupted is run again whole.
+            for row, Z in vectors.items():
+                scores = {
+                    name: score(Z, y.to_numpy(), train, test, "ROC-AUC" if y.nunique() == 2 else "MAE")
+                    for name, y in targets.items()
+                }
+                lines.write(json.dumps({**about, "row": row, "s": seconds.get(row, 0.0), "scores": scores}) + "\n")
 
 
 def read(file: Path) -> list[dict[str, Any]]:
@@ -154,7 +115,7 @@ def table(file: Path) -> str:
     values, seconds = defaultdict(list), defaultdict(list)
     for line in read(file):
         name = line["data"] + (", development" if line["development"] else "")
-        seconds[name, line["row"]].append(line["fit_s"])
+        seconds[name, line["row"]].append(line["s"])
         for target, of_heads in line["scores"].items():
             for head, value in of_heads.items():
                 values[name, target, head, line["row"]].append(value)

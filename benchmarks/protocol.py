@@ -37,7 +37,7 @@ CLASSIFICATION = ("ROC-AUC", "accuracy")
 HEADS = ("LightGBM", "linear")
 
 #: Of the published experiments: binary targets, and, as none are known for it, regression.
-LIGHTGBM: dict[str, Any] = {
+_LIGHTGBM: dict[str, Any] = {
     "n_estimators": 500,
     "learning_rate": 0.02,
     "max_depth": 6,
@@ -52,7 +52,7 @@ LIGHTGBM: dict[str, Any] = {
     "verbose": -1,
 }
 #: Of the published experiments on Age, the one with several classes.
-_LIGHTGBM_CLASSES = LIGHTGBM | {"n_estimators": 1000, "max_depth": 12, "num_leaves": 50, "subsample": 0.75}
+_LIGHTGBM_CLASSES = _LIGHTGBM | {"n_estimators": 1000, "max_depth": 12, "num_leaves": 50, "subsample": 0.75}
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def score(
         return dict.fromkeys(HEADS, None)
     scores: dict[str, float | None] = {}
     for head in HEADS:
-        model = _head(head, metric).fit(vectors[train], y[train])
+        model = head_of(head, metric).fit(vectors[train], y[train])
         if metric == "ROC-AUC":
             scores[head] = float(roc_auc_score(y[test], model.predict_proba(vectors[test])[:, 1]))
         elif metric == "accuracy":
@@ -163,7 +163,8 @@ def score(
     return scores
 
 
-def _head(name: str, metric: str) -> Pipeline:
+def head_of(name: str, metric: str) -> Pipeline:
+    """Give the classifier (or regressor) that learns from vectors."""
     if name == "LightGBM":
         return make_pipeline(MaxAbsScaler(), _lightgbm(metric))
     classifies = metric in CLASSIFICATION
@@ -174,5 +175,5 @@ def _head(name: str, metric: str) -> Pipeline:
 
 def _lightgbm(metric: str) -> BaseEstimator:
     if metric == "MAE":
-        return LGBMRegressor(**LIGHTGBM)
-    return LGBMClassifier(**(_LIGHTGBM_CLASSES if metric == "accuracy" else LIGHTGBM))
+        return LGBMRegressor(**_LIGHTGBM)
+    return LGBMClassifier(**(_LIGHTGBM_CLASSES if metric == "accuracy" else _LIGHTGBM))
