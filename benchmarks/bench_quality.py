@@ -64,8 +64,8 @@ def rows(serializer: EventSerializer, seed: int) -> dict[str, Any]:
         "LLM, not enriched": llm(enriched=False),
         "LLM, 64 components": llm(n_score_components=64),
         "LLM, 256 components": llm(n_score_components=256),
-        "LLM, a short training": llm(epochs=0.05, n_params=500_000),
-        "LLM, a long training": llm(epochs=0.5, n_params=500_000),
+        "LLM, a short training": llm(epochs=0.01, n_params=500_000),
+        "LLM, a long training": llm(epochs=0.15, n_params=500_000),
         "LLM, words alone": llm(model={"vocab_size": 4096}),
     }
 

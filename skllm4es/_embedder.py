@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -20,12 +20,13 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from skllm4es._callbacks import CallbackSupportMixin, fit_told_to_callbacks
+from skllm4es._messages import warn
 from skllm4es._store import directory_of
 from skllm4es._texts import TEXT, read_texts
 
 if TYPE_CHECKING:
     from skllm4es.lm.cache import Cache, CacheInfo
-    from skllm4es.lm.embedding import TextEmbedder
+    from skllm4es.lm.embedding import Embedded, TextEmbedder
     from skllm4es.lm.finetuning import Course
     from skllm4es.lm.language_model import LanguageModel
     from skllm4es.lm.scores import ScoreProjection
@@ -212,9 +213,9 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
 
     The score of a token v of the vocabulary is :math:`s_v = \sum_t (1[x_t = v] - P(v \mid x_{<t}))`, without the
     header line: the gradient of the text's log-likelihood in the bias of the output layer, as in the Fisher kernel of
-    Jaakkola and Haussler (1998). Scores of the tokens that five texts share are divided by their root mean square over
-    the texts of `fit`; their vector is brought to unit length and projected onto the principal directions of these
-    texts (of 8,192 of them, if there are more).
+    Jaakkola and Haussler (1998). Scores of the tokens that five texts share are divided by the power 7/8 of their root
+    mean square over the texts of `fit`; their vector is brought to unit length and projected onto the principal
+    directions of these texts (of 8,192 of them, if there are more).
 
     Each distinct text is embedded once. A vector does not depend on the other texts, but for rounding: by 1e-6 in
     float32 and 1e-2 in bfloat16, relative to its length.
@@ -360,6 +361,32 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         self : LLMEmbedder
             The fitted embedder.
         """
+        self._fit(X)
+        return self
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit_transform(self, X: Any, y: Any = None) -> npt.NDArray[np.float32]:
+        """Fine-tune the language model on texts, and embed them.
+
+        Like `fit` and `transform` one after the other, but the language model runs over each text once where score
+        features need it twice.
+
+        Parameters
+        ----------
+        X : dataframe, series, ndarray or list of str, of shape (n_users, n_columns) or (n_users,)
+            The texts, as for `fit`.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        embeddings : ndarray of shape (n_users, `n_features_out_`), dtype float32
+            One vector a user, in the order of `X`.
+        """
+        return self._transform(X, self._fit(X))
+
+    def _fit(self, X: Any) -> list[Embedded]:
+        """Do what `fit` does; give what was embedded on the way."""
         # Scores are those of the raw texts, whose form a model from scratch knows from nowhere else.
         features = self._resolve_features()
         raw = self._from_scratch and features != "hidden"
@@ -374,9 +401,11 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         layers = self._resolve_layers(language_model.n_layers)
         max_length = self._resolve_length(language_model.n_positions)
         device, dtype = self._resolve_device()
-        projection = None
+        projection: ScoreProjection | None = None
+        embedded: list[Embedded] = []
         if features != "hidden":
-            projection = self._fit_scores(self._text_embedder(language_model, dtype, device, max_length), texts)
+            embedder = self._text_embedder(language_model, dtype, device, max_length)
+            projection, embedded = self._fit_scores(embedder, texts)
         # All at the end, so that a fit that fails leaves the embedder as it was.
         self._language_model_, self.layers_, self.max_length_ = language_model, layers, max_length
         self.loss_curve_, self.validation_loss_curve_ = course.losses, course.validation_losses
@@ -384,7 +413,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         self.n_truncated_ = 0
         self.device_, self.dtype_ = device, dtype
         self.features_, self._projection_ = features, projection
-        return self
+        return embedded
 
     def transform(self, X: Any) -> npt.NDArray[np.float32]:
         """Embed texts.
@@ -399,10 +428,13 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         embeddings : ndarray of shape (n_users, `n_features_out_`), dtype float32
             One vector a user, in the order of `X`.
         """
+        return self._transform(X)
+
+    def _transform(self, X: Any, known: Sequence[Embedded] = ()) -> npt.NDArray[np.float32]:
         check_is_fitted(self)
         texts = read_texts(X, caller="LLMEmbedder")[TEXT]
         embeddings = np.empty((len(texts), self.n_features_out_), dtype=np.float32)
-        for rows, layers, scores in self._embedded(texts):
+        for rows, layers, scores in self._embedded(texts, known):
             parts = []
             if self.features_ != "scores":
                 chosen = layers[self.layers_]
@@ -728,8 +760,8 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
             progress=bool(self.verbose),
         )
 
-    def _fit_scores(self, embedder: TextEmbedder, texts: list[str]) -> ScoreProjection:
-        """Find the principal directions of the scores of texts."""
+    def _fit_scores(self, embedder: TextEmbedder, texts: list[str]) -> tuple[ScoreProjection, list[Embedded]]:
+        """Find the principal directions of the scores of texts; give these texts embedded too."""
         from skllm4es.lm.scores import ScoreProjection, shared_tokens
 
         self._check_head(embedder.language_model)  # It may be one that is kept, or left as it is: `_admit` saw it not.
@@ -738,33 +770,37 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
             texts = [texts[i] for i in chosen]
         texts = list(dict.fromkeys(texts))
         tokens = shared_tokens(embedder.scorable(texts))
+        embedded = list(replace(embedder, scored=tokens).embed(texts, self._cache()))
+        # In the order of the texts, so that the directions do not depend on what a cache holds.
         places = {text: place for place, text in enumerate(texts)}
-        scores = np.empty((len(texts), len(tokens)), dtype=np.float32)
-        for each in replace(embedder, scored=tokens).embed(texts, self._cache()):
-            scores[places[each.text]] = each.scores
-        return ScoreProjection.fit(tokens, scores, self.n_score_components)
+        embedded.sort(key=lambda each: places[each.text])
+        scores = np.stack([each.scores for each in embedded])
+        return ScoreProjection.fit(tokens, scores, self.n_score_components), embedded
 
     def _embedded(
-        self, texts: list[str]
+        self, texts: list[str], known: Sequence[Embedded] = ()
     ) -> Iterator[tuple[list[int], npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
-        """Give layers and scores of each distinct text, and the rows that have it; tell of those that were cut."""
+        """Give layers and scores of each distinct text, and the rows that have it; tell of those that were cut.
+
+        Those that are `known` are not computed again.
+        """
         rows: dict[str, list[int]] = {}
         for row, text in enumerate(texts):
             rows.setdefault(text, []).append(row)
         embedder = self._text_embedder(self._language_model_, self.dtype_, self.device_, self.max_length_)
         if self._projection_ is not None:
             embedder = replace(embedder, scored=self._projection_.tokens)
+        known = [each for each in known if each.text in rows]
+        others = sorted(rows.keys() - {each.text for each in known}, key=lambda text: rows[text])
         self.n_truncated_ = 0
-        for text, layers, scores, truncated in embedder.embed(texts, self._cache()):
+        for text, layers, scores, truncated in chain(known, embedder.embed(others, self._cache())):
             self.n_truncated_ += truncated * len(rows[text])
             yield rows[text], layers, scores
         if self.n_truncated_:
-            warnings.warn(
+            warn(
                 f"{self.n_truncated_} of {len(texts)} texts have more than max_length={self.max_length_} tokens and "
                 "were cut to their header and latest events. Raise max_length, embed all of them with "
-                "overflow='chunk', or choose what is kept with EventSerializer(max_events=...).",
-                UserWarning,
-                stacklevel=4,
+                "overflow='chunk', or choose what is kept with EventSerializer(max_events=...)."
             )
 
     def __sklearn_tags__(self) -> Any:

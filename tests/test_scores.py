@@ -164,6 +164,29 @@ def test_the_same_text_in_two_columns_is_trained_on_once():
     np.testing.assert_array_equal(both.transform(TEXTS), LLMEmbedder(TINY, random_state=0).fit_transform(TEXTS))
 
 
+@pytest.mark.parametrize("features", ["scores", "hidden", "both"])
+def test_fit_transform_is_fit_and_transform(features):
+    texts = [*TEXTS, TEXTS[3]]
+    embedder = LLMEmbedder(TINY, features=features, dtype="float32", random_state=0)
+    np.testing.assert_allclose(embedder.fit_transform(texts), embedder.fit(texts).transform(texts), atol=1e-5)
+
+
+def test_fit_transform_runs_over_each_text_once(monkeypatch):
+    pooled = []
+    run = LayerPooler.pool
+    monkeypatch.setattr(LayerPooler, "pool", lambda self, texts: pooled.extend(texts) or run(self, texts))
+    LLMEmbedder(TINY, random_state=0).fit_transform([*TEXTS, TEXTS[3]])
+    assert len(pooled) == len(TEXTS)
+
+
+def test_fit_transform_warns_of_what_it_cuts_in_both_steps():
+    embedder = LLMEmbedder(TINY, max_length=16, overflow="truncate", random_state=0)
+    with pytest.warns(UserWarning, match="12 of 12 texts have more than max_length=16") as record:
+        embedder.fit_transform(TEXTS)
+    assert record[0].filename == __file__
+    assert embedder.n_truncated_ == 12
+
+
 def test_a_text_does_not_depend_on_its_neighbours(fitted):
     texts = [*TEXTS, TEXTS[0] * 5, "x", ""]
     together = fitted.transform(texts)

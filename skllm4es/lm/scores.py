@@ -4,9 +4,10 @@ The next-token loss of a text has a gradient in the bias of the output layer: fo
 often it occurs less how often the model expected it, ``s_v = sum_t (1[x_t = v] - P(v | x_<t))``. This is the score of
 the Fisher kernel (Jaakkola and Haussler, "Exploiting generative models in discriminative classifiers", 1998) for the
 language model. What the model can foresee (separators, the day of the previous event) cancels out, and what is left is
-the user's own. As in that kernel, each entry is divided by the root of its Fisher information, here its mean square
-over the texts of `fit`; then, as for the Fisher vectors of images (Perronnin et al., 2010), the vector gets unit
-length. The principal directions of the texts of `fit` make it short.
+the user's own. That kernel divides each entry by the root of its Fisher information, here its mean square over the
+texts of `fit`, so that all tokens count the same. A slightly lower power leaves a little more to the common ones, as
+the rare ones are mostly noise where there are few texts. Then, as for the Fisher vectors of images (Perronnin et al.,
+2010), the vector gets unit length. The principal directions of the texts of `fit` make it short.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ FloatArray = npt.NDArray[np.float32]
 
 #: Tokens are followed that so many texts have; the most common ones, if there are more than so many.
 _MIN_TEXTS, _MAX_TOKENS = 5, 8192
+#: Power of the root mean square that scores are divided by. With 1/2, the most common tokens decide alone.
+_POWER = 7 / 8
 #: Predictions that are held at once: tokens of text times tokens of the vocabulary.
 _AT_ONCE = {"cpu": 2**20, "cuda": 2**28}
 
@@ -92,7 +95,7 @@ class ScoreProjection:
     tokens : ndarray of shape (n_tokens,), dtype int64
         The tokens that are followed.
     scale : ndarray of shape (n_tokens,), dtype float32
-        One over the root of the mean square of their scores; zero for those without any.
+        What their scores are multiplied by; zero for those without any.
     directions : ndarray of shape (n_components, n_tokens), dtype float32
         Principal directions.
     """
@@ -120,7 +123,7 @@ class ScoreProjection:
             The projection.
         """
         spread = np.sqrt(np.einsum("ij,ij->j", scores, scores) / len(scores))
-        scale = np.divide(1, spread, out=np.zeros_like(spread), where=spread > 0)
+        scale = np.divide(1, spread**_POWER, out=np.zeros_like(spread), where=spread > 0)
         n_components = min(n_components, *scores.shape)
         _, _, directions = randomized_svd(_normalise(scores, scale), n_components, random_state=0)
         return cls(tokens, scale, np.ascontiguousarray(directions, dtype=np.float32))
