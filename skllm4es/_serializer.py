@@ -100,7 +100,7 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
     compact : bool, default=False
         Write the same fields in half the tokens or less: what an event shares with the one before is left out, times
         are distances, descriptions are shortened once they have been written. The fields of single words then come
-        first, those that repeat most at the head. The separators are its own. Takes about twenty times as long (5 us
+        first, those that repeat most at the head. The separators are its own. Takes about seven times as long (5 us
         an event). See Notes.
     max_events : int, default=None
         Write only the latest `max_events` events of each user; all of them by default.
