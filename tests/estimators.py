@@ -64,10 +64,8 @@ REWRITERS = {
 }
 
 HAS_HOTPP = find_spec("hotpp") is not None
-NEEDS_HOTPP = [
-    pytest.mark.skipif(not HAS_HOTPP, reason="needs hotpp-benchmark: the extra tpp"),
-    pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning"),  # hotpp uses it when it is imported.
-]
+IMPORTS_HOTPP = pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")  # It uses it when it is imported.
+NEEDS_HOTPP = [pytest.mark.skipif(not HAS_HOTPP, reason="needs hotpp-benchmark: the extra tpp"), IMPORTS_HOTPP]
 
 
 def each_of(estimators, argument="estimator"):
