@@ -136,6 +136,8 @@ def test_the_common_checks_that_need_a_setting_of_scipy():
     tests += ["-W", "ignore:Array API does not support LU"]  # randomized_svd says that it takes another way.
     environment = os.environ | {"SCIPY_ARRAY_API": "1"}
     done = subprocess.run([sys.executable, "-m", "pytest", *tests], env=environment, capture_output=True, text=True)
+    if done.returncode == pytest.ExitCode.NO_TESTS_COLLECTED:
+        pytest.skip("needs scikit-learn 1.9, which checks this of estimators without array API as well")
     assert done.returncode == 0, done.stdout
     assert f"{len(ON_ROWS)} passed" in done.stdout
     assert "skipped" not in done.stdout
