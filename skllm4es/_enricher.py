@@ -121,6 +121,10 @@ class TextEnricher(TextTransformerMixin, BaseEstimator):
     This is the text enrichment of LLM4ES (arXiv 2508.05688, section 3.2). With the default `enrich` it is the
     paper's "only train".
 
+    :class:`~sklearn.compose.ColumnTransformer` and :class:`~sklearn.pipeline.FeatureUnion` whose output is set to be a
+    dataframe expect the same columns of `fit_transform` and `transform`. Put a pipeline that goes on to the embedding
+    into them, not an enricher alone.
+
     Recall and precision compare values, whatever their markup or notation. ``V_f`` are the distinct values of the
     raw text's field ``f``; ``n_f(v)`` counts the events that have the value ``v``, and ``c(v)`` how often the rewritten
     text tells it, the numbers of lists apart::
@@ -378,8 +382,10 @@ class TextEnricher(TextTransformerMixin, BaseEstimator):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.string = True
+        tags.input_tags.one_d_array = True
         tags.input_tags.two_d_array = False
         tags.transformer_tags.preserves_dtype = []
+        tags.non_deterministic = self.random_state is None
         return tags
 
 

@@ -4,67 +4,33 @@ import pickle
 import re
 import sys
 from decimal import Decimal
-from importlib.util import find_spec
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from estimators import BASELINES, COUNTING, NEEDS_HOTPP, NEURAL, TRAINED, each_of
 from lightgbm import LGBMClassifier
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
-from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils import get_tags
 
 from skllm4es import EventSerializer, nest_events
 from skllm4es.baselines import (
     BagOfEvents,
-    CoLESEmbedder,
-    CPCEmbedder,
     DeTPPEmbedder,
     EventAggregator,
     IFTPPEmbedder,
-    NPPREmbedder,
-    NSPEmbedder,
     RandomEmbedder,
-    RTDEmbedder,
 )
 from skllm4es.datasets import make_transactions
 
-SMALL = {"hidden_size": 8, "random_state": 0}
-TRAINED = {
-    "coles": CoLESEmbedder(epochs=1, n_slices=2, **SMALL),
-    "cpc": CPCEmbedder(epochs=1, n_negatives=4, n_steps=2, **SMALL),
-    "rtd": RTDEmbedder(epochs=1, **SMALL),
-    "nsp": NSPEmbedder(epochs=1, n_slices=1, head_size=8, **SMALL),
-    "nppr": NPPREmbedder(epochs=1, n_past=2, **SMALL),
-    "iftpp": IFTPPEmbedder(epochs=1, **SMALL),
-    "iftpp-lstm": IFTPPEmbedder(epochs=1, encoder="lstm", **SMALL),
-    "iftpp-t": IFTPPEmbedder(epochs=1, encoder="transformer", **SMALL),
-    "detpp": DeTPPEmbedder(epochs=1, n_candidates=4, **SMALL),
-}
-NEURAL = {"random": RandomEmbedder(**SMALL), **TRAINED}
-COUNTING = {"aggregates": EventAggregator(), "bag": BagOfEvents(n_components=6, random_state=0)}
-ALL = {**COUNTING, **NEURAL}
-
-NEEDS_HOTPP = [
-    pytest.mark.skipif(find_spec("hotpp") is None, reason="needs hotpp-benchmark: the extra tpp"),
-    pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning"),  # hotpp uses it when it is imported.
-]
-
-
-def each_of(baselines):
-    marks = {"detpp": NEEDS_HOTPP}
-    return pytest.mark.parametrize(
-        "baseline", [pytest.param(b, id=name, marks=marks.get(name, ())) for name, b in baselines.items()]
-    )
-
-
-every_baseline, every_embedder, every_trained = each_of(ALL), each_of(NEURAL), each_of(TRAINED)
+every_baseline = each_of(BASELINES, "baseline")
+every_embedder = each_of(NEURAL, "baseline")
+every_trained = each_of(TRAINED, "baseline")
 
 
 @pytest.fixture(scope="module")
@@ -102,13 +68,6 @@ def test_one_row_of_finite_float32_a_user(baseline, fitted, X):
     assert len(np.unique(vectors, axis=0)) == len(X)
 
 
-@every_baseline
-def test_names_of_the_output_are_unique_and_plain(baseline, fitted):
-    names = fitted[baseline].get_feature_names_out()
-    assert len(set(names)) == len(names)
-    assert all(re.fullmatch("[A-Za-z0-9_]+", name) for name in names)
-
-
 @pytest.mark.parametrize("baseline", [EventAggregator(), BagOfEvents(n_components=None)])
 def test_names_are_unique_and_plain_whatever_the_values_are(baseline):
     X = users_of(
@@ -120,21 +79,6 @@ def test_names_are_unique_and_plain_whatever_the_values_are(baseline):
 
 
 @every_baseline
-def test_pandas_output_keeps_the_index(baseline, X):
-    labelled = X.set_axis([f"user {i}" for i in range(len(X))])
-    frame = clone(baseline).set_output(transform="pandas").fit_transform(labelled)
-    assert frame.index.equals(labelled.index)
-    assert (frame.dtypes == np.float32).all()
-
-
-@every_baseline
-def test_polars_output(baseline, X):
-    pl = pytest.importorskip("polars")
-    estimator = clone(baseline).set_output(transform="polars")
-    assert isinstance(estimator.fit(X).transform(X), pl.DataFrame)
-
-
-@every_baseline
 def test_lightgbm_takes_the_pandas_output(baseline, fitted, X):
     frame = clone(baseline).set_output(transform="pandas").fit(X).transform(X)
     LGBMClassifier(n_estimators=2, verbose=-1, n_jobs=1).fit(frame, np.arange(len(X)) % 2).predict(frame)
@@ -143,49 +87,10 @@ def test_lightgbm_takes_the_pandas_output(baseline, fitted, X):
 # What the vectors depend on
 
 
-@every_baseline
-def test_a_users_vector_does_not_depend_on_the_other_rows(baseline, fitted, X):
-    estimator = fitted[baseline]
-    rows = np.random.default_rng(0).permutation(len(X))[:9]
-    np.testing.assert_allclose(estimator.transform(X.iloc[rows]), estimator.transform(X)[rows], rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(estimator.transform(X.iloc[[3]])[0], estimator.transform(X)[3], rtol=1e-4, atol=1e-5)
-
-
-@every_baseline
-def test_two_fits_give_the_same_bits(baseline, fitted, X):
-    again = clone(baseline).fit(X)
-    np.testing.assert_array_equal(again.transform(X), fitted[baseline].transform(X))
-    np.testing.assert_array_equal(again.fit(X).transform(X), fitted[baseline].transform(X))
-
-
 @every_embedder
 def test_the_random_state_matters(baseline, fitted, X):
     other = clone(baseline).set_params(random_state=1).fit(X)
     assert not np.allclose(other.transform(X), fitted[baseline].transform(X))
-
-
-@every_embedder
-def test_fitting_leaves_the_global_random_states_alone(baseline, X):
-    import torch
-
-    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
-    clone(baseline).fit(X)
-    assert torch.equal(torch.get_rng_state(), torch_state)
-    np.testing.assert_array_equal(np.random.get_state()[1], numpy_state)  # noqa: NPY002
-
-
-@every_baseline
-def test_the_input_and_the_parameters_are_not_changed(baseline, X):
-    estimator, copy = clone(baseline), X.copy(deep=True)
-    parameters = estimator.get_params()
-    estimator.fit_transform(X)
-    pd.testing.assert_frame_equal(X, copy)
-    assert estimator.get_params() == parameters
-
-
-@every_baseline
-def test_fit_transform_is_fit_then_transform(baseline, fitted, X):
-    np.testing.assert_array_equal(clone(baseline).fit_transform(X), fitted[baseline].transform(X))
 
 
 @every_baseline
@@ -202,8 +107,8 @@ def test_only_the_latest_events_count_with_max_events(baseline):
 @pytest.mark.parametrize("name", ["aggregates", "bag", "coles"])
 def test_every_kind_of_dataframe_gives_the_same(name, X, fitted, as_kind):
     kind, events = as_kind(X)
-    estimator = clone(ALL[name]).set_params(events=events).fit(kind)
-    np.testing.assert_allclose(estimator.transform(kind), fitted[ALL[name]].transform(X), rtol=1e-5, atol=1e-6)
+    estimator = clone(BASELINES[name]).set_params(events=events).fit(kind)
+    np.testing.assert_allclose(estimator.transform(kind), fitted[BASELINES[name]].transform(X), rtol=1e-5, atol=1e-6)
 
 
 # Odd users
@@ -303,7 +208,7 @@ def test_events_may_lack_numbers_categories_or_time(baseline, fields, X):
     assert np.ptp(vectors, axis=0).any()
 
 
-@each_of({"aggregates": EventAggregator(), **NEURAL})
+@each_of({"aggregates": EventAggregator(), **NEURAL}, "baseline")
 def test_the_time_alone_is_enough(baseline, X):
     assert np.isfinite(clone(baseline).set_params(columns=["event_time"]).fit_transform(X.iloc[:8])).all()
 
@@ -371,14 +276,6 @@ def test_lists_of_categories_are_refused_with_a_way_out(baseline):
 
 
 @every_baseline
-def test_using_it_before_fit_is_an_error(baseline, X):
-    with pytest.raises(NotFittedError):
-        clone(baseline).transform(X)
-    with pytest.raises(NotFittedError):
-        clone(baseline).get_feature_names_out()
-
-
-@every_baseline
 def test_there_must_be_events_to_learn_from(baseline):
     with pytest.raises(ValueError, match="X has no events: its 2 users are all without"):
         clone(baseline).fit(pd.DataFrame({"events": pd.Series([None, []], dtype=object)}))
@@ -441,37 +338,7 @@ def test_what_is_no_dataframe_is_an_error():
         EventAggregator().fit(np.zeros((3, 2)))
 
 
-@every_baseline
-def test_wrong_values_of_parameters_are_an_error(baseline, X):
-    with pytest.raises(ValueError, match="The 'max_events' parameter"):
-        clone(baseline).set_params(max_events=0).fit(X)
-
-
 # As scikit-learn's own
-
-
-@every_baseline
-def test_clones_have_the_same_parameters_and_are_not_fitted(baseline, fitted):
-    copy = clone(fitted[baseline])
-    assert copy.get_params() == baseline.get_params()
-    assert not copy.__sklearn_is_fitted__()
-    assert repr(copy) == repr(baseline)
-
-
-@every_baseline
-def test_pickling_keeps_everything(baseline, fitted, X):
-    again = pickle.loads(pickle.dumps(fitted[baseline]))
-    np.testing.assert_array_equal(again.transform(X), fitted[baseline].transform(X))
-
-
-@every_baseline
-def test_tags_are_honest(baseline):
-    tags = get_tags(baseline)
-    assert not tags.input_tags.two_d_array
-    assert tags.input_tags.allow_nan
-    assert not tags.non_deterministic
-    if "random_state" in baseline.get_params() and not isinstance(baseline, BagOfEvents):
-        assert get_tags(clone(baseline).set_params(random_state=None)).non_deterministic
 
 
 def test_in_a_pipeline_and_a_search(X):
@@ -488,27 +355,12 @@ def test_in_a_pipeline_and_a_search(X):
     assert search.best_params_["embed__pooling"] in ("mean", "last")
 
 
-def test_side_by_side_in_a_feature_union(X):
-    union = FeatureUnion([(name, clone(ALL[name])) for name in ("aggregates", "bag", "coles")])
-    parts = [clone(ALL[name]).fit_transform(X) for name in ("aggregates", "bag", "coles")]
-    np.testing.assert_array_equal(union.fit_transform(X), np.hstack(parts))
-    assert len(union.get_feature_names_out()) == sum(part.shape[1] for part in parts)
-
-
 def test_beside_texts_in_a_feature_union(X):
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     texts = make_pipeline(EventSerializer(["type"]), ColumnTransformer([("tfidf", TfidfVectorizer(), "text")]))
     union = FeatureUnion([("events", clone(NEURAL["random"])), ("texts", texts)])
     assert union.fit_transform(X).shape[0] == len(X)
-
-
-def test_beside_a_profile_in_a_column_transformer(X):
-    profiles = X.assign(age=np.arange(len(X), dtype=float))
-    routed = ColumnTransformer(
-        [("events", clone(NEURAL["random"]), ["events"]), ("profile", StandardScaler(), ["age"])]
-    )
-    assert routed.fit_transform(profiles).shape == (len(X), 9)
 
 
 # Embedders
@@ -556,7 +408,7 @@ def test_training_separates_classes_that_an_untrained_encoder_does_not(baseline,
     assert auc(trained) > max(0.75, auc(untrained) + 0.1)
 
 
-@each_of(COUNTING)
+@each_of(COUNTING, "baseline")
 def test_counts_separate_classes_better_than_by_chance(baseline):
     X, y = make_transactions(n_users=400, mean_events=40, class_sep=4, random_state=0)
     pipe = make_pipeline(clone(baseline), StandardScaler(), LogisticRegression(C=0.01))
@@ -645,7 +497,7 @@ def test_one_user_cannot_be_told_from_others(name, X):
         clone(TRAINED[name]).fit(X.iloc[:1])
 
 
-@each_of({name: baseline for name, baseline in TRAINED.items() if name != "coles"})
+@each_of({name: each for name, each in TRAINED.items() if name != "coles"}, "baseline")
 def test_there_must_be_users_with_more_than_one_event(baseline):
     with pytest.raises(ValueError, match="0 of 3 users have 2 events or more"):
         clone(baseline).fit(users_of([(1, "a", 1.0)], [(1, "b", 2.0)], [(2, "b", 3.0)]))
@@ -731,7 +583,7 @@ def test_a_gpu_without_memory_is_an_error_with_a_way_out(monkeypatch, fitted, X)
 
 def test_predictions_on_held_out_users(X):
     y = np.arange(len(X)) % 2
-    pipe = make_pipeline(clone(ALL["bag"]), LogisticRegression())
+    pipe = make_pipeline(clone(BASELINES["bag"]), LogisticRegression())
     assert len(cross_val_predict(pipe, X, y, cv=3)) == len(X)
 
 

@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from skllm4es import LLMEmbedder
@@ -86,32 +85,6 @@ def test_the_same_seed_gives_the_same_embedding_bit_by_bit(fitted):
 def test_another_seed_gives_another_embedding(fitted):
     other = LLMEmbedder(TINY, features="hidden", random_state=1).fit(TEXTS)
     assert not np.allclose(other.transform(TEXTS), fitted.transform(TEXTS))
-
-
-def test_fit_leaves_the_global_random_states_alone():
-    torch.manual_seed(5)
-    np.random.seed(5)  # noqa: NPY002
-    expected = torch.rand(1), np.random.rand()  # noqa: NPY002
-    torch.manual_seed(5)
-    np.random.seed(5)  # noqa: NPY002
-    LLMEmbedder(TINY, features="hidden", random_state=0).fit(TEXTS)
-    assert (torch.rand(1), np.random.rand()) == expected  # noqa: NPY002
-
-
-def test_pickle_keeps_the_embedding(fitted):
-    np.testing.assert_array_equal(pickle.loads(pickle.dumps(fitted)).transform(TEXTS), fitted.transform(TEXTS))
-
-
-def test_clone_is_unfitted(fitted):
-    with pytest.raises(NotFittedError):
-        clone(fitted).transform(TEXTS)
-
-
-def test_set_output_names_the_features_and_keeps_the_index(fitted):
-    fitted = pickle.loads(pickle.dumps(fitted)).set_output(transform="pandas")
-    out = fitted.transform(pd.DataFrame({"text": TEXTS}, index=range(20, 32)))
-    assert out.columns.to_list() == [f"llmembedder{i}" for i in range(8)]
-    assert out.index.to_list() == list(range(20, 32))
 
 
 def test_auto_depth_is_all_layers_of_a_small_model(fitted):

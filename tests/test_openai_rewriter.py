@@ -25,6 +25,8 @@ from skllm4es import TextEnricher
 from skllm4es.formats import format_events, parse_events
 from skllm4es.rewriters import HKFRRewriter, OpenAIRewriter, RewritingError, StreamingRewriter, TRSRRewriter
 
+pytest.importorskip("openai", reason="needs openai")
+
 TEXT = "date|mcc|amount\n2020-03-05, Groceries, 1250.00\n2020-03-06, Fuel, 300.50"
 TEXTS = [TEXT.replace("Fuel", f"Fuel {number}") for number in range(12)]
 SECRET = "sk-very-secret"
@@ -551,6 +553,8 @@ def test_a_missing_package_is_told_by_its_extra(monkeypatch):
 @pytest.fixture(scope="module")
 def served(tmp_path_factory, instruct_model):
     """A tiny instruct model behind `transformers serve`."""
+    pytest.importorskip("fastapi", reason="needs fastapi, for transformers serve")
+    pytest.importorskip("uvicorn", reason="needs uvicorn, for transformers serve")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -1,11 +1,17 @@
 """What importing the package costs, and what it offers."""
 
+import re
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
 import skllm4es
+
+ROOT = Path(__file__).parents[1]
 
 
 def _modules_after(statement: str) -> set[str]:
@@ -38,3 +44,18 @@ def test_only_fitting_a_neural_baseline_loads_torch():
 @pytest.mark.parametrize("name", skllm4es.__all__)
 def test_every_public_name_exists_and_is_documented(name):
     assert getattr(skllm4es, name).__doc__
+
+
+def test_the_lowest_versions_are_those_that_are_declared():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = [project["optional-dependencies"][extra] for extra in ("polars", "openai", "plot", "umap")]
+    declared = [each for each in sum(extras, project["dependencies"]) if not each.startswith("skllm4es")]
+    lines = (ROOT / "constraints-lowest.txt").read_text(encoding="utf-8").splitlines()
+    pinned = [line.partition(";")[0] for line in lines if "==" in line and '>= "3.13"' not in line]
+    assert sorted(map(_lowest, pinned)) == sorted(map(_lowest, declared))
+
+
+def _lowest(requirement):
+    """Split a requirement into its name and the version after its == or >=."""
+    name, version = re.fullmatch(r"([\w-]+)[=>]=([\d.]+)\s*", requirement).groups()
+    return name, Version(version)

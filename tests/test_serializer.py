@@ -6,7 +6,6 @@ from decimal import Decimal
 
 import numpy as np
 import pandas as pd
-import polars as pl
 import pyarrow as pa
 import pytest
 from hypothesis import assume, given
@@ -148,12 +147,9 @@ def test_values_are_written_in_their_shortest_exact_form(values, expected):
 
 
 def test_output_keeps_index_and_library(X):
+    pl = pytest.importorskip("polars", reason="needs polars")
     assert EventSerializer().fit_transform(X).index.to_list() == [4, 3, 2, 1]
     assert isinstance(EventSerializer().fit_transform(pl.from_pandas(X)), pl.DataFrame)
-
-
-def test_set_output_chooses_the_library(X):
-    assert isinstance(EventSerializer().set_output(transform="polars").fit_transform(X), pl.DataFrame)
 
 
 def test_feature_names(X):

@@ -145,8 +145,12 @@ class BagOfEvents(EventTransformer):
         events = self._read(X)
         counts = _count(events, self.categories_, self.bin_edges_)
         # A number that is missing now and never was in fit would weigh more than all else.
-        weights = self._tfidf.transform(sparse.csr_matrix(counts @ self._seen))
-        return weights.astype(np.float32) if self._svd is None else self._svd.transform(weights).astype(np.float32)
+        weights = sparse.csr_matrix(counts @ self._seen)
+        if len(events.lengths):  # TfidfTransformer refuses a matrix without rows.
+            weights = self._tfidf.transform(weights)
+        if self._svd is not None:  # Not by its `transform`, whose output may be configured to be a dataframe.
+            weights = weights @ self._svd.components_.T
+        return weights.astype(np.float32)
 
     def get_feature_names_out(self, input_features: Any = None) -> npt.NDArray[Any]:
         """Names of the columns of the output.
@@ -172,6 +176,11 @@ class BagOfEvents(EventTransformer):
         for name, edges in self.bin_edges_.items():
             names += [f"{name}_missing", *(f"{name}_bin{i}" for i in range(len(edges) + 1))]
         return np.array(unique_names(names), dtype=object)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.non_deterministic = self.n_components is not None and self.random_state is None
+        return tags
 
 
 def _edges(values: Floats, n_bins: int) -> Floats:

@@ -116,7 +116,7 @@ class LayerPooler:
             raise ValueError(
                 "Scores are of a model that predicts the next token, and this one sees it. Set features='hidden'."
             )
-        self.scored = None if scored is None else torch.from_numpy(scored).to(model.device)
+        self.scored = None if scored is None else torch.tensor(scored, device=model.device)
         # In float32: scores are small differences, and bfloat16 would round each prediction by some per cent.
         self.output = None if scored is None else self.decoder.get_input_embeddings().weight.detach().float()
 

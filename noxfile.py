@@ -1,0 +1,28 @@
+"""The matrix of environments in which the tests run: ``nox --list`` shows it; ``nox -s "tests-3.11(all, newest)"``."""
+
+import nox
+
+nox.needs_version = ">=2024.10.9"
+nox.options.error_on_missing_interpreters = False
+
+PYTHONS = ["3.11", "3.12", "3.13"]
+CONSTRAINTS = {"newest": "constraints.txt", "lowest": "constraints-lowest.txt"}
+EXTRAS = ["none", "polars", "tpp", "openai", "plot", "umap", "all"]
+
+#: What the tests need that is no extra: modules that test one skip themselves where it is not installed.
+TOOLS = ["pytest>=8.3", "hypothesis>=6.120", "pyyaml>=6.0", "numpydoc>=1.9"]
+#: The documents whose examples draw; doctests have no way to skip themselves.
+DRAWING = "--ignore=skllm4es/plotting"
+
+
+@nox.session(python=PYTHONS)
+@nox.parametrize("dependencies", [nox.param(each, id=each, tags=[each]) for each in CONSTRAINTS])
+@nox.parametrize("extra", EXTRAS, ids=EXTRAS)
+def tests(session: nox.Session, extra: str, dependencies: str) -> None:
+    """Install the package with one extra, all or none, and run the tests that go with it."""
+    extras = {"none": "", "all": "[polars,openai,umap]", "tpp": ""}.get(extra, f"[{extra}]")
+    session.install("--constraint", CONSTRAINTS[dependencies], "--editable", f".{extras}", *TOOLS)
+    if extra in ("tpp", "all"):  # The extra itself pulls more than a gigabyte that is not needed.
+        session.install("--no-deps", "--requirement", "requirements-tpp.txt")
+    draws = extra in ("plot", "umap", "all")
+    session.run("python", "-m", "pytest", *([] if draws else [DRAWING]), *session.posargs)

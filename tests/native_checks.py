@@ -1,0 +1,304 @@
+"""Checks on the input that an estimator really takes, in the manner of scikit-learn's common checks.
+
+Each is a function of an estimator that is not fitted yet, and of its `X`: a dataframe of one column, with labels of its
+own in the index, that holds users' events or texts.
+"""
+
+import io
+import pickle
+
+import joblib
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from scipy import sparse
+from sklearn import config_context
+from sklearn.base import clone
+from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
+from sklearn.exceptions import NotFittedError, UnsetMetadataPassedError
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.linear_model import Ridge
+from sklearn.pipeline import FeatureUnion, make_pipeline
+from sklearn.preprocessing import FunctionTransformer, MaxAbsScaler, StandardScaler
+from sklearn.utils import get_tags
+from sklearn.utils.metadata_routing import get_routing_for_object
+
+# What is left alone
+
+
+def check_input_and_parameters_are_left_alone(estimator, X):
+    before, parameters = pickle.dumps(X), estimator.get_params()
+    estimator.fit(X)
+    estimator.transform(X)
+    estimator.fit_transform(X)
+    pd.testing.assert_frame_equal(X, pickle.loads(before))
+    assert estimator.get_params() == parameters
+
+
+def check_global_random_states_are_left_alone(estimator, X):
+    import torch
+
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    estimator.fit_transform(X)
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    np.testing.assert_array_equal(np.random.get_state()[1], numpy_state)  # noqa: NPY002
+
+
+def check_read_only_memory_maps(estimator, X, tmp_path):
+    table = pa.table({name: pa.array(X[name].array) for name in X.columns})
+    with pa.OSFile(str(tmp_path / "X.arrow"), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+    mapped = pa.ipc.open_file(pa.memory_map(str(tmp_path / "X.arrow"))).read_all()
+    frame = pd.DataFrame({n: pd.arrays.ArrowExtensionArray(mapped[n]) for n in mapped.column_names}, index=X.index)
+    assert_alike(estimator.fit(frame).transform(frame), clone(estimator).fit(X).transform(X))
+    objects = pd.DataFrame({name: X[name].astype(object) for name in X.columns})
+    joblib.dump(objects, tmp_path / "X.joblib")
+    assert_alike(estimator.transform(joblib.load(tmp_path / "X.joblib", mmap_mode="r")), estimator.transform(X))
+
+
+# What the output depends on
+
+
+def check_order_of_rows(estimator, X):
+    rows = np.random.default_rng(0).permutation(len(X))
+    estimator.fit(X)
+    assert_alike(estimator.transform(X.iloc[rows]), values(estimator.transform(X))[rows])
+
+
+def check_subsets(estimator, X):
+    together = values(estimator.fit(X).transform(X))
+    for rows in (slice(0, 1), slice(3, 4), slice(2, 9)):
+        assert_alike(estimator.transform(X.iloc[rows]), together[rows])
+    assert values(estimator.transform(X.iloc[:0])).shape == (0, together.shape[1])
+
+
+def check_fit_starts_afresh(estimator, X):
+    expected = values(estimator.fit(X).transform(X))
+    np.testing.assert_array_equal(values(estimator.fit(X).transform(X)), expected)
+    np.testing.assert_array_equal(values(estimator.fit(X.iloc[:9]).fit(X).transform(X)), expected)
+
+
+def check_fit_transform(estimator, X):
+    """`TextEnricher` adds columns to train on, which are not among the names of its features."""
+    out = estimator.set_output(transform="pandas").fit_transform(X)
+    assert_alike(out[list(estimator.get_feature_names_out())], estimator.transform(X), exact=True)
+
+
+def check_y_is_not_needed_and_ignored(estimator, X):
+    expected = estimator.fit(X).transform(X)
+    assert_alike(clone(estimator).fit(X, np.arange(len(X))).transform(X), expected, exact=True)
+
+
+def check_column_mismatch(estimator, X):
+    (name,) = X.columns
+    estimator.fit(X)
+    with pytest.raises(ValueError, match="columns"):
+        estimator.transform(X.set_axis(["other"], axis=1).assign(more=X[name]))
+    if hasattr(estimator, "feature_names_in_"):
+        assert estimator.feature_names_in_.tolist() == [name]
+        with pytest.raises(ValueError, match="feature names should match"):
+            estimator.transform(X.assign(more=1))
+    else:  # The name of a column of texts does not matter, where there is one.
+        assert_alike(estimator.transform(X.set_axis(["other"], axis=1)), estimator.transform(X))
+
+
+# Copies
+
+
+def check_clone(estimator, X):
+    expected = estimator.fit(X).transform(X)
+    copy = clone(estimator)
+    assert repr(copy) == repr(estimator)
+    with pytest.raises(NotFittedError):
+        copy.transform(X)
+    with pytest.raises(NotFittedError):
+        copy.get_feature_names_out()
+    assert_alike(copy.fit(X).transform(X), expected, exact=True)
+
+
+def check_pickle(estimator, X):
+    estimator.fit(X)
+    copy = pickle.loads(pickle.dumps(estimator))
+    assert copy.get_params().keys() == estimator.get_params().keys()
+    assert_alike(copy.transform(X), estimator.transform(X), exact=True)
+
+
+def check_joblib(estimator, X, tmp_path):
+    expected = estimator.fit(X).transform(X)
+    buffer = io.BytesIO()
+    joblib.dump(estimator, buffer)
+    buffer.seek(0)
+    assert_alike(joblib.load(buffer).transform(X), expected, exact=True)
+    joblib.dump(estimator, tmp_path / "estimator.joblib")
+    assert_alike(joblib.load(tmp_path / "estimator.joblib", mmap_mode="r").transform(X), expected, exact=True)
+
+
+# Output
+
+
+def check_names_of_the_output(estimator, X):
+    names = estimator.fit(X).get_feature_names_out()
+    assert (type(names), names.dtype) == (np.ndarray, object)
+    assert values(estimator.transform(X)).shape == (len(X), len(names))
+    assert len(set(names)) == len(names)
+    assert pd.Series(names).str.fullmatch("[A-Za-z0-9_]+").all()
+
+
+def check_set_output_pandas(estimator, X):
+    expected = values(estimator.fit(X).transform(X))
+    configured = clone(estimator).set_output(transform="pandas").fit(X)
+    with config_context(transform_output="pandas"):
+        frames = [configured.transform(X), configured.fit_transform(X), estimator.transform(X)]
+    names = list(estimator.get_feature_names_out())
+    for frame in frames:
+        assert isinstance(frame, pd.DataFrame)
+        assert frame.index.equals(X.index)
+        assert_alike(frame[names], expected)
+    assert frames[0].columns.to_list() == names
+
+
+def check_set_output_polars(estimator, X):
+    pl = pytest.importorskip("polars", reason="needs polars")
+    expected = values(estimator.fit(X).transform(X))
+    configured = clone(estimator).set_output(transform="polars").fit(X)
+    with config_context(transform_output="polars"):
+        frames = [configured.transform(X), configured.fit_transform(X), estimator.transform(X)]
+    names = list(estimator.get_feature_names_out())
+    for frame in frames:
+        assert isinstance(frame, pl.DataFrame)
+        assert_alike(frame[names], expected)
+    assert frames[0].columns == names
+
+
+def check_polars_input(estimator, X):
+    pl = pytest.importorskip("polars", reason="needs polars")
+    expected = values(estimator.fit(X).transform(X))
+    frame = pl.DataFrame({name: pl.from_arrow(pa.array(X[name].array)) for name in X.columns})
+    assert_alike(clone(estimator).fit(frame).transform(frame), expected)
+
+
+# Beside other estimators
+
+
+def check_function_transformers(estimator, X):
+    expected = estimator.fit(X).transform(X)
+    assert_alike(FunctionTransformer(estimator.transform).fit_transform(X), expected)
+    between = make_pipeline(FunctionTransformer(), clone(estimator), FunctionTransformer())
+    assert_alike(between.fit(X).transform(X), expected)
+
+
+def check_column_transformer(estimator, X):
+    (name,) = X.columns
+    estimator.fit(X)
+    profile = pd.DataFrame({"age": np.arange(len(X), dtype=float), name: X[name], "other": "not used"})
+    routed = ColumnTransformer([("it", clone(estimator), [name]), ("age", StandardScaler(), ["age"])])
+    out = routed.set_output(transform="pandas").fit(profile).transform(profile)
+    expected = [*(f"it__{name}" for name in estimator.get_feature_names_out()), "age__age"]
+    assert out.columns.to_list() == list(routed.get_feature_names_out()) == expected
+    assert out.index.equals(X.index)
+    assert_alike(out[expected[:-1]], estimator.transform(X))
+
+
+def check_feature_union(estimator, X):
+    expected = values(estimator.fit(X).transform(X))
+    union = FeatureUnion([("one", clone(estimator)), ("other", clone(estimator))]).fit(X)
+    assert_alike(union.transform(X), np.hstack([expected, expected]))
+    names = list(estimator.get_feature_names_out())
+    assert list(union.get_feature_names_out()) == [f"{part}__{name}" for part in ("one", "other") for name in names]
+
+
+def check_transformed_target_regressor(estimator, X):
+    y = np.arange(len(X), dtype=float)
+    regressor = make_pipeline(estimator, *numbers_of(estimator), Ridge())
+    model = TransformedTargetRegressor(regressor, func=np.log1p, inverse_func=np.expm1).fit(X, y)
+    by_hand = np.expm1(clone(regressor).fit(X, np.log1p(y)).predict(X))
+    np.testing.assert_allclose(model.predict(X), by_hand, rtol=1e-3, atol=1e-3)
+
+
+def check_metadata_routing(estimator, X):
+    y, weights = np.arange(len(X), dtype=float), np.linspace(0.1, 5, len(X))
+    with config_context(enable_metadata_routing=True):
+        for method in ("fit", "transform", "fit_transform"):
+            assert not get_routing_for_object(estimator).consumes(method, ["sample_weight", "groups"])
+        steps = clone(estimator), *numbers_of(estimator)
+        with pytest.raises(UnsetMetadataPassedError):
+            make_pipeline(*steps, Ridge()).fit(X, y, sample_weight=weights)
+        weighted = make_pipeline(*steps, Ridge().set_fit_request(sample_weight=True)).fit(X, y, sample_weight=weights)
+    numbers = weighted[:-1].transform(X)
+    np.testing.assert_allclose(weighted[-1].coef_, Ridge().fit(numbers, y, weights).coef_, rtol=1e-2, atol=1e-3)
+    assert not np.allclose(weighted[-1].coef_, Ridge().fit(numbers, y).coef_, rtol=1e-2, atol=1e-3)
+
+
+# Tags
+
+
+def check_tags_tell_what_is_taken(estimator, X):
+    (name,) = X.columns
+    tags = get_tags(estimator).input_tags
+    assert accepts(estimator, X[name].to_list()) == tags.one_d_array == tags.string
+    assert accepts(estimator, np.zeros((len(X), 2))) == tags.two_d_array
+    assert accepts(estimator, sparse.csr_array(np.eye(len(X)))) == tags.sparse
+    with_hole = X.copy()
+    with_hole.iloc[1, 0] = None
+    assert accepts(estimator, with_hole) == tags.allow_nan
+
+
+def check_tags_tell_what_comes_out(estimator, X):
+    tags = get_tags(estimator)
+    assert tags.estimator_type is None
+    assert not tags.target_tags.required
+    assert tags.requires_fit
+    assert tags.transformer_tags.preserves_dtype == []
+    out = values(estimator.fit_transform(X))
+    assert out.dtype == (object if writes_texts(estimator) else np.float32)
+    assert writes_texts(estimator) or np.isfinite(out).all()
+
+
+def check_tags_tell_what_is_random(estimator, X):
+    if "random_state" in estimator.get_params():
+        assert not get_tags(estimator).non_deterministic
+        estimator.set_params(random_state=None)
+        assert get_tags(estimator).non_deterministic
+    else:
+        one, other = (values(clone(estimator).fit_transform(X)) for _ in range(2))
+        np.testing.assert_array_equal(one, other)
+
+
+CHECKS = [check for name, check in list(vars().items()) if name.startswith("check_")]
+
+
+def values(output):
+    """Give an output as an array, of numbers or of texts."""
+    if sparse.issparse(output):
+        return output.toarray()
+    return output.to_numpy() if hasattr(output, "to_numpy") else np.asarray(output)
+
+
+def assert_alike(output, expected, *, exact=False):
+    """Compare outputs: texts exactly, numbers up to the rounding of float32 if not exactly, too."""
+    output, expected = values(output), values(expected)
+    if exact or expected.dtype == object:
+        np.testing.assert_array_equal(output, expected)
+    else:
+        np.testing.assert_allclose(output, expected, rtol=1e-4, atol=1e-5)
+
+
+def writes_texts(estimator):
+    """Tell whether an estimator gives texts, and not vectors."""
+    return type(estimator).__name__ in ("EventSerializer", "TextEnricher")
+
+
+def numbers_of(estimator):
+    """Give the steps that make numbers fit for a linear model of the output of an estimator."""
+    words = [ColumnTransformer([("words", CountVectorizer(), "text")])] if writes_texts(estimator) else []
+    return [*words, MaxAbsScaler()]
+
+
+def accepts(estimator, X):
+    """Tell whether an estimator takes `X`, and does not refuse it as a whole."""
+    try:
+        clone(estimator).fit(X).transform(X)
+    except TypeError:
+        return False
+    return True
