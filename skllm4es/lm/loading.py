@@ -19,6 +19,8 @@ from skllm4es.lm.pooling import is_causal
 
 #: Left open, transformers asks at a terminal whether to run the code that comes with a model.
 NO_CODE = {"trust_remote_code": False}
+#: Other files of weights are pickles.
+_NO_PICKLE = {"use_safetensors": True}
 
 
 def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
@@ -150,7 +152,9 @@ def loading_errors(name: str) -> Iterator[None]:
 
 
 def _load(kind: Any, name: str, dtype: torch.dtype, revision: str | None) -> tuple[PreTrainedModel, list[str]]:
-    model, report = kind.from_pretrained(name, dtype=dtype, revision=revision, output_loading_info=True, **NO_CODE)
+    model, report = kind.from_pretrained(
+        name, dtype=dtype, revision=revision, output_loading_info=True, **NO_CODE, **_NO_PICKLE
+    )
     return model.eval(), sorted(report["missing_keys"])
 
 
