@@ -110,7 +110,7 @@ def test_two_workers_give_the_same_vectors_and_load_the_model_once_each(home, tm
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,  # Most of it is starting: seconds on a machine that is idle.
     )
     assert done.returncode == 0, done.stderr[-5000:]
     table = pq.read_table(vectors).to_pandas().sort_values("user")

@@ -138,7 +138,7 @@ def loading_errors(name: str) -> Iterator[None]:
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise OSError(
             f"The language model {name!r} could not be loaded: {_first_line(error)}\n"
-            "1. A local model: pass the directory that holds its config.json; "
+            "1. A local model: pass the directory that holds its config.json, and its weights as safetensors; "
             f"{'it is there' if os.path.isdir(name) else 'there is no directory of this name here'}.\n"
             "2. A model of the hub: check its spelling (owner/name) and that this machine reaches the hub"
             f"{' (HF_HUB_OFFLINE is set, which forbids it)' if constants.HF_HUB_OFFLINE else ''}; "
