@@ -115,5 +115,6 @@ def test_two_workers_give_the_same_vectors_and_load_the_model_once_each(home, tm
     assert done.returncode == 0, done.stderr[-5000:]
     table = pq.read_table(vectors).to_pandas().sort_values("user")
     assert table["user"].to_list() == list(range(1000, 1080))
-    np.testing.assert_array_equal(np.stack(table["embedding"].to_list()), np.load(home / "expected.npy"))
+    embedded = np.stack(table["embedding"].to_list())
+    np.testing.assert_allclose(embedded, np.load(home / "expected.npy"), rtol=0, atol=1e-6)  # Others share the batches.
     assert sorted(Counter(loads.read_text().split()).values()) == [1, 1]
