@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 UNPACKED := build/from-wheel
 
-.PHONY: demo test lint types docs dist try-wheel check clean
+.PHONY: demo test lint audit types docs dist try-wheel check clean
 
 demo: $(INSTALLED)  ## install, then run the main job
 	$(BIN)/python -m skllm4es.demo
@@ -17,6 +17,10 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
+
+audit: $(INSTALLED)  ## insecure code of ours, and known vulnerabilities of what is installed
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml skllm4es
+	$(BIN)/python .ci/audit.py
 
 types: $(INSTALLED)
 	$(BIN)/mypy
@@ -36,7 +40,7 @@ try-wheel: dist  ## install the wheel into an empty environment, and run the dem
 	build/venv/bin/pip install --quiet --constraint constraints.txt dist/*.whl
 	cd build && SKLLM4ES_DATA=none venv/bin/skllm4es-demo --users 60 --folds 2
 
-check: lint types test docs dist
+check: lint audit types test docs dist
 
 $(INSTALLED): pyproject.toml constraints.txt requirements-tpp.txt
 	$(PYTHON) -m venv $(VENV)

@@ -538,11 +538,12 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
 
         folder = Path(directory).expanduser().absolute()
         settings = read_settings(folder)
-        embedder = cls(**settings["parameters"])
+        # Whoever wrote the directory has no say in where this machine keeps things, nor in other attributes.
+        embedder = cls(**settings["parameters"] | _OF_THIS_MACHINE)
         if device is not None:
             embedder.set_params(device=device)
-        for name, value in settings["fitted"].items():
-            setattr(embedder, name, value)
+        for name in _SAVED:
+            setattr(embedder, name, settings["fitted"][name])
         embedder._language_model_ = LanguageModel(str(folder))
         arrays = read_arrays(folder)
         embedder._projection_ = None if arrays is None else ScoreProjection(**arrays)

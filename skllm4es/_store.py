@@ -129,6 +129,10 @@ class Store:
             raise self.broken("it is a database of another program")
         if version != _VERSION:
             raise self.broken(f"it has version {version} of the format, and this package reads version {_VERSION}")
+        # Triggers and views would run statements of whoever put them there.
+        made = connection.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL").fetchall()
+        if made != [(self.schema,)]:
+            raise self.broken("there is more in it than the table of this package, or another one")
 
     def _create(self) -> None:
         """Make the file, whole or not at all, and once where several processes begin at the same time."""

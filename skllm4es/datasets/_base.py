@@ -300,7 +300,8 @@ def _download(source: Archive | Collection, url: str, target: Path) -> None:
 
 
 def _download_once(url: str, target: Path) -> None:
-    with urllib.request.urlopen(url, timeout=_SECONDS_WITHOUT_AN_ANSWER) as answer, target.open("wb") as file:
+    request = urllib.request.urlopen(url, timeout=_SECONDS_WITHOUT_AN_ANSWER)  # of constants  # nosec B310
+    with request as answer, target.open("wb") as file:
         shutil.copyfileobj(answer, file)
         announced = answer.headers.get("Content-Length")
     received = target.stat().st_size

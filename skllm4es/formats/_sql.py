@@ -23,7 +23,7 @@ _RESERVED = re.compile(
     re.IGNORECASE,
 )
 
-_TOKEN = r"""(?:'(?:[^']|'')*+'|"(?:[^"]|"")*+"|[^\s,()'"]+)"""
+_TOKEN = r"""(?:'(?:[^']|'')*+'|"(?:[^"]|"")*+"|[^\s,()'"]+)"""  # of SQL, no password  # nosec B105
 # No value holds a line break, so what stands at the beginning of a line is never part of one.
 _TUPLE = rf"\(({_TOKEN}(?:, {_TOKEN})*+)\)"
 _INSERT = re.compile(rf"^INSERT INTO \w+ {_TUPLE} VALUES", re.MULTILINE)
@@ -82,7 +82,7 @@ def _value(token: str) -> str:
     mark = token[0]
     if mark in "'\"":
         return unquote(token[1:-1].replace(mark * 2, mark))
-    return "" if token == "NULL" else token
+    return "" if token == "NULL" else token  # of SQL, no password  # nosec B105
 
 
 def _create(table: str, names: Sequence[str], presentation: Presentation) -> list[str]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from transformers import PreTrainedModel
 
 from skllm4es._messages import did_you_mean
@@ -112,7 +113,14 @@ def attach_adapter(model: PreTrainedModel, directory: str | Path) -> PeftModel:
     -------
     peft.PeftModel
         The model with its adapter, in evaluation mode.
+
+    Raises
+    ------
+    ValueError
+        If its weights are not there as safetensors.
     """
+    if not (Path(directory) / SAFETENSORS_WEIGHTS_NAME).is_file():  # peft would look for a pickle.
+        raise ValueError(f"the adapter in {directory} has no {SAFETENSORS_WEIGHTS_NAME}.")
     with _old_names_allowed():
         return PeftModel.from_pretrained(model, str(directory), autocast_adapter_dtype=False).eval()
 

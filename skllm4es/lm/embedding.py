@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from skllm4es._store import hash_of
 from skllm4es.lm.cache import Cache
 from skllm4es.lm.language_model import LanguageModel
-from skllm4es.lm.packing import Window, split, tokenize, truncate
+from skllm4es.lm.packing import Window, groups_of, split, tokenize, truncate
 from skllm4es.lm.pooling import LayerPooler, TokenPooling
 from skllm4es.lm.processes import Processes
 
@@ -23,8 +23,6 @@ from skllm4es.lm.processes import Processes
 _VERSION = "2"
 #: Texts that are read from the cache at once.
 _READ_AT_ONCE = 256
-#: Texts that are turned into tokens at once, of which the longest are embedded first.
-_TOKENIZED_AT_ONCE = 16_384
 #: Texts that each of several processes embeds before all of them tell the others.
 _GATHERED_AT_ONCE = 1024
 
@@ -171,8 +169,7 @@ class TextEmbedder:
             leave=None,
             disable=not self.progress or self.group.rank > 0,
         ) as bar:
-            for first in range(0, len(texts), _TOKENIZED_AT_ONCE):
-                some = texts[first : first + _TOKENIZED_AT_ONCE]
+            for some in groups_of(texts):  # The longest of a group are embedded first.
                 windows, truncated = self._windows(some)
                 for positions, layers, scores in pooler.pool(windows):
                     yield [

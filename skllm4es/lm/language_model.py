@@ -66,9 +66,7 @@ class LanguageModel:
         with loading_errors(source):
             if not os.path.isdir(source):
                 self.revision = _revision(source)
-            name, revision = source, self.revision
-            while base := underlying(name):
-                name, revision = base
+            name, revision = _innermost(source, self.revision)
             self.config = AutoConfig.from_pretrained(name, revision=revision, **NO_CODE)
             if self.config.is_encoder_decoder:
                 raise ValueError(f"{self.config.model_type} has an encoder and a decoder.")
@@ -230,6 +228,12 @@ def fingerprint_of_model(model: PreTrainedModel | PeftModel, tokenizer: PreTrain
     digest.update(model.config.to_json_string().encode())
     digest.update(tokenizer.backend_tokenizer.to_str().encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
+
+
+def _innermost(source: str, revision: str | None) -> tuple[str, str | None]:
+    """Find the model under all adapters; a recursion, so that adapters that stand on each other come to an end."""
+    base = underlying(source)
+    return (source, revision) if base is None else _innermost(*base)
 
 
 def _shared(

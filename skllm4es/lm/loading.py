@@ -19,6 +19,8 @@ from skllm4es.lm.pooling import is_causal
 
 #: Left open, transformers asks at a terminal whether to run the code that comes with a model.
 NO_CODE = {"trust_remote_code": False}
+#: Other files of weights are pickles.
+_NO_PICKLE = {"use_safetensors": True}
 
 
 def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
@@ -136,7 +138,7 @@ def loading_errors(name: str) -> Iterator[None]:
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise OSError(
             f"The language model {name!r} could not be loaded: {_first_line(error)}\n"
-            "1. A local model: pass the directory that holds its config.json; "
+            "1. A local model: pass the directory that holds its config.json, and its weights as safetensors; "
             f"{'it is there' if os.path.isdir(name) else 'there is no directory of this name here'}.\n"
             "2. A model of the hub: check its spelling (owner/name) and that this machine reaches the hub"
             f"{' (HF_HUB_OFFLINE is set, which forbids it)' if constants.HF_HUB_OFFLINE else ''}; "
@@ -150,7 +152,9 @@ def loading_errors(name: str) -> Iterator[None]:
 
 
 def _load(kind: Any, name: str, dtype: torch.dtype, revision: str | None) -> tuple[PreTrainedModel, list[str]]:
-    model, report = kind.from_pretrained(name, dtype=dtype, revision=revision, output_loading_info=True, **NO_CODE)
+    model, report = kind.from_pretrained(
+        name, dtype=dtype, revision=revision, output_loading_info=True, **NO_CODE, **_NO_PICKLE
+    )
     return model.eval(), sorted(report["missing_keys"])
 
 

@@ -7,7 +7,7 @@ next; pooling splits long texts in the same way.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,9 @@ IGNORED = -100
 
 #: Name under which transformers finds `attend_within_texts`.
 PACKED_ATTENTION = "skllm4es_packed"
+
+#: Characters of texts that are turned into tokens at once: a tokenizer holds a hundred bytes for each token meanwhile.
+_AT_ONCE = 2**24
 
 
 @dataclass(frozen=True)
@@ -82,9 +85,9 @@ def tokenize(
     list of Tokenized
         One entry a text, none without tokens.
     """
-    if not texts:
-        return []
-    encoded = tokenizer(list(texts), add_special_tokens=True, return_attention_mask=False, verbose=False)["input_ids"]
+    encoded: list[list[int]] = []
+    for group in groups_of(texts):
+        encoded += tokenizer(group, add_special_tokens=True, return_attention_mask=False, verbose=False)["input_ids"]
     filler = next(
         token
         for token in (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, 0)
@@ -94,6 +97,31 @@ def tokenize(
         Tokenized(ids or [filler], *(_line_starts(tokenizer, text) if headers or len(ids) > max_length else ([], 0)))
         for text, ids in zip(texts, encoded, strict=True)
     ]
+
+
+def groups_of(texts: Sequence[str]) -> Iterator[list[str]]:
+    """Part texts into groups that fit into memory as tokens.
+
+    Parameters
+    ----------
+    texts : sequence of str
+        The texts.
+
+    Yields
+    ------
+    list of str
+        Some of the texts, in order: as many as have 16 million characters together, at least one.
+    """
+    group: list[str] = []
+    n_characters = 0
+    for text in texts:
+        if group and n_characters + len(text) > _AT_ONCE:
+            yield group
+            group, n_characters = [], 0
+        group.append(text)
+        n_characters += len(text)
+    if group:
+        yield group
 
 
 def split(tokens: Tokenized, max_length: int) -> list[Window]:

@@ -1,0 +1,132 @@
+"""How time and memory grow with the number of users, and whether a thousand fits in a row leave anything behind.
+
+    python -m benchmarks.bench_load texts [--users 3750 7500 15000 30000]
+    python -m benchmarks.bench_load vectors [--users 3750 7500 15000 30000] [--overflow truncate]
+    python -m benchmarks.bench_load fits [--fits 1000]
+
+``texts`` and ``vectors`` print a Markdown table of users with 900 events each, every size in a process of its own.
+Peaks are the kernel's high-water marks of the memory of the whole process, events included; the last column is what
+each further user cost, from the line before to this one.
+
+``texts`` serialises all fields, with the names of codes, as in ``bench_serializer``. ``vectors`` embeds texts as well;
+so that the largest size takes minutes on one core, they have code and amount alone, and the model is tiny: one layer,
+16 wide, windows of 256 tokens, fitted on 100 of the users. With ``--overflow truncate`` all events are turned into
+tokens, and the model sees the latest; with ``chunk`` it sees all, and takes three times as long.
+
+``fits`` fits and transforms again and again, and prints the memory, files and threads of the process on the way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from benchmarks.bench_serializer import (
+    AMOUNT,
+    LARGE_EVENTS,
+    LARGE_SIZES,
+    MCC,
+    nest,
+    peak_bytes,
+    resident_bytes,
+    write_large,
+)
+from skllm4es import EventSerializer, LLMEmbedder
+from skllm4es.datasets import make_transactions
+from skllm4es.vocabularies import load_mcc_names
+
+TINY = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 1}
+N_FITTED = 100
+
+
+def measure_growth(what: str, sizes: list[int], overflow: str) -> None:
+    print(f"| users | events | text GB | s to {what} | peak GB | kB a further user |\n|---|---|---|---|---|---|")
+    previous: tuple[int, float] | None = None
+    for n_users in sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "events.arrow"
+            write_large(n_users, path)
+            # A fresh process: what was freed while the events were drawn would hide what is taken.
+            command = [sys.executable, "-m", "benchmarks.bench_load", what, "--overflow", overflow, "--measure", path]
+            output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        size, seconds, peak = map(float, output.split())
+        further = "" if previous is None else f"{(peak - previous[1]) / (n_users - previous[0]) / 1e3:.0f}"
+        previous = n_users, peak
+        events = n_users * LARGE_EVENTS
+        print(
+            f"| {n_users:,} | {events:,} | {size / 1e9:.2f} | {seconds:.0f} | {peak / 1e9:.2f} | {further} |",
+            flush=True,
+        )
+
+
+def measure_one(what: str, path: str, overflow: str) -> None:
+    """Print bytes of text, seconds from events to texts or vectors, and the peak of memory."""
+    X = read(path)
+    if what == "texts":
+        start = perf_counter()
+        texts = EventSerializer(labels={MCC: load_mcc_names()}).fit_transform(X)["text"]
+    else:
+        serializer = EventSerializer([MCC, AMOUNT]).fit(X)
+        embedder = LLMEmbedder(TINY, features="hidden", max_length=256, overflow=overflow, random_state=0)
+        embedder.fit(serializer.transform(X.head(N_FITTED)))
+        start = perf_counter()
+        texts = serializer.transform(X)["text"]
+        vectors = embedder.transform(texts)
+        assert vectors.shape == (len(X), TINY["hidden_size"])
+        assert np.isfinite(vectors).all()
+    seconds = perf_counter() - start
+    print(sum(len(chunk.buffers()[2]) for chunk in texts.array.__arrow_array__().chunks), seconds, peak_bytes())
+
+
+def read(path: str) -> pd.DataFrame:
+    with pa.OSFile(path) as file:
+        events = pa.ipc.open_file(file).read_all()
+    return nest(events, np.full(len(events) // LARGE_EVENTS, LARGE_EVENTS))
+
+
+def measure_fits(n_fits: int) -> None:
+    X, _ = make_transactions(20, mean_events=5, random_state=0)
+    print("| fits | s | resident MB | open files | threads |\n|---|---|---|---|---|")
+    start = perf_counter()
+    for number in range(n_fits + 1):
+        if number % max(1, n_fits // 10) == 0:
+            gc.collect()
+            files, threads = (len(list(Path("/proc/self", kind).iterdir())) for kind in ("fd", "task"))
+            resident = resident_bytes() / 1e6
+            print(f"| {number:,} | {perf_counter() - start:.0f} | {resident:.1f} | {files} | {threads} |", flush=True)
+        fit_once(X, number)
+
+
+def fit_once(X: pd.DataFrame, seed: int) -> None:
+    """Fit and embed, with another model each time."""
+    texts = EventSerializer().fit_transform(X)
+    LLMEmbedder(TINY, epochs=1, random_state=seed).fit(texts).transform(texts)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["texts", "vectors", "fits"])
+    parser.add_argument("--users", type=int, nargs="+", default=LARGE_SIZES)
+    parser.add_argument("--overflow", choices=["chunk", "truncate"], default="chunk")
+    parser.add_argument("--fits", type=int, default=1_000)
+    parser.add_argument("--measure", metavar="FILE", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.what == "fits":
+        measure_fits(arguments.fits)
+    elif arguments.measure:
+        measure_one(arguments.what, arguments.measure, arguments.overflow)
+    else:
+        measure_growth(arguments.what, arguments.users, arguments.overflow)
+
+
+if __name__ == "__main__":
+    main()

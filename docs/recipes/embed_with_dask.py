@@ -1,0 +1,25 @@
+"""Embed the users of a parquet file by Dask: python embed_with_dask.py PIPELINE USERS VECTORS."""
+
+import sys
+from typing import Any
+
+import dask.dataframe as dd
+import joblib
+import pandas as pd
+import pyarrow as pa
+from dask.distributed import Client
+
+VECTOR = pa.list_(pa.float32())
+META = pd.DataFrame({"user": pd.Series(dtype="int64"), "embedding": pd.Series(dtype=object)})
+
+
+def embed(users: pd.DataFrame, pipeline: Any) -> pd.DataFrame:
+    vectors = pipeline.transform(users.set_index("user"))
+    return pd.DataFrame({"user": users["user"].astype("int64"), "embedding": list(vectors)})
+
+
+if __name__ == "__main__":
+    path, users, vectors = sys.argv[1:]
+    with Client():
+        table = dd.read_parquet(users, dtype_backend="pyarrow", split_row_groups=True)
+        table.map_partitions(embed, joblib.load(path), meta=META).to_parquet(vectors, schema={"embedding": VECTOR})

@@ -1,0 +1,314 @@
+"""What an attacker wrote, a saved embedder, a model, an adapter, a cache or a checkpoint: nothing in it is run.
+
+Each holds a payload that makes a file when it is run; the first test shows that it would.
+"""
+
+import json
+import pickle
+import shutil
+import sqlite3
+import sys
+from contextlib import closing, suppress
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from recording_rewriter import RecordingRewriter
+from safetensors import SafetensorError
+from test_checkpoints import LONG, TINY, interrupted
+from test_checkpoints import TEXTS as LONG_TEXTS
+
+from skllm4es import LLMEmbedder, TextEnricher
+from skllm4es._store import hash_of
+from skllm4es.lm.saving import hash_folder
+from skllm4es.rewriters import RewritingError, TransformersRewriter
+
+TEXTS = ["title|rating\nHeat, 5\nAlien, 4", "title|rating\nBambi, 1"]
+CODE_OF = {"AutoConfig": "code.Config", "AutoModel": "code.Model", "AutoModelForCausalLM": "code.Model"}
+WEIGHTS = ["pytorch_model.bin", "model.bin", "model.pt", "tf_model.h5", "flax_model.msgpack"]
+
+
+class Payload:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return open, (str(self.marker), "w")
+
+
+@pytest.fixture
+def marker(tmp_path):
+    return tmp_path / "was-run"
+
+
+@pytest.fixture
+def payload(marker):
+    return pickle.dumps(Payload(marker))
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("hostile") / "embedder"
+    LLMEmbedder({**TINY, "num_hidden_layers": 1}, random_state=0, dtype="float32").fit(TEXTS).save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture
+def directory(saved, tmp_path):
+    """A saved embedder, to be made hostile."""
+    return shutil.copytree(saved, tmp_path / "embedder")
+
+
+def change(file, **settings):
+    file.write_text(json.dumps(json.loads(file.read_text()) | settings))
+
+
+def load_in_every_way(directory):
+    """Load it as an embedder, a model to embed with, to train and to write with; give what was said of it."""
+    ways = [
+        lambda: LLMEmbedder.from_pretrained(directory).transform(TEXTS),
+        lambda: LLMEmbedder(directory, finetune=None, features="hidden").fit_transform(TEXTS),
+        lambda: LLMEmbedder(directory, epochs=0.1, features="hidden").fit(TEXTS),
+        lambda: LLMEmbedder(directory, finetune="lora", epochs=0.1, features="hidden").fit(TEXTS),
+        lambda: TransformersRewriter(
+            str(directory), max_new_tokens=1, chat_template="{{ messages[0]['content'] }}"
+        ).rewrite(TEXTS, ["html"] * 2, [0, 1]),
+    ]
+    said = []
+    for way in ways:
+        try:
+            way()
+        except (OSError, ValueError, RewritingError, SafetensorError) as error:
+            said.append(str(error))
+    return said
+
+
+def test_the_payload_would_make_a_file(marker, payload):
+    pickle.loads(payload).close()
+    assert marker.exists()
+
+
+# Models and embedders
+
+
+def test_only_safetensors_are_read_as_weights(directory, marker, payload):
+    (directory / "model.safetensors").unlink()
+    for name in WEIGHTS:
+        (directory / name).write_bytes(payload)
+    said = load_in_every_way(directory)
+    assert len(said) == 5
+    assert all("no file named model.safetensors" in each or "model.safetensors" in each for each in said)
+    assert not marker.exists()
+
+
+def test_even_harmless_weights_in_a_pickle_are_not_read(directory):
+    weights = LLMEmbedder.from_pretrained(directory).load_model()[0].state_dict()
+    torch.save(weights, directory / "pytorch_model.bin")
+    (directory / "model.safetensors").unlink()
+    with pytest.raises(OSError, match=r"could not be loaded: .*no file named model\.safetensors"):
+        LLMEmbedder(directory, finetune=None).fit_transform(TEXTS)
+
+
+def test_pickles_beside_the_weights_are_not_opened(directory, marker, payload):
+    names = [*WEIGHTS, "training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth", "scores.pkl", "vocab.pkl"]
+    for name in [*names, "scores.joblib", "skllm4es.pkl", "tokenizer.pkl", "spiece.model"]:
+        (directory / name).write_bytes(payload)
+    LLMEmbedder.from_pretrained(directory).transform(TEXTS)
+    load_in_every_way(directory)
+    assert not marker.exists()
+
+
+def test_a_pickle_under_the_name_of_safetensors_is_no_safetensors(directory, marker, payload):
+    for name in ("model.safetensors", "scores.safetensors"):
+        (directory / name).write_bytes(payload)
+    load_in_every_way(directory)
+    assert not marker.exists()
+
+
+def test_code_in_the_directory_is_not_run(directory, marker):
+    code = f"open({str(marker)!r}, 'w').close()\n"
+    for name in ("code.py", "__init__.py", "modeling_llama.py", "tokenization.py", "custom_generate/generate.py"):
+        (directory / name).parent.mkdir(exist_ok=True)
+        (directory / name).write_text(code)
+    change(directory / "config.json", auto_map=CODE_OF)
+    change(directory / "tokenizer_config.json", auto_map={"AutoTokenizer": ["code.Tokenizer", "code.Tokenizer"]})
+    load_in_every_way(directory)
+    assert not marker.exists()
+
+
+def test_a_kernel_that_the_settings_name_is_not_run(directory):
+    change(directory / "config.json", attn_implementation="attacker/kernel")
+    assert len(load_in_every_way(directory)) == 5
+
+
+def test_a_chat_template_reaches_nothing_outside_itself(directory, marker):
+    template = "{{ cycler.__init__.__globals__.os.system('touch " + str(marker) + "') }}{{ messages[0]['content'] }}"
+    (directory / "chat_template.jinja").write_text(template)
+    with pytest.raises(ValueError, match=r"chat template of .* does not work: .*unsafe"):
+        TransformersRewriter(str(directory)).rewrite(TEXTS, ["html"] * 2, [0, 1])
+    assert not marker.exists()
+
+
+def test_an_embedder_from_elsewhere_writes_nowhere(directory, tmp_path):
+    settings = json.loads((directory / "skllm4es.json").read_text())
+    elsewhere = {"memory": str(tmp_path / "memory"), "checkpoint_dir": str(tmp_path / "checkpoints")}
+    change(directory / "skllm4es.json", parameters=settings["parameters"] | elsewhere | {"memory_limit": 1})
+    before = sorted(tmp_path.rglob("*"))
+    embedder = LLMEmbedder.from_pretrained(directory)
+    embedder.transform(TEXTS)
+    assert (embedder.memory, embedder.memory_limit, embedder.checkpoint_dir) == (None, None, None)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_embedder_from_elsewhere_sets_no_other_attribute(directory):
+    settings = json.loads((directory / "skllm4es.json").read_text())
+    change(
+        directory / "skllm4es.json", fitted=settings["fitted"] | {"transform": 1, "_language_model_": 2, "memory": 3}
+    )
+    embedder = LLMEmbedder.from_pretrained(directory)
+    assert embedder.transform(TEXTS).shape[0] == 2
+    assert embedder.memory is None
+
+
+# Adapters
+
+
+@pytest.fixture
+def adapter(saved, tmp_path):
+    """An adapter on the saved model, to be made hostile."""
+    directory = tmp_path / "adapter"
+    fitted = LLMEmbedder(saved, finetune="lora", merge_adapter=False, epochs=0.1, features="hidden", random_state=0)
+    fitted.fit(TEXTS).save_pretrained(directory)
+    return directory
+
+
+def test_an_adapter_is_read_from_safetensors_alone(adapter, marker, payload):
+    (adapter / "adapter_model.safetensors").rename(adapter / "kept")
+    (adapter / "adapter_model.bin").write_bytes(payload)
+    said = load_in_every_way(adapter)
+    assert len(said) == 5
+    assert all("has no adapter_model.safetensors" in each for each in said)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"megatron_config": {"hidden_size": 8}, "megatron_core": "planted"},
+        {"auto_mapping": {"base_model_class": "Model", "parent_library": "planted"}},
+        {
+            "peft_type": "PROMPT_TUNING",
+            "num_virtual_tokens": 1,
+            "prompt_tuning_init": "TEXT",
+            "prompt_tuning_init_text": "x",
+            "inference_mode": False,
+            "tokenizer_kwargs": {"trust_remote_code": True},
+        },
+        {"peft_type": "XLORA", "hidden_size": 8, "adapters": {"0": "DIRECTORY"}},
+    ],
+    ids=["megatron", "auto_mapping", "prompt tuning", "xlora"],
+)
+def test_the_settings_of_an_adapter_import_nothing(adapter, marker, monkeypatch, settings):
+    code = f"open({str(marker)!r}, 'w').close()\n"
+    for name in ("planted.py", "code.py"):
+        (adapter / name).write_text(code)
+    change(adapter / "tokenizer_config.json", auto_map={"AutoTokenizer": ["code.Tokenizer", "code.Tokenizer"]})
+    change(adapter / "adapter_config.json", tokenizer_name_or_path=str(adapter), **settings)
+    monkeypatch.syspath_prepend(str(adapter))
+    with suppress(Exception):  # Whatever peft says of such settings.
+        load_in_every_way(adapter)
+    assert "planted" not in sys.modules
+    assert not marker.exists()
+
+
+def test_adapters_that_stand_on_each_other_come_to_an_end(adapter):
+    change(adapter / "adapter_config.json", base_model_name_or_path=str(adapter))
+    with pytest.raises(OSError, match=r"could not be loaded: maximum recursion depth"):
+        LLMEmbedder.from_pretrained(adapter)
+
+
+# Caches and checkpoints
+
+
+@pytest.fixture
+def cache(tmp_path):
+    """What an embedder keeps, to be made hostile."""
+    LLMEmbedder(TINY, memory=tmp_path / "cache", **LONG).fit(TEXTS).transform(TEXTS)
+    return tmp_path / "cache"
+
+
+def use(cache):
+    return LLMEmbedder(TINY, memory=cache, **LONG).fit(TEXTS).transform(TEXTS)
+
+
+def test_a_vector_in_the_cache_is_numbers_whatever_it_holds(cache, marker, payload):
+    with closing(sqlite3.connect(cache / "vectors.sqlite")) as connection, connection:
+        for space, text, value in connection.execute("SELECT space, text, value FROM vectors").fetchall():
+            planted = payload.ljust(len(value), b"\0")[: len(value)]
+            row = (planted, hash_of(space, text, planted, b"\0"), text)
+            connection.execute("UPDATE vectors SET value = ?, digest = ? WHERE text = ?", row)
+    with suppress(OSError):
+        assert use(cache).dtype == np.float32
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TRIGGER t AFTER UPDATE ON vectors BEGIN DELETE FROM vectors; END",
+        "CREATE VIEW v AS SELECT 1",
+        "ALTER TABLE vectors ADD COLUMN more DEFAULT 1",
+    ],
+)
+def test_a_cache_with_statements_of_others_is_refused(cache, statement):
+    with closing(sqlite3.connect(cache / "vectors.sqlite")) as connection, connection:
+        connection.execute(statement)
+    with pytest.raises(OSError, match=r"there is more in it than the table of this package.*Delete the file"):
+        use(cache)
+
+
+def test_a_model_in_the_cache_is_read_from_safetensors_alone(cache, marker, payload):
+    (folder,) = (folder for folder in (cache / "models").iterdir() if folder.is_dir())
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(payload)
+    change(folder / "training.json", fingerprint=hash_folder(folder))
+    with pytest.raises(OSError, match=r"no file named model\.safetensors"):
+        use(cache)
+    assert not marker.exists()
+
+
+def test_the_pickles_of_a_joblib_memory_are_not_read(tmp_path, marker, payload):
+    memory = joblib.Memory(tmp_path / "cache", verbose=0)
+    for name in ("output.pkl", "joblib/output.pkl", "models/output.pkl"):
+        (tmp_path / "cache" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "cache" / name).write_bytes(payload)
+    use(memory)
+    assert not marker.exists()
+
+
+def test_a_rewriting_in_the_cache_is_text_whatever_it_holds(tmp_path, marker):
+    payload = pickle.dumps(Payload(marker), protocol=0)
+    enricher = TextEnricher(RecordingRewriter(str), memory=tmp_path / "cache", check=None, random_state=0)
+    enricher.fit_transform(TEXTS)
+    with closing(sqlite3.connect(tmp_path / "cache" / "rewrites.sqlite")) as connection, connection:
+        for (key,) in connection.execute("SELECT key FROM rewrites").fetchall():
+            row = (payload, hash_of(key, payload), key)
+            connection.execute("UPDATE rewrites SET value = ?, digest = ? WHERE key = ?", row)
+    assert payload.decode() in enricher.fit_transform(TEXTS)["variant_0"].to_list()
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin", "scaler.pt"])
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_checkpoint_runs_nothing(tmp_path, monkeypatch, marker, payload, name, zipped):
+    interrupted(monkeypatch, tmp_path / "checkpoints")
+    for checkpoint in (tmp_path / "checkpoints").glob("*/checkpoint-*"):
+        file = Path(checkpoint, name)
+        torch.save({"state": Payload(marker)}, file) if zipped else file.write_bytes(payload)
+    with suppress(Exception):  # A file that the training does not need is not read; another is an error of torch.
+        LLMEmbedder(TINY, checkpoint_dir=tmp_path / "checkpoints", **LONG).fit(LONG_TEXTS)
+    assert not marker.exists()

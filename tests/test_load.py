@@ -1,0 +1,89 @@
+"""Many users, and many fits in a row: what is in memory stays small, and nothing is left behind."""
+
+import ctypes
+import gc
+import pickle
+import resource
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from skllm4es import EventSerializer, LLMEmbedder
+from skllm4es.datasets import make_transactions
+from skllm4es.lm import language_model, packing
+
+TINY = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 1}
+
+
+@pytest.fixture(scope="module")
+def X():
+    return make_transactions(20, mean_events=5, random_state=0)[0]
+
+
+@pytest.fixture(scope="module")
+def texts(X):
+    return EventSerializer().fit_transform(X)["text"].to_list()
+
+
+@pytest.fixture(scope="module")
+def fitted(texts):
+    return LLMEmbedder(TINY, epochs=1, dtype="float32", random_state=0).fit(texts)
+
+
+def test_groups_have_all_texts_in_order_and_no_more_characters_than_fit(monkeypatch):
+    monkeypatch.setattr(packing, "_AT_ONCE", 10)
+    texts = ["a" * n for n in (4, 6, 1, 25, 10, 0, 1, 9)]
+    groups = list(packing.groups_of(texts))
+    assert [text for group in groups for text in group] == texts
+    assert all(len(group) == 1 or sum(map(len, group)) <= 10 for group in groups)
+    assert [len(group) for group in groups] == [2, 1, 1, 2, 2]
+    assert list(packing.groups_of([])) == []
+
+
+def test_texts_are_turned_into_tokens_group_by_group(fitted, texts, monkeypatch):
+    tokenizer = fitted.load_model()[1]
+    at_once, vectors = packing.tokenize(tokenizer, texts, 64), fitted.transform(texts)
+    monkeypatch.setattr(packing, "_AT_ONCE", 3 * len(texts[0]))
+    assert packing.tokenize(tokenizer, texts, 64) == at_once
+    np.testing.assert_allclose(fitted.transform(texts), vectors, atol=1e-5)
+
+
+def test_a_process_loads_a_model_once_however_often_its_embedder_is_unpickled(fitted, texts, tmp_path, monkeypatch):
+    fitted.save_pretrained(tmp_path / "model")
+    pickled = pickle.dumps(LLMEmbedder.from_pretrained(tmp_path / "model"))
+    loaded, load = [], language_model.load_base_model
+    monkeypatch.setattr(language_model, "load_base_model", lambda *args: loaded.append(args) or load(*args))
+    language_model._SHARED.clear()
+    for _ in range(4):
+        np.testing.assert_array_equal(pickle.loads(pickled).transform(texts), fitted.transform(texts))
+    assert len(loaded) == 1
+
+
+def open_files():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def resident_bytes():
+    """Memory of this process, without what is free and only waits to be used again."""
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_fits_in_a_row_leave_neither_memory_nor_files_behind(X):
+    def fit(seed):
+        texts = EventSerializer().fit_transform(X)
+        LLMEmbedder(TINY, epochs=1, random_state=seed).fit(texts).transform(texts)
+
+    for seed in range(6):  # What is kept for good is there after some.
+        fit(seed)
+    files, before = open_files(), resident_bytes()
+    n_fits = 24
+    for seed in range(n_fits):
+        fit(seed)
+    assert open_files() == files
+    assert (resident_bytes() - before) / n_fits < 40_000
