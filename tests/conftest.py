@@ -8,9 +8,13 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from event_kinds import EVENT_KINDS
+from hypothesis import settings
 
 # Tests never reach for the network; the hub's client reads this when it is first imported.
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+# For `--hypothesis-profile=thorough`.
+settings.register_profile("thorough", max_examples=10_000, deadline=None)
 
 _BESIDE_THE_REPOSITORY = Path(__file__).parents[2] / "shared" / "data"
 
