@@ -399,7 +399,7 @@ def _lists_of_objects(column: Any, name: str) -> pa.Array:
         )
     try:
         return _convert_objects(cells)
-    except (TypeError, pa.ArrowException, UnicodeError) as error:
+    except (TypeError, pa.ArrowException, UnicodeError, OverflowError) as error:
         found = bisect.bisect_left(range(len(cells)), True, key=lambda i: not _is_convertible(cells[: i + 1]))
         raise TypeError(
             f"The cells of the column {name!r} cannot be held together: before row {row_label(column, found)!r} they "
@@ -410,7 +410,7 @@ def _lists_of_objects(column: Any, name: str) -> pa.Array:
 def _is_convertible(cells: list[Any]) -> bool:
     try:
         _convert_objects(cells)
-    except (TypeError, pa.ArrowException, UnicodeError):
+    except (TypeError, pa.ArrowException, UnicodeError, OverflowError):
         return False
     return True
 
@@ -491,7 +491,7 @@ def _to_arrow(frame: Any) -> pa.Table:
         return _from_polars(frame)
     try:
         return _without_views(pa.Table.from_pandas(frame, preserve_index=False))
-    except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeError) as error:
+    except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeError, OverflowError) as error:
         raise TypeError(
             f"A column of events mixes types that cannot be held together: {'; '.join(map(str, error.args))}. "
             "Convert it to one type, for example with events[column].astype(str)."
@@ -500,8 +500,10 @@ def _to_arrow(frame: Any) -> pa.Table:
 
 def _without_views(table: pa.Table) -> pa.Table:
     """Give string views as strings: Arrow cannot take rows of them."""
-    types = [pa.large_string() if pa.types.is_string_view(type_) else type_ for type_ in table.schema.types]
-    return pa.table([column.cast(type_) for column, type_ in zip(table.columns, types, strict=True)], table.column_names)
+    for place, field in enumerate(table.schema):
+        if pa.types.is_string_view(field.type):
+            table = table.set_column(place, field.name, table[place].cast(pa.large_string()))
+    return table
 
 
 def _check_columns(names: list[str], *, user: str, time: str, columns: Sequence[str] | None) -> list[str]:

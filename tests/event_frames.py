@@ -94,7 +94,7 @@ PLAIN: dict[pa.DataType, st.SearchStrategy[Any]] = {
     pa.float64(): _floats(64),
     pa.decimal128(38, 10): st.decimals(-(10**27), 10**27, places=10),
     pa.decimal256(76, 0): st.decimals(-(10**75), 10**75, places=0),
-    **{type_: texts for type_ in (pa.string(), pa.large_string(), pa.string_view())},
+    **dict.fromkeys((pa.string(), pa.large_string(), pa.string_view()), texts),
 }
 #: What has no plain text: an error says so.
 REFUSED: dict[pa.DataType, st.SearchStrategy[Any]] = {
@@ -168,7 +168,9 @@ def frames(draw: st.DrawFn) -> Frame:
     )
     lists = pa.ListArray.from_arrays(offsets, pa.StructArray.from_arrays(list(fields.values()), names=list(fields)))
     index = pd.Index(draw(st.lists(st.integers(0, 3), min_size=len(lengths), max_size=len(lengths))))
-    return Frame(*_in_kind(draw(st.sampled_from(list(EVENT_KINDS))), lists, index), [length or 0 for length in lengths], numbered)
+    return Frame(
+        *_in_kind(draw(st.sampled_from(list(EVENT_KINDS))), lists, index), [length or 0 for length in lengths], numbered
+    )
 
 
 def _in_kind(kind: str, lists: pa.Array, index: pd.Index) -> tuple[Any, str | list[str]]:

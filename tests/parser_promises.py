@@ -25,8 +25,7 @@ def check(data: bytes) -> None:
     text = _beginning(name, data[1], data[2]) + data[3:].decode("utf-8", "surrogateescape")
     try:
         table = PARSERS[name](text)
-    except ValueError as error:
-        assert str(error)
+    except ValueError:
         return
     assert isinstance(table, EventTable)
     assert all(type(value) is str for row in [table.header, *table.rows] for value in row)

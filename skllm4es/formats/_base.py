@@ -135,6 +135,8 @@ class LosslessFormat(Format):
             raise
         except Exception as error:  # Text of another form goes wrong anywhere.
             raise self._unreadable(text, f"{type(error).__name__}: {error}") from error
+        if not table.header:
+            raise self._unreadable(text, "no fields are found in it")
         if any(len(row) != len(table.header) for row in table.rows):
             raise self._unreadable(text, "its events differ in their fields")
         if not all(isinstance(value, str) for row in [table.header, *table.rows] for value in row):
