@@ -5,7 +5,6 @@ rewrites are in `test_openai_rewriter`, a training and a rewriting that are kill
 `test_enrichment`.
 """
 
-import os
 import shutil
 import signal
 import subprocess
@@ -52,15 +51,14 @@ def _no_model_in_memory():
     language_model._SHARED.clear()
 
 
+HERE = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from test_faults import *\n"
+#: What a test puts where a process shall end at once, as by a lack of power.
+KILL = "__import__('os').kill(__import__('os').getpid(), 9)"
+
+
 def run(script, *arguments):
-    """Start another process that has this module's names."""
-    beginning = f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\nfrom test_faults import *\n"
-    return subprocess.Popen([sys.executable, "-c", beginning + script, *map(str, arguments)], stdout=subprocess.PIPE)
-
-
-def kill_self():
-    """What a test puts where a process shall end at once, as by a lack of power."""
-    os.kill(os.getpid(), signal.SIGKILL)
+    """Start another process."""
+    return subprocess.Popen([sys.executable, "-c", script, *map(str, arguments)], stdout=subprocess.PIPE)
 
 
 def assert_killed(process):
@@ -73,7 +71,7 @@ def assert_killed(process):
 
 @pytest.mark.slow
 def test_killed_while_a_model_is_kept(tmp_path, expected):
-    script = "from skllm4es.lm import training; training.write_course = lambda *args: kill_self()\n"
+    script = f"{HERE}from skllm4es.lm import training; training.write_course = lambda *args: {KILL}\n"
     assert_killed(run(script + "embedder_in(sys.argv[1]).fit(TEXTS)", tmp_path))
     assert len(list((tmp_path / "models").glob("draft-*/model.safetensors"))) == 1
     np.testing.assert_array_equal(embedder_in(tmp_path).fit_transform(TEXTS), expected)
@@ -83,7 +81,7 @@ def test_killed_while_a_model_is_kept(tmp_path, expected):
 @pytest.mark.slow
 def test_killed_while_vectors_are_kept(tmp_path, expected, monkeypatch):
     """In the middle of the third of several writes."""
-    script = """
+    script = f"""{HERE}
 from contextlib import contextmanager
 from skllm4es._store import Store
 pooling.TOKEN_BUDGET["cpu"] = pooling.GROUP = 1
@@ -97,7 +95,7 @@ def dying(self):
     with connection(self) as opened:
         yield opened
         if len(connections) == 4:  # One reads.
-            kill_self()
+            {KILL}
 
 Store.connection = dying
 embedder.transform(TEXTS)
@@ -116,17 +114,18 @@ embedder.transform(TEXTS)
 @pytest.mark.parametrize(
     "death",
     [
-        "_base.shutil.copyfileobj = lambda answer, file: (file.write(answer.read(50)), file.flush(), kill_self())",
-        "_base.zipfile.ZipFile.extractall = lambda self, path: (self.extract('toy/a.txt', path), kill_self())",
+        "_base.shutil.copyfileobj = lambda answer, file: (file.write(answer.read(50)), file.flush(), KILL)",
+        "_base.zipfile.ZipFile.extractall = lambda self, path: (self.extract('toy/a.txt', path), KILL)",
     ],
     ids=["receiving", "unpacking"],
 )
 def test_killed_while_a_data_set_is_downloaded(server, tmp_path, death):
     archive = server.archive()
     script = f"""
+import pathlib, sys
 from skllm4es.datasets import _base
-{death}
-fetch_folder(_base.Archive(*sys.argv[2:]), Path(sys.argv[1]))
+{death.replace("KILL", KILL)}
+_base.fetch_folder(_base.Archive(*sys.argv[2:]), pathlib.Path(sys.argv[1]))
 """
     assert_killed(run(script, tmp_path, archive.title, archive.url, archive.sha256, archive.folder))
     assert [path.name[:14] for path in tmp_path.iterdir()] == [".toy-download-"]
@@ -140,7 +139,7 @@ fetch_folder(_base.Archive(*sys.argv[2:]), Path(sys.argv[1]))
 
 @pytest.mark.slow
 def test_a_process_that_waits_for_a_model_trains_it_when_the_other_is_killed(tmp_path, expected):
-    script = """
+    script = f"""{HERE}
 transformers.Trainer.training_step = lambda *args, **kwargs: (print("training", flush=True), time.sleep(300))
 embedder_in(sys.argv[1]).fit(TEXTS)
 """
@@ -158,7 +157,7 @@ embedder_in(sys.argv[1]).fit(TEXTS)
 
 @pytest.mark.slow
 def test_two_processes_train_a_model_once(tmp_path, expected):
-    script = """
+    script = f"""{HERE}
 from skllm4es.lm import training
 finetune = training.finetune
 training.finetune = lambda *args, **kwargs: (print("trained"), finetune(*args, **kwargs))[1]
