@@ -96,7 +96,7 @@ def nest_events(
         import polars as pl
 
         return pl.DataFrame([pl.Series(user, pl.from_arrow(users)), pl.Series("events", pl.from_arrow(lists))])
-    index = pd.Index(users.to_pandas(), name=user)
+    index = pd.Index(_column_for_pandas(users, user), name=user)
     return pd.DataFrame({"events": pd.arrays.ArrowExtensionArray(lists)}, index=index)
 
 
@@ -281,7 +281,7 @@ def flatten_events(X: Any, events: str | Sequence[str] = "events") -> FlatEvents
 
 def find_time(flat: FlatEvents) -> str | None:
     """Give the first field of times or dates that orders the events; if none does, the first, which is told of."""
-    names = [name for name, column in flat.columns.items() if pa.types.is_temporal(column.type)]
+    names = [name for name, column in flat.columns.items() if _is_temporal(column.type)]
     names = [name for name in names if is_time(value_kind(flat.columns[name].type))]
     return next((name for name in names if not len(flat.unsorted_users(name))), names[0] if names else None)
 
@@ -357,7 +357,7 @@ def _read_lists(column: Any, name: str) -> pa.ChunkedArray:
     elif isinstance(column, pd.Series):
         array = pa.array(column.array)  # Arrow and nested-pandas arrays both give what they hold.
     else:
-        array = column.to_arrow()
+        array = _from_polars(column)
     lists = array if isinstance(array, pa.ChunkedArray) else pa.chunked_array([array])
     if pa.types.is_null(lists.type):
         return lists.cast(pa.list_(pa.null()))
@@ -399,7 +399,7 @@ def _lists_of_objects(column: Any, name: str) -> pa.Array:
         )
     try:
         return _convert_objects(cells)
-    except (TypeError, pa.ArrowException) as error:
+    except (TypeError, pa.ArrowException, UnicodeError, OverflowError) as error:
         found = bisect.bisect_left(range(len(cells)), True, key=lambda i: not _is_convertible(cells[: i + 1]))
         raise TypeError(
             f"The cells of the column {name!r} cannot be held together: before row {row_label(column, found)!r} they "
@@ -410,7 +410,7 @@ def _lists_of_objects(column: Any, name: str) -> pa.Array:
 def _is_convertible(cells: list[Any]) -> bool:
     try:
         _convert_objects(cells)
-    except (TypeError, pa.ArrowException):
+    except (TypeError, pa.ArrowException, UnicodeError, OverflowError):
         return False
     return True
 
@@ -457,6 +457,16 @@ def _is_polars(frame: Any) -> bool:
     return type(frame).__module__.partition(".")[0] == "polars" and type(frame).__name__ == "DataFrame"
 
 
+def _from_polars(data: Any) -> Any:
+    """Convert a frame or a series of polars to Arrow."""
+    import polars as pl
+
+    try:
+        return data.to_arrow()
+    except pl.exceptions.PanicException as error:
+        raise ValueError(f"Polars cannot hand over its data: {error}. Rename fields whose names hold NUL.") from error
+
+
 def _column_names(events: Any) -> list[str]:
     if isinstance(events, pa.Table):
         return events.column_names
@@ -476,16 +486,24 @@ def _select(events: Any, positions: list[int]) -> Any:
 
 def _to_arrow(frame: Any) -> pa.Table:
     if isinstance(frame, pa.Table):
-        return frame
+        return _without_views(frame)
     if not isinstance(frame, pd.DataFrame):
-        return frame.to_arrow()
+        return _from_polars(frame)
     try:
-        return pa.Table.from_pandas(frame, preserve_index=False)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        return _without_views(pa.Table.from_pandas(frame, preserve_index=False))
+    except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeError, OverflowError) as error:
         raise TypeError(
             f"A column of events mixes types that cannot be held together: {'; '.join(map(str, error.args))}. "
             "Convert it to one type, for example with events[column].astype(str)."
         ) from error
+
+
+def _without_views(table: pa.Table) -> pa.Table:
+    """Give string views as strings: Arrow cannot take rows of them."""
+    for place, field in enumerate(table.schema):
+        if pa.types.is_string_view(field.type):
+            table = table.set_column(place, field.name, table[place].cast(pa.large_string()))
+    return table
 
 
 def _check_columns(names: list[str], *, user: str, time: str, columns: Sequence[str] | None) -> list[str]:
@@ -553,11 +571,15 @@ def _factorize(column: pa.ChunkedArray, name: str) -> tuple[pa.Array, npt.NDArra
 
 def _sortable(column: pa.ChunkedArray, name: str) -> npt.NDArray[Any]:
     """Numbers in the order of the column's values, none of which is missing."""
-    if pa.types.is_temporal(column.type):
+    if _is_temporal(column.type):
         return column.cast(pa.int32() if column.type.bit_width == 32 else pa.int64()).to_numpy()
     if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
         return column.to_numpy()
     return _factorize(column, name)[1]
+
+
+def _is_temporal(type_: pa.DataType) -> bool:
+    return pa.types.is_temporal(type_) and not pa.types.is_interval(type_)
 
 
 def _order_of_events(users: npt.NDArray[np.int64], times: npt.NDArray[Any]) -> npt.NDArray[np.int64] | None:
@@ -598,10 +620,20 @@ def _widen_strings(array: pa.Array) -> pa.Array:
 
 
 def _regular(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Decode dictionaries of anything but strings, and string views, of which Arrow cannot take rows."""
-    if pa.types.is_dictionary(column.type) and not is_string(column.type.value_type):
-        return column.cast(column.type.value_type)
-    return column.cast(pa.large_string()) if pa.types.is_string_view(column.type) else column
+    """Decode what Arrow cannot work on: dictionaries of anything but strings, string views, floats of 16 bits."""
+    type_ = _regular_type(column.type)
+    return column if type_ == column.type else column.cast(type_)
+
+
+def _regular_type(type_: pa.DataType) -> pa.DataType:
+    if pa.types.is_dictionary(type_):
+        return type_ if is_string(type_.value_type) else _regular_type(type_.value_type)
+    if is_list(type_):
+        regular = _regular_type(type_.value_type)
+        return type_ if regular == type_.value_type else pa.large_list(regular)
+    if pa.types.is_string_view(type_):
+        return pa.large_string()
+    return pa.float32() if pa.types.is_float16(type_) else type_
 
 
 def _unify_dictionaries(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -641,5 +673,15 @@ def _to_pandas(table: pa.Table) -> pd.DataFrame:
                 dtype_backend="numpy_nullable"
             )
         else:
-            frame[name] = column.to_pandas()
+            frame[name] = _column_for_pandas(column, name)
     return pd.DataFrame(frame)
+
+
+def _column_for_pandas(column: pa.Array | pa.ChunkedArray, name: str) -> pd.Series:
+    try:
+        return column.to_pandas()
+    except (ValueError, OverflowError) as error:  # Years from 1 to 9999 alone are dates of Python.
+        raise ValueError(
+            f"The column {name!r} ({column.type}) has values that pandas cannot hold: {error}. Mend them, or pass a "
+            "polars frame."
+        ) from error

@@ -11,7 +11,7 @@ import re
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from functools import cached_property, lru_cache
 from statistics import fmean
 from typing import NamedTuple
@@ -48,6 +48,8 @@ _NUMBER = re.compile(
     r"|[0-9]*+(?:\.[0-9]++)?)(?![^\W_]|\s?%)"
 )
 _PLAIN_NUMBER = re.compile(r"-?[0-9]{1,30}(?:\.[0-9]{1,30})?", re.ASCII)
+#: What the sum of a column of plain numbers has at most; with fewer, `round` fails.
+_ENOUGH_DIGITS = 100
 # The number that an item of a list begins with, and values that begin like one.
 _NUMBERING = re.compile(r"^[ \t>*_-]*(?:#([0-9]{1,4})[.):]?|([0-9]{1,4})[.)])(?=[\s*_])", re.MULTILINE)
 _LIKE_NUMBERING = re.compile(r"^\W*(?:#[0-9]|[0-9]{1,4}[.)](?:\W|$))", re.MULTILINE)
@@ -308,9 +310,10 @@ def _totals(column: Counter[str]) -> list[str]:
     """Give the total and the mean of a column of numbers."""
     if not column or not all(map(_PLAIN_NUMBER.fullmatch, column)):
         return []
-    total = sum([Decimal(value) * count for value, count in column.items()], start=Decimal(0))
-    mean = total / column.total()
-    return [_canonical_number(f"{number:f}") for number in (total, *[round(mean, digits) for digits in range(3)])]
+    with localcontext(prec=_ENOUGH_DIGITS):
+        total = sum([Decimal(value) * count for value, count in column.items()], start=Decimal(0))
+        mean = total / column.total()
+        return [_canonical_number(f"{number:f}") for number in (total, *[round(mean, digits) for digits in range(3)])]
 
 
 def _precision(source: _Original, text: _Text) -> float:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from skllm4es._messages import warn
-from skllm4es._store import Store, hash_of
+from skllm4es._store import Store, hash_of, make_directory
 
 _SCHEMA = "CREATE TABLE rewrites (key BLOB PRIMARY KEY, value BLOB NOT NULL, digest BLOB NOT NULL)"
 _MAX_VARIABLES = 500
@@ -30,7 +30,7 @@ class RewriteCache:
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         folder = Path(directory).expanduser().absolute()
-        folder.mkdir(parents=True, exist_ok=True)
+        make_directory(folder)
         self._store = Store(folder / "rewrites.sqlite", _SCHEMA, "rewritings")
 
     def read(self, keys: Sequence[bytes]) -> dict[bytes, str]:

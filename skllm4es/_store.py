@@ -69,6 +69,32 @@ def umask() -> int:
     return mask
 
 
+def make_directory(directory: Path) -> None:
+    """Make the directory of a cache, if it does not exist.
+
+    Parameters
+    ----------
+    directory : pathlib.Path
+        The directory.
+
+    Raises
+    ------
+    OSError
+        If it cannot be made.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unusable(directory, error) from error
+
+
+def _unusable(path: Path, error: Exception) -> OSError:
+    return OSError(
+        f"The cache {path} cannot be used: {error}. Check that the directory is on a local disk with room and may be "
+        "written to, or choose another with memory=DIR."
+    )
+
+
 @dataclass(frozen=True)
 class Store:
     """A file of one table.
@@ -108,10 +134,7 @@ class Store:
                 self._check(connection)
                 yield connection
         except sqlite3.OperationalError as error:
-            raise OSError(
-                f"The cache {self.file} cannot be used: {error}. Check that the directory is on a local disk with room "
-                "and may be written to, or choose another with memory=DIR."
-            ) from error
+            raise _unusable(self.file, error) from error
         except sqlite3.DatabaseError as error:
             raise self.broken(str(error)) from error
 

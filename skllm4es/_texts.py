@@ -83,7 +83,8 @@ def read_texts(X: Any, *, caller: str) -> dict[str, list[str]]:
     TypeError
         If `X` is a bare string, or one of its entries is not a string.
     ValueError
-        If `X` has more than two dimensions, or several named columns of which none is ``text``.
+        If `X` has more than two dimensions, or several named columns of which none is ``text``, or a text holds what
+        no encoding does.
     """
     if isinstance(X, str | bytes):
         raise TypeError(f"{caller}: iterable over texts expected, string object received. Wrap it in a list: [text].")
@@ -108,6 +109,13 @@ def _check_strings(texts: list[Any], name: str, caller: str) -> None:
                 f"{type(text).__name__} ({text!r:.60}). Events are turned into texts by EventSerializer; "
                 "fill in or drop missing texts first."
             )
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"{caller}: character {error.start} of row {position} of column {name!r} is {text[error.start]!r}, "
+                "half of a pair that is no character by itself. Read the data with their right encoding."
+            ) from error
 
 
 def _columns(X: Any, caller: str) -> dict[str, list[Any]]:

@@ -14,9 +14,12 @@ import time
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
+from zlib import crc32
 
 import joblib
 import numpy as np
+import pandas as pd
 import pytest
 from instruct_model import ANSWER
 from joblib import Parallel, delayed
@@ -360,6 +363,70 @@ def test_a_server_that_dies_ends_the_run_and_keeps_what_came(server):
             rewriter_of(server, max_concurrency=1, max_retries=1).iter_rewrites(TEXTS, ["html"] * 12, range(12))
         )
     assert [position for position, _ in came] == [0, 1, 2, 3, 4]
+
+
+# Runs that are broken off, and go on
+
+
+def enriched(server, memory=None, **settings):
+    rewriter = rewriter_of(server, max_concurrency=1, **settings)
+    return TextEnricher(rewriter, formats="html", check=None, memory=memory, random_state=0).fit_transform(TEXTS)
+
+
+def answer_to(body):
+    """An answer that hangs on the question alone."""
+    return {"content": f"<p>{crc32(json.dumps(body).encode())}</p>"}
+
+
+@pytest.fixture
+def undisturbed(server):
+    server.behave = lambda number, body: answer_to(body)
+    texts = enriched(server)
+    server.bodies.clear()
+    return texts
+
+
+@pytest.mark.parametrize(
+    "trouble", [{"status": 429}, {"status": 500}, {"cut": 0}, {"cut": 20}, {"hang": True}], ids=str
+)
+def test_a_run_that_was_broken_off_ends_as_an_undisturbed_one(server, undisturbed, tmp_path, trouble):
+    server.behave = lambda number, body: answer_to(body) if number < 5 else trouble
+    with pytest.raises(ConnectionError, match="What was rewritten before is not lost where a cache keeps it"):
+        enriched(server, tmp_path, max_retries=0, timeout=0.3 if "hang" in trouble else 5)
+    server.bodies.clear()
+    server.behave = lambda number, body: answer_to(body)
+    pd.testing.assert_frame_equal(enriched(server, tmp_path), undisturbed)
+    assert len(server.bodies) == len(TEXTS) - 5
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The seconds for which the client has slept, in no time."""
+    slept = [0.0]
+    fast = SimpleNamespace(**vars(time) | {"sleep": slept.append})
+    monkeypatch.setattr("openai._base_client.time", fast)
+    return lambda: sum(slept)
+
+
+def too_many_for_a_minute(clock, headers):
+    return lambda number, body: {"status": 429, "headers": headers} if clock() < 60 else answer_to(body)
+
+
+def test_a_minute_of_too_many_requests_is_waited_for_where_the_server_names_pauses(server, undisturbed, clock):
+    server.behave = too_many_for_a_minute(clock, {"Retry-After": "15"})
+    pd.testing.assert_frame_equal(enriched(server, max_retries=5), undisturbed)
+    assert clock() == 60
+
+
+def test_a_minute_of_too_many_requests_without_a_word_ends_a_run_that_goes_on_later(
+    server, undisturbed, clock, tmp_path
+):
+    server.behave = too_many_for_a_minute(clock, {})
+    with pytest.raises(ConnectionError, match=r"gave no answer in 6 attempts, to 3 texts in a row: 429"):
+        enriched(server, tmp_path, max_retries=5)
+    assert 30 < clock() < 60
+    server.behave = lambda number, body: answer_to(body)
+    pd.testing.assert_frame_equal(enriched(server, tmp_path), undisturbed)
 
 
 def is_text(body, *numbers):

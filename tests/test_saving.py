@@ -86,7 +86,7 @@ def test_other_directories_are_refused(tmp_path, content):
 
 def test_the_saved_settings_are_plain_json(directory):
     settings = json.loads((directory / "skllm4es.json").read_text())
-    assert settings["version"] == 2
+    assert settings["version"] == 3
     assert settings["parameters"]["pooling_depth"] == 2
 
 

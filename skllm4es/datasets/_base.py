@@ -6,6 +6,7 @@ in the code) or :func:`open_tables` (csv files, checked as they are read). A dow
 nothing: it is made aside and moved into place by one rename.
 """
 
+import errno
 import hashlib
 import os
 import shutil
@@ -14,7 +15,8 @@ import time
 import urllib.request
 import warnings
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -28,6 +30,7 @@ _ENVIRONMENT_VARIABLE = "SKLLM4ES_DATA"
 _RETRIES = 3
 _SECONDS_BETWEEN_RETRIES = 1.0
 _SECONDS_WITHOUT_AN_ANSWER = 60.0
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
@@ -151,7 +154,7 @@ def fetch_folder(source: Archive | Collection, data_home: Path, *, download_if_m
             f"{source.title} was not found: there is no folder {folder}, and download_if_missing=False "
             f"forbids to download it.\n{_remedies(source, 'Allow the download: download_if_missing=True.')}"
         )
-    with _workspace(source, data_home) as workspace:
+    with _workspace(source, data_home) as workspace, _disk_errors(source, data_home):
         if isinstance(source, Archive):
             downloaded = _download_archive(source, Path(workspace))
         else:
@@ -262,6 +265,21 @@ def _workspace(source: Archive | Collection, data_home: Path) -> tempfile.Tempor
         ) from error
 
 
+@contextmanager
+def _disk_errors(source: Archive | Collection, data_home: Path) -> Iterator[None]:
+    """Say what to do where the disk is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        first = "Make room there, or pass a data_home= on another disk."
+        raise OSError(
+            f"{source.title} cannot be saved: the disk of {data_home} is full ({error}). Nothing was kept.\n"
+            f"{_remedies(source, first)}"
+        ) from error
+
+
 def _download_archive(archive: Archive, workspace: Path) -> Path:
     zipped = workspace / "archive.zip"
     _download(archive, archive.url, zipped)
@@ -285,6 +303,8 @@ def _download(source: Archive | Collection, url: str, target: Path) -> None:
         try:
             _download_once(url, target)
         except (OSError, EOFError, HTTPException) as error:
+            if getattr(error, "errno", None) in _NO_ROOM:
+                raise
             if isinstance(error, HTTPError):
                 error.close()  # it holds the connection
             if remaining == 0 or not _may_pass(error):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from skllm4es.formats._columns import Variation
-from skllm4es.formats._lines import EventTable
+from skllm4es.formats._lines import EventTable, shorten
 from skllm4es.formats._names import STYLES
 from skllm4es.formats._restyling import KINDS, Kind
 from skllm4es.formats._variation import Presentation, in_order, present
@@ -123,8 +123,28 @@ class LosslessFormat(Format):
         EventTable
             The events in their order, under the names and with the values that the text shows;
             :func:`~skllm4es.formats.restore` leads from these to the original's.
+
+        Raises
+        ------
+        ValueError
+            If the text does not have the form of what `render` writes.
         """
-        return in_order(*self._read(text))
+        try:
+            table = in_order(*self._read(text))
+        except ImportError:
+            raise
+        except Exception as error:  # Text of another form goes wrong anywhere.
+            raise self._unreadable(text, f"{type(error).__name__}: {error}") from error
+        if not table.header:
+            raise self._unreadable(text, "no fields are found in it")
+        if any(len(row) != len(table.header) for row in table.rows):
+            raise self._unreadable(text, "its events differ in their fields")
+        if not all(isinstance(value, str) for row in [table.header, *table.rows] for value in row):
+            raise self._unreadable(text, "some values are neither texts nor numbers")
+        return table
+
+    def _unreadable(self, text: str, why: str) -> ValueError:
+        return ValueError(f"The text {shorten(text)!r} was not written in the format {self.name!r}: {why}.")
 
     @abstractmethod
     def _read(self, text: str) -> tuple[list[str], Sequence[Sequence[str]]]: ...

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock
 
-from skllm4es._store import DRAFT, Store, hash_of, umask
+from skllm4es._store import DRAFT, Store, hash_of, make_directory, umask
 
 _SCHEMA = (
     "CREATE TABLE vectors (space BLOB NOT NULL, text BLOB NOT NULL, value BLOB NOT NULL, "
@@ -82,7 +82,7 @@ class Cache:
         self.file = self.directory / "vectors.sqlite"
         self.models = self.directory / "models"
         self.limit = limit
-        self.models.mkdir(parents=True, exist_ok=True)
+        make_directory(self.models)
         self._store = Store(self.file, _SCHEMA, "vectors")
         self._counts = _COUNTS.setdefault(self.file, Counter())
 
@@ -192,6 +192,8 @@ class Cache:
             The folder where it is now.
         """
         folder = self.models / key.hex()
+        for left in self.models.glob(f"{DRAFT}{folder.name}-*"):  # By a process that was killed, as we hold the lock.
+            shutil.rmtree(left, ignore_errors=True)
         with new_folder(folder) as draft:
             save(draft)
         return folder
@@ -267,7 +269,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     pathlib.Path
         The empty folder to write into.
     """
-    draft = Path(tempfile.mkdtemp(prefix=DRAFT, dir=folder.parent))
+    draft = Path(tempfile.mkdtemp(prefix=f"{DRAFT}{folder.name}-", dir=folder.parent))
     try:
         yield draft
         draft.chmod(0o777 & ~umask())

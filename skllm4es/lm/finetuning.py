@@ -6,13 +6,12 @@ The loss is the paper's (section 3.3): ``L = -sum_t log P(x_t | x_<t)``, all wei
 from __future__ import annotations
 
 import errno
-import json
 import math
 import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -27,9 +26,11 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from skllm4es._messages import did_you_mean
 from skllm4es.lm.adapters import attach_adapter, underlying
+from skllm4es.lm.checkpoints import SealCheckpoints, latest_checkpoint
 from skllm4es.lm.devices import multiplies_bfloat16_fast
 from skllm4es.lm.loading import load_causal_model, quietly
 from skllm4es.lm.packing import PACKED_ATTENTION, can_pack, collate, pack
+from skllm4es.lm.pooling import is_out_of_memory
 from skllm4es.lm.processes import Processes
 from skllm4es.lm.seeding import isolated_seed
 
@@ -302,13 +303,15 @@ def finetune(
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
         trainer.add_callback(_WatchLoss(schedule.learning_rate))
+        if checkpoints is not None:
+            trainer.add_callback(SealCheckpoints(group))
         if validation_packs:
             trainer.add_callback(EarlyStoppingCallback(early_stopping_patience=schedule.patience))
         for callback in (bar, *callbacks):
             trainer.add_callback(callback)
         start = time.perf_counter()
-        with writing_errors(folder):
-            trainer.train(resume_from_checkpoint=group.agree(_latest_checkpoint(folder)))
+        with writing_errors(folder), _memory_errors(model.device):
+            trainer.train(resume_from_checkpoint=group.agree(latest_checkpoint(folder)))
         seconds = time.perf_counter() - start
         model = _unwrap(trainer, model, folder, group)
         group.agree(None)  # Before anything that another one still reads is removed.
@@ -459,15 +462,6 @@ def _tell_packing(packs: Sequence[Sequence[Sequence[int]]], capacity: int | None
     tqdm.write(f"fine-tuning on {n_texts:,} texts, {n_tokens:,} tokens, {how}")
 
 
-def _latest_checkpoint(folder: Path) -> str | None:
-    """Find the latest checkpoint that was written whole: the Trainer writes its state last."""
-    for checkpoint in sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.rpartition("-")[2])):
-        with suppress(OSError, ValueError):
-            json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-            return str(checkpoint)
-    return None
-
-
 def _unwrap(trainer: Trainer, model: Model, folder: Path, group: Processes) -> Model:
     """Undo what training put around the model, and give every process all of its weights."""
     if _is_sharded(trainer):
@@ -515,13 +509,17 @@ def _kept_logs() -> Iterator[None]:
 
 
 @contextmanager
-def writing_errors(folder: Path) -> Iterator[None]:
-    """Say what to do where a model could not be written, be it that Python, torch or safetensors says so.
+def writing_errors(
+    folder: Path, again: str = "fit again: with checkpoint_dir, the training goes on from its last whole checkpoint"
+) -> Iterator[None]:
+    """Say what to do where a model could not be written, be it that Python, torch, tokenizers or safetensors says so.
 
     Parameters
     ----------
     folder : pathlib.Path
         Where it is written.
+    again : str, default="fit again: ..."
+        What to do once it can be.
 
     Yields
     ------
@@ -535,14 +533,35 @@ def writing_errors(folder: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, RuntimeError, SafetensorError) as error:
-        if isinstance(error, OSError) and error.errno not in _WRITING:
-            raise
-        if type(error) is RuntimeError and "PytorchStreamWriter" not in str(error):
+    except Exception as error:
+        if not _tells_of_a_disk(error):
             raise
         raise OSError(
             f"The model could not be written to {folder}: {error}. Nothing that is half-written will be used. Make "
-            "room and fit again: with checkpoint_dir, the training goes on from its last whole checkpoint."
+            f"room, or choose a directory that may be written to, and {again}."
+        ) from error
+
+
+def _tells_of_a_disk(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in _WRITING
+    if isinstance(error, RuntimeError):
+        return "PytorchStreamWriter" in str(error)
+    # Tokenizers raise nothing more particular.
+    return isinstance(error, SafetensorError) or (type(error) is Exception and "(os error " in str(error))
+
+
+@contextmanager
+def _memory_errors(device: torch.device) -> Iterator[None]:
+    """Say what to do where memory is too small to train in."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise MemoryError(
+            f"The training does not fit into the memory of {device}: {error}. Lower max_length, set "
+            "gradient_checkpointing=True or finetune='lora', or choose a smaller model."
         ) from error
 
 

@@ -17,7 +17,7 @@ from transformers.utils.hub import cached_file, extract_commit_hash
 
 from skllm4es.lm.adapters import underlying
 from skllm4es.lm.loading import NO_CODE, load_base_model, load_causal_model, load_tokenizer, loading_errors
-from skllm4es.lm.saving import fingerprint_of, hash_folder, read_fingerprint, save_model
+from skllm4es.lm.saving import damaged_model, fingerprint_of, hash_folder, read_fingerprint, save_model
 
 #: Models that were loaded from disk, the latest last: shared by all embedders, so that clones do not load them again.
 _SHARED: OrderedDict[tuple[str, torch.dtype, str], PreTrainedModel | PeftModel] = OrderedDict()
@@ -63,6 +63,8 @@ class LanguageModel:
             assert model is not None
             self.config = model.config
             return
+        if kept and hash_folder(Path(source)) != read_fingerprint(Path(source)):
+            raise damaged_model(source)
         with loading_errors(source):
             if not os.path.isdir(source):
                 self.revision = _revision(source)
@@ -71,8 +73,6 @@ class LanguageModel:
             if self.config.is_encoder_decoder:
                 raise ValueError(f"{self.config.model_type} has an encoder and a decoder.")
         self._fingerprint = fingerprint_of(source, self.revision)
-        if kept and hash_folder(Path(source)) != read_fingerprint(Path(source)):
-            raise OSError(f"The model in {source} is damaged. Delete the folder, and it will be trained again.")
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:

@@ -22,6 +22,9 @@ NO_CODE = {"trust_remote_code": False}
 #: Other files of weights are pickles.
 _NO_PICKLE = {"use_safetensors": True}
 
+#: What transformers raises for files that are not there, or not what they should be.
+_BROKEN = (OSError, ValueError, RuntimeError, ImportError, SafetensorError, LookupError, TypeError, AttributeError)
+
 
 def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
     """Load a pretrained tokenizer.
@@ -135,7 +138,7 @@ def loading_errors(name: str) -> Iterator[None]:
     try:
         with quietly():
             yield
-    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
+    except _BROKEN as error:
         raise OSError(
             f"The language model {name!r} could not be loaded: {_first_line(error)}\n"
             "1. A local model: pass the directory that holds its config.json, and its weights as safetensors; "

@@ -187,8 +187,13 @@ class LayerPooler:
         try:
             return self._run(sequences, weights)
         except RuntimeError as error:
-            if not _is_out_of_memory(error) or len(sequences) == 1:
+            if not is_out_of_memory(error):
                 raise
+            if len(sequences) == 1:
+                raise MemoryError(
+                    f"{len(sequences[0].ids):,} tokens at once do not fit into the memory of {self.decoder.device}: "
+                    f"{error}. Lower max_length, or choose a smaller model."
+                ) from error
             return None  # And with the error goes its traceback, which holds on to what was computed so far.
 
     @torch.inference_mode()
@@ -294,6 +299,18 @@ def _reduced_inputs(layers: torch.nn.ModuleList, reduction: _Reduction) -> Itera
             hook.remove()
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
+    """Tell whether an error says that memory ran out, on whatever device.
+
+    Parameters
+    ----------
+    error : Exception
+        The error.
+
+    Returns
+    -------
+    bool
+        Whether it does.
+    """
     messages = ("can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
     return isinstance(error, torch.OutOfMemoryError) or any(message in str(error) for message in messages)

@@ -16,16 +16,17 @@ from peft import PeftModel
 from safetensors.numpy import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from skllm4es._store import hash_of
 from skllm4es.lm.adapters import save_adapter, underlying
 from skllm4es.lm.cache import new_folder
-from skllm4es.lm.finetuning import Course
+from skllm4es.lm.finetuning import Course, writing_errors
 from skllm4es.lm.loading import quietly
 
 _SETTINGS = "skllm4es.json"
 _TRAINING = "training.json"
 _ARRAYS = "scores.safetensors"
 _BASE = "base.json"
-_FORMAT = {"format": "skllm4es.LLMEmbedder", "version": 2}
+_FORMAT = {"format": "skllm4es.LLMEmbedder", "version": 3}
 
 
 def save_embedder(directory: Path, save_model: Callable[[Path], None], settings: Mapping[str, Any]) -> None:
@@ -43,10 +44,15 @@ def save_embedder(directory: Path, save_model: Callable[[Path], None], settings:
     directory = directory.expanduser().resolve()
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise FileExistsError(f"There is something in {directory} already. Choose a directory that is new or empty.")
-    directory.parent.mkdir(parents=True, exist_ok=True)
+    with writing_errors(directory, "save again"):
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        _save_embedder(directory, save_model, settings)
+
+
+def _save_embedder(directory: Path, save_model: Callable[[Path], None], settings: Mapping[str, Any]) -> None:
     with new_folder(directory) as draft:
         save_model(draft)
-        _write(draft / _SETTINGS, _FORMAT | dict(settings))
+        _write(draft / _SETTINGS, _FORMAT | dict(settings) | {"digest": _digest(draft, settings)})
 
 
 def read_settings(directory: Path) -> dict[str, Any]:
@@ -64,8 +70,8 @@ def read_settings(directory: Path) -> dict[str, Any]:
     """
     file = directory / _SETTINGS
     try:
-        settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        settings = dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
         raise OSError(
             f"There is no embedder in {directory}: {file} cannot be read ({error}). Pass a directory that "
             "LLMEmbedder.save_pretrained wrote; a language model alone is loaded by LLMEmbedder(model=DIR)."
@@ -73,7 +79,18 @@ def read_settings(directory: Path) -> dict[str, Any]:
     found = {name: settings.pop(name, None) for name in _FORMAT}
     if found != _FORMAT:
         raise OSError(f"{file} holds {found}, and this version of skllm4es reads {_FORMAT}.")
+    if settings.pop("digest", None) != _digest(directory, settings):
+        raise OSError(
+            f"The embedder in {directory} is damaged: its files are not those that were saved. Copy it again from "
+            "where it is whole, or save it again."
+        )
     return settings
+
+
+def _digest(directory: Path, settings: Mapping[str, Any]) -> str:
+    """Hash all that makes an embedder: its files, and its settings as JSON gives them back."""
+    read = json.loads(json.dumps(dict(settings)))
+    return hash_of(hash_folder(directory), json.dumps(read, sort_keys=True)).hex()
 
 
 def write_arrays(directory: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -132,7 +149,7 @@ def read_course(directory: Path) -> Course:
     Course
         How its training went.
     """
-    return Course(**_read_training(directory)["course"])
+    return Course(**_read_training(directory)[0])
 
 
 def read_fingerprint(directory: Path) -> str:
@@ -148,12 +165,11 @@ def read_fingerprint(directory: Path) -> str:
     str
         Hexadecimal digits.
     """
-    fingerprint: str = _read_training(directory)["fingerprint"]
-    return fingerprint
+    return _read_training(directory)[1]
 
 
 def hash_folder(directory: Path) -> str:
-    """Hash the files of a model, but for what `write_course` adds.
+    """Hash the files of a model, but for what `write_course` and `save_embedder` add.
 
     Parameters
     ----------
@@ -165,7 +181,8 @@ def hash_folder(directory: Path) -> str:
     str
         Hexadecimal digits.
     """
-    files = sorted(path for path in directory.iterdir() if path.is_file() and path.name != _TRAINING)
+    added = (_TRAINING, _SETTINGS)
+    files = sorted(path for path in directory.iterdir() if path.is_file() and path.name not in added)
     return _hash_files(tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files))
 
 
@@ -234,9 +251,17 @@ def save_model(directory: Path, model: PreTrainedModel | PeftModel, tokenizer: P
         tokenizer.save_pretrained(directory)
 
 
-def _read_training(directory: Path) -> dict[str, Any]:
-    training: dict[str, Any] = json.loads((directory / _TRAINING).read_text(encoding="utf-8"))
-    return training
+def _read_training(directory: Path) -> tuple[dict[str, Any], str]:
+    try:
+        training = json.loads((directory / _TRAINING).read_text(encoding="utf-8"))
+        return training["course"], training["fingerprint"]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise damaged_model(directory) from error
+
+
+def damaged_model(directory: Path | str) -> OSError:
+    """Make the error that a model that was kept is not as it was written."""
+    return OSError(f"The model in {directory} is damaged. Delete the folder, and it will be trained again.")
 
 
 def _write(file: Path, content: Mapping[str, Any]) -> None:

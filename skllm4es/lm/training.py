@@ -165,7 +165,8 @@ class TrainingRun:
                     return LanguageModel(str(folder), kept=True), read_course(folder)
             checkpoints = None
             if self.checkpoint_dir is not None:
-                self.checkpoint_dir.mkdir(parents=True, exist_ok=True)
+                with writing_errors(self.checkpoint_dir):
+                    self.checkpoint_dir.mkdir(parents=True, exist_ok=True)
                 # Processes share the batches out, so another number of them would go on otherwise.
                 of_these = f"{key.hex()}-{self.group.size}" if self.group.size > 1 else key.hex()
                 checkpoints = self.checkpoint_dir / of_these
@@ -182,7 +183,8 @@ class TrainingRun:
     def _hold(self, stack: ExitStack, lock: FileLock) -> None:
         # Processes that train together hold it together: the first one takes it, and the others wait for that.
         if self.group.rank == 0:
-            stack.enter_context(lock)
+            with writing_errors(Path(lock.lock_file).parent):
+                stack.enter_context(lock)
         self.group.agree(None)
 
     def _store(self, cache: Cache, key: bytes, model: LanguageModel, course: Course) -> LanguageModel:

@@ -1,0 +1,404 @@
+"""What is promised for the day when something breaks: each test breaks it, reads the message, and goes on.
+
+The guide has the promises as a table. After all of it the result is that of an undisturbed run. Faults of a server that
+rewrites are in `test_openai_rewriter`, a training and a rewriting that are killed in `test_checkpoints` and
+`test_enrichment`.
+"""
+
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import transformers
+from test_enrichment import TEXTS as HISTORIES
+from test_enrichment import Language
+
+from skllm4es import LLMEmbedder, TextEnricher
+from skllm4es.datasets._base import fetch_folder
+from skllm4es.lm import language_model, pooling
+from skllm4es.lm.cache import Cache
+
+TINY = {"vocab_size": 300, "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}
+TEXTS = [f"day|title|rating\n{day}, Heat, 5\n{day + 1}, Alien, {day % 5}" for day in range(12)]
+SETTINGS = {"features": "both", "dtype": "float32", "epochs": 8, "batch_tokens": 100, "random_state": 0}
+
+
+def embedder_in(memory=None, **params):
+    return LLMEmbedder(TINY, memory=memory, **{**SETTINGS, **params})
+
+
+@pytest.fixture(scope="module")
+def undisturbed():
+    """The embedder of a run in which nothing breaks."""
+    return embedder_in().fit(TEXTS)
+
+
+@pytest.fixture(scope="module")
+def expected(undisturbed):
+    return undisturbed.transform(TEXTS)
+
+
+@pytest.fixture(autouse=True)
+def _no_model_in_memory():
+    language_model._SHARED.clear()
+
+
+HERE = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from test_faults import *\n"
+#: What a test puts where a process shall end at once, as by a lack of power.
+KILL = "__import__('os').kill(__import__('os').getpid(), 9)"
+
+
+def run(script, *arguments):
+    """Start another process."""
+    return subprocess.Popen([sys.executable, "-c", script, *map(str, arguments)], stdout=subprocess.PIPE)
+
+
+def assert_killed(process):
+    assert process.wait(300) == -signal.SIGKILL
+    process.stdout.close()
+
+
+# Killed
+
+
+@pytest.mark.slow
+def test_killed_while_a_model_is_kept(tmp_path, expected):
+    script = f"{HERE}from skllm4es.lm import training; training.write_course = lambda *args: {KILL}\n"
+    assert_killed(run(script + "embedder_in(sys.argv[1]).fit(TEXTS)", tmp_path))
+    assert len(list((tmp_path / "models").glob("draft-*/model.safetensors"))) == 1
+    np.testing.assert_array_equal(embedder_in(tmp_path).fit_transform(TEXTS), expected)
+    assert list((tmp_path / "models").glob("draft-*")) == []
+
+
+@pytest.mark.slow
+def test_killed_while_vectors_are_kept(tmp_path, expected, monkeypatch):
+    """In the middle of the third of several writes."""
+    script = f"""{HERE}
+from contextlib import contextmanager
+from skllm4es._store import Store
+pooling.TOKEN_BUDGET["cpu"] = pooling.GROUP = 1
+embedder = embedder_in(sys.argv[1]).fit(TEXTS)
+embedder.memory = sys.argv[2]
+connection, connections = Store.connection, []
+
+@contextmanager
+def dying(self):
+    connections.append(self)
+    with connection(self) as opened:
+        yield opened
+        if len(connections) == 4:  # One reads.
+            {KILL}
+
+Store.connection = dying
+embedder.transform(TEXTS)
+"""
+    assert_killed(run(script, tmp_path / "model", tmp_path))
+    assert Cache(tmp_path).info().n_vectors == 2
+    embedder = embedder_in(tmp_path / "model").fit(TEXTS).set_params(memory=tmp_path)
+    computed = []
+    pool = pooling.LayerPooler.pool
+    monkeypatch.setattr(pooling.LayerPooler, "pool", lambda self, texts: computed.extend(texts) or pool(self, texts))
+    np.testing.assert_allclose(embedder.transform(TEXTS), expected, rtol=1e-5, atol=1e-6)
+    assert len(computed) == len(TEXTS) - 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "death",
+    [
+        "_base.shutil.copyfileobj = lambda answer, file: (file.write(answer.read(50)), file.flush(), KILL)",
+        "_base.zipfile.ZipFile.extractall = lambda self, path: (self.extract('toy/a.txt', path), KILL)",
+    ],
+    ids=["receiving", "unpacking"],
+)
+def test_killed_while_a_data_set_is_downloaded(server, tmp_path, death):
+    archive = server.archive()
+    script = f"""
+import pathlib, sys
+from skllm4es.datasets import _base
+{death.replace("KILL", KILL)}
+_base.fetch_folder(_base.Archive(*sys.argv[2:]), pathlib.Path(sys.argv[1]))
+"""
+    assert_killed(run(script, tmp_path, archive.title, archive.url, archive.sha256, archive.folder))
+    assert [path.name[:14] for path in tmp_path.iterdir()] == [".toy-download-"]
+    folder = fetch_folder(archive, tmp_path)
+    assert (folder / "a.txt").read_bytes() == b"one\ntwo\n"
+    assert (folder / "deep" / "b.txt").read_bytes() == b"three\n"
+
+
+# Two processes
+
+
+@pytest.mark.slow
+def test_a_process_that_waits_for_a_model_trains_it_when_the_other_is_killed(tmp_path, expected):
+    script = f"""{HERE}
+transformers.Trainer.training_step = lambda *args, **kwargs: (print("training", flush=True), time.sleep(300))
+embedder_in(sys.argv[1]).fit(TEXTS)
+"""
+    with run(script, tmp_path) as other:
+        assert other.stdout.readline() == b"training\n"
+        waiting = embedder_in(tmp_path)
+        thread = threading.Thread(target=waiting.fit, args=[TEXTS])
+        thread.start()
+        time.sleep(0.5)
+        assert not hasattr(waiting, "_language_model_")
+        other.kill()
+        thread.join(300)
+    np.testing.assert_array_equal(waiting.transform(TEXTS), expected)
+
+
+@pytest.mark.slow
+def test_two_processes_train_a_model_once(tmp_path, expected):
+    script = f"""{HERE}
+from skllm4es.lm import training
+finetune = training.finetune
+training.finetune = lambda *args, **kwargs: (print("trained"), finetune(*args, **kwargs))[1]
+vectors = embedder_in(sys.argv[1]).fit_transform(TEXTS)
+np.save(sys.argv[2], vectors)
+"""
+    processes = [run(script, tmp_path, tmp_path / f"{number}.npy") for number in range(2)]
+    assert b"".join(process.communicate(timeout=300)[0] for process in processes) == b"trained\n"
+    for number in range(2):
+        np.testing.assert_array_equal(np.load(tmp_path / f"{number}.npy"), expected)
+
+
+# A disk that is full, or may not be written to
+
+
+class Disk:
+    """A small disk of its own."""
+
+    def __init__(self, path):
+        self.path = path
+        self._filler = path / "filler"
+
+    def mount(self, options):
+        command = ["mount", "-t", "tmpfs", "-o", options, "none", self.path]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    def fill(self, left=0):
+        self._filler.write_bytes(bytes(shutil.disk_usage(self.path).free - left))
+
+    def make_room(self):
+        self._filler.unlink()
+
+    def forbid_writing(self):
+        assert self.mount("remount,ro").returncode == 0
+
+
+@pytest.fixture
+def disk(tmp_path):
+    path = tmp_path / "disk"
+    path.mkdir()
+    disk = Disk(path)
+    try:
+        refused = disk.mount("size=16m").stderr
+    except FileNotFoundError as error:
+        refused = str(error)
+    if refused:
+        pytest.skip(f"only who may mount a small disk can fill it: {refused.strip()}")
+    yield disk
+    subprocess.run(["umount", "--lazy", path], check=True)
+
+
+@pytest.mark.parametrize("left", [0, 40_000], ids=["before", "while writing"])
+@pytest.mark.parametrize("where", ["memory", "checkpoint_dir"])
+def test_a_disk_too_full_for_a_model(disk, expected, where, left):
+    disk.fill(left)
+    embedder = embedder_in(**{where: disk.path / "kept"})
+    with pytest.raises(OSError, match=r"bytes free .* Nothing was trained yet|could not be written to"):
+        embedder.fit(TEXTS)
+    assert list(disk.path.rglob("draft-*")) == []
+    disk.make_room()
+    np.testing.assert_array_equal(embedder.fit_transform(TEXTS), expected)
+
+
+def test_a_disk_too_full_for_vectors(disk, expected):
+    embedder = embedder_in(disk.path).fit(TEXTS)
+    more = [f"{text}\n30, Heat, 1" for text in TEXTS]
+    disk.fill()
+    with pytest.raises(OSError, match=r"vectors.sqlite cannot be used: .*Check that the directory .* with room"):
+        embedder.transform(more)
+    disk.make_room()
+    np.testing.assert_array_equal(embedder.transform(TEXTS), expected)
+    np.testing.assert_array_equal(embedder.transform(more), embedder.set_params(memory=None).transform(more))
+
+
+def test_a_disk_too_full_for_rewritings(disk):
+    enricher = TextEnricher(Language(), n_variants=3, memory=disk.path, random_state=0)
+    enricher.fit_transform(HISTORIES[:2])
+    disk.fill()
+    with pytest.raises(OSError, match=r"rewrites.sqlite cannot be used: .*with room"):
+        enricher.fit_transform(HISTORIES)
+    disk.make_room()
+    resumed = enricher.fit_transform(HISTORIES)
+    pd.testing.assert_frame_equal(
+        resumed, TextEnricher(Language(), n_variants=3, random_state=0).fit_transform(HISTORIES)
+    )
+
+
+def test_a_disk_too_full_for_a_saved_embedder(disk, undisturbed, expected):
+    disk.fill()
+    with pytest.raises(OSError, match=r"could not be written to .*saved.* Make room.* and save again"):
+        undisturbed.save_pretrained(disk.path / "saved")
+    assert [path.name for path in disk.path.iterdir()] == ["filler"]
+    disk.make_room()
+    undisturbed.save_pretrained(disk.path / "saved")
+    np.testing.assert_array_equal(LLMEmbedder.from_pretrained(disk.path / "saved").transform(TEXTS), expected)
+
+
+def test_a_disk_too_full_for_a_download(disk, server):
+    disk.fill()
+    with pytest.raises(OSError, match=r"Toy cannot be saved: the disk of .*disk is full(?s:.*)1\. Make room there"):
+        fetch_folder(server.archive(), disk.path)
+    assert server.n_requests == 1  # To ask again would not make room.
+    assert [path.name for path in disk.path.iterdir()] == ["filler"]
+    disk.make_room()
+    assert (fetch_folder(server.archive(), disk.path) / "a.txt").read_bytes() == b"one\ntwo\n"
+
+
+def test_a_disk_that_may_not_be_written_to(disk, server, undisturbed, expected):
+    embedder_in(disk.path / "memory").fit(TEXTS).transform(TEXTS)
+    undisturbed.save_pretrained(disk.path / "saved")
+    fetch_folder(server.archive(), disk.path)
+    disk.forbid_writing()
+    for memory in ("memory", "another"):
+        with pytest.raises(OSError, match=r"Read-only.*directory .*may be written to"):
+            embedder_in(disk.path / memory).fit(TEXTS)
+    with pytest.raises(OSError, match=r"vectors.sqlite cannot be used: .*may be written to"):
+        embedder_in().fit(TEXTS).set_params(memory=disk.path / "memory").transform(TEXTS)
+    with pytest.raises(OSError, match=r"Read-only.*directory that may be written to"):
+        embedder_in(checkpoint_dir=disk.path / "checkpoints").fit(TEXTS)
+    with pytest.raises(OSError, match=r"Read-only.*may be written to, and save again"):
+        undisturbed.save_pretrained(disk.path / "again")
+    with pytest.raises(OSError, match=r"The cache .* cannot be used: .*Read-only.*may be written to"):
+        TextEnricher(Language(), memory=disk.path / "rewrites", random_state=0).fit_transform(HISTORIES)
+    # What is only read is read.
+    np.testing.assert_array_equal(LLMEmbedder.from_pretrained(disk.path / "saved").transform(TEXTS), expected)
+    assert fetch_folder(server.archive(), disk.path).is_dir()
+
+
+# Damaged files
+
+DAMAGES = {
+    "cut": lambda content: content[: len(content) // 2],
+    "emptied": lambda content: b"",
+    "flipped": lambda content: content[:-9] + bytes([content[-9] ^ 1]) + content[-8:],
+    "replaced": lambda content: b"[]",
+}
+
+
+def damaged_copies(source, target):
+    """Damage each file in each way, one after the other."""
+    for file in sorted(path.relative_to(source) for path in source.rglob("*") if path.is_file()):
+        for name, damage in [*DAMAGES.items(), ("deleted", None)]:
+            shutil.rmtree(target, ignore_errors=True)
+            shutil.copytree(source, target)
+            content = (target / file).read_bytes()
+            (target / file).unlink()
+            if damage:
+                (target / file).write_bytes(damage(content))
+            yield f"{file} {name}"
+
+
+def test_each_damage_to_a_saved_embedder_is_told(tmp_path, undisturbed):
+    undisturbed.save_pretrained(tmp_path / "saved")
+    for damage in damaged_copies(tmp_path / "saved", tmp_path / "copy"):
+        with pytest.raises(OSError, match=r"is damaged: .*save it again|There is no embedder in|this version .* reads"):
+            print(damage, LLMEmbedder.from_pretrained(tmp_path / "copy"))
+
+
+def test_each_damage_to_a_kept_model_is_told(tmp_path):
+    embedder_in(tmp_path).fit(TEXTS)
+    (folder,) = (path for path in (tmp_path / "models").iterdir() if path.is_dir())
+    shutil.copytree(folder, tmp_path / "whole")
+    for damage in damaged_copies(tmp_path / "whole", folder):
+        with pytest.raises(
+            OSError, match=r"The model in .* is damaged. Delete the folder, and it will be trained again"
+        ):
+            print(damage, embedder_in(tmp_path).fit(TEXTS))
+
+
+def test_each_damage_to_a_pretrained_model_is_told_or_harmless(tmp_path, undisturbed):
+    model, tokenizer = undisturbed.load_model()
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    n_told = 0
+    for damage in damaged_copies(tmp_path / "model", tmp_path / "copy"):
+        try:
+            vectors = LLMEmbedder(tmp_path / "copy", finetune=None).fit(TEXTS).transform(TEXTS)
+        except OSError as error:
+            n_told += 1
+            told = str(error)
+            assert "could not be loaded" in told, damage
+        else:
+            assert np.isfinite(vectors).all(), damage
+    assert n_told > 10
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"), [("model.safetensors", "flipped"), ("optimizer.pt", "cut"), ("config.json", "emptied")]
+)
+def test_a_damaged_checkpoint_is_passed_over(tmp_path, undisturbed, expected, monkeypatch, file, damage):
+    step, steps = transformers.Trainer.training_step, []
+
+    def interrupt(*args, **kwargs):
+        if len(steps) == 16:
+            raise KeyboardInterrupt
+        steps.append(1)
+        return step(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(transformers.Trainer, "training_step", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            embedder_in(checkpoint_dir=tmp_path).fit(TEXTS)
+    latest = max(tmp_path.glob("*/checkpoint-*"), key=lambda path: int(path.name[11:]))
+    (latest / file).write_bytes(DAMAGES[damage]((latest / file).read_bytes()))
+    steps.clear()
+    monkeypatch.setattr(transformers.Trainer, "training_step", lambda *a, **k: steps.append(1) or step(*a, **k))
+    np.testing.assert_array_equal(embedder_in(checkpoint_dir=tmp_path).fit_transform(TEXTS), expected)
+    assert len(steps) < len(undisturbed.loss_curve_)  # From the checkpoint before.
+
+
+# Memory
+
+
+def test_a_batch_too_large_for_memory_is_halved_until_it_fits(tmp_path, expected, monkeypatch):
+    forward = pooling.LayerPooler._run
+
+    def out_of_memory(self, sequences, weights):
+        if len(sequences) > 3:
+            raise torch.OutOfMemoryError("out of memory")
+        return forward(self, sequences, weights)
+
+    monkeypatch.setattr(pooling.LayerPooler, "_run", out_of_memory)
+    vectors = embedder_in(tmp_path).fit_transform(TEXTS)
+    np.testing.assert_allclose(vectors, expected, rtol=1e-5, atol=1e-6)
+    assert Cache(tmp_path).info().n_vectors == len(TEXTS)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory")])
+def test_a_training_too_large_for_memory_is_told_and_goes_on_where_there_is_more(
+    tmp_path, expected, monkeypatch, error
+):
+    step, steps = transformers.Trainer.training_step, []
+
+    def out_of_memory(*args, **kwargs):
+        steps.append(1)
+        if len(steps) == 16:
+            raise error
+        return step(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(transformers.Trainer, "training_step", out_of_memory)
+        with pytest.raises(MemoryError, match=r"does not fit into the memory of cpu: .*Lower max_length, set grad"):
+            embedder_in(checkpoint_dir=tmp_path).fit(TEXTS)
+    np.testing.assert_array_equal(embedder_in(checkpoint_dir=tmp_path).fit_transform(TEXTS), expected)
