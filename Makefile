@@ -10,8 +10,8 @@ UNPACKED := build/from-wheel
 demo: $(INSTALLED)  ## install, then run the main job
 	$(BIN)/python -m skllm4es.demo
 
-test: $(INSTALLED)  ## install, then run every test
-	$(BIN)/python -m pytest
+test: $(INSTALLED)  ## install, then run every test, in two processes of one thread each
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
