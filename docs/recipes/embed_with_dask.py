@@ -9,8 +9,7 @@ import pandas as pd
 import pyarrow as pa
 from dask.distributed import Client
 
-VECTOR = pa.list_(pa.float32())
-META = pd.DataFrame({"user": pd.Series(dtype="int64"), "embedding": pd.Series(dtype=object)})
+SCHEMA = pa.schema({"user": pa.int64(), "embedding": pa.list_(pa.float32())})
 
 
 def embed(users: pd.DataFrame, pipeline: Any) -> pd.DataFrame:
@@ -22,4 +21,5 @@ if __name__ == "__main__":
     path, users, vectors = sys.argv[1:]
     with Client():
         table = dd.read_parquet(users, dtype_backend="pyarrow", split_row_groups=True)
-        table.map_partitions(embed, joblib.load(path), meta=META).to_parquet(vectors, schema={"embedding": VECTOR})
+        embedded = table.map_partitions(embed, joblib.load(path), meta=SCHEMA.empty_table().to_pandas())
+        embedded.to_parquet(vectors, schema=SCHEMA, write_index=False)
