@@ -267,7 +267,8 @@ def draw(content: Record, target: str, file: Path) -> None:
         axis.label_outer()
     if is_curve and metric == "MAE":
         # A regression on a handful of users can be wrong by any amount, and would flatten all the rest.
-        axes[0].set_ylim(top=1.15 * max(line.get_ydata()[2:].max() for axis in axes for line in axis.get_lines()))
+        means = np.concatenate([line.get_ydata()[2:] for axis in axes for line in axis.get_lines()])
+        axes[0].set_ylim(0.9 * means.min(), 1.15 * means.max())
     figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     figure.suptitle(f"{about['dataset']}, {target}: {metric}, protocol {about['protocol']}, {about['fit']}")
     # Without the version of matplotlib in it, so that the same results give the same file.
