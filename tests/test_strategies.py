@@ -28,9 +28,9 @@ def run(users, monkeypatch):
         seen["trained"] = [text for columns in zip(*corpus, strict=True) for text in columns]
         return fit(self, corpus, *args)
 
-    def embed(self, texts):
+    def embed(self, texts, known):
         seen["embedded"] = list(texts)
-        return embedded(self, texts)
+        return embedded(self, texts, known)
 
     monkeypatch.setattr(LLMEmbedder, "_language_model", train)
     monkeypatch.setattr(LLMEmbedder, "_embedded", embed)
