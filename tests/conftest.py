@@ -1,6 +1,7 @@
 """Fixtures that several test modules share."""
 
 import os
+import sys
 import threading
 from pathlib import Path
 
@@ -27,6 +28,13 @@ def data_home() -> Path:
     if _BESIDE_THE_REPOSITORY.is_dir():
         return _BESIDE_THE_REPOSITORY
     pytest.skip(f"needs real data: set SKLLM4ES_DATA to its folder ({_BESIDE_THE_REPOSITORY} does not exist)")
+
+
+@pytest.fixture(autouse=True)
+def _no_model_of_another_test():
+    """What the process shares between embedders does not reach from one test into the next."""
+    if language_model := sys.modules.get("skllm4es.lm.language_model"):
+        language_model._SHARED.clear()
 
 
 @pytest.fixture

@@ -363,7 +363,6 @@ def test_a_damaged_model_is_an_error(tmp_path):
 
 
 def test_a_model_that_changes_between_fit_and_transform_is_an_error(frozen):
-    language_model._SHARED.clear()
     embedder = LLMEmbedder(frozen, finetune=None).fit(TEXTS)
     LLMEmbedder(TINY, features="hidden", dtype="float32", random_state=1).fit(TEXTS).load_model()[0].save_pretrained(
         frozen

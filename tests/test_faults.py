@@ -23,7 +23,7 @@ from test_enrichment import Language
 
 from skllm4es import LLMEmbedder, TextEnricher
 from skllm4es.datasets._base import fetch_folder
-from skllm4es.lm import language_model, pooling
+from skllm4es.lm import pooling
 from skllm4es.lm.cache import Cache
 
 TINY = {"vocab_size": 300, "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}
@@ -44,11 +44,6 @@ def undisturbed():
 @pytest.fixture(scope="module")
 def expected(undisturbed):
     return undisturbed.transform(TEXTS)
-
-
-@pytest.fixture(autouse=True)
-def _no_model_in_memory():
-    language_model._SHARED.clear()
 
 
 HERE = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from test_faults import *\n"

@@ -118,7 +118,6 @@ def test_a_model_from_the_cache_is_pickled_with_its_weights(tmp_path, fits):
 
 
 def test_clones_share_a_model_that_was_left_as_it_was(directory, monkeypatch):
-    language_model._SHARED.clear()
     loaded = []
     load = language_model.load_base_model
     monkeypatch.setattr(language_model, "load_base_model", lambda *args: loaded.append(args) or load(*args))

@@ -162,7 +162,6 @@ def test_a_context_that_is_too_short_for_any_event_says_so(rewriter):
 
 
 def test_the_model_is_loaded_late_and_shared_by_clones(instruct_model, monkeypatch):
-    language_model._SHARED.clear()
     loads = []
     load = language_model.load_causal_model
     monkeypatch.setattr(language_model, "load_causal_model", lambda *arguments: loads.append(1) or load(*arguments))
