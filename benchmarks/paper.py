@@ -90,7 +90,7 @@ _BASE_LLMS: Figures = {
     "LLaMA 3.2 3B, enriched": "0.849",
 }
 
-PAPER: dict[tuple[str, str, str], Figures] = {
+_PAPER: dict[tuple[str, str, str], Figures] = {
     ("main", "rosbank", "churn"): _MAIN_ROSBANK,
     ("main", "gender", "gender"): _MAIN_GENDER,
     ("main", "age", "age"): _MAIN_AGE,
@@ -108,3 +108,27 @@ PAPER: dict[tuple[str, str, str], Figures] = {
     ("strategies", "rosbank", "churn"): _STRATEGIES,
     ("base-llms", "rosbank", "churn"): _BASE_LLMS,
 }
+#: Where the paper has no such data set: whose figures stand beside it.
+_ELSEWHERE = {"mimic-iv-demo": ["mimic-iv"]}
+
+
+def figures_of(table: str, dataset: str, target: str) -> tuple[str | None, Figures]:
+    """Give the paper's figures for a table.
+
+    Parameters
+    ----------
+    table, dataset, target : str
+        What is shown.
+
+    Returns
+    -------
+    dataset : str or None
+        The data set that the figures are of: the same, if the paper has it, else another; None if there are none.
+    figures : dict
+        The figure of each row, by the paper's name for it.
+    """
+    if own := _PAPER.get((table, dataset, target)):
+        return dataset, own
+    others = [(name, figures) for (of, name, _), figures in _PAPER.items() if of == table]
+    wanted = _ELSEWHERE.get(dataset, ["rosbank", "gender"])
+    return next(((name, figures) for name, figures in others if name in wanted), (None, {}))

@@ -75,7 +75,7 @@ def bag(context: Context) -> Any:
 
 def neural(name: str) -> Build:
     """Make one of the neural baselines, by its name in the tables."""
-    cls, settings = _NEURAL[name]
+    cls, settings = NEURAL[name]
 
     def build(context: Context) -> Any:
         if cls is DeTPPEmbedder and find_spec("hotpp") is None:
@@ -92,7 +92,7 @@ def neural(name: str) -> Build:
     return build
 
 
-_NEURAL: dict[str, tuple[Any, dict[str, Any]]] = {
+NEURAL: dict[str, tuple[Any, dict[str, Any]]] = {
     "Random encoder": (RandomEmbedder, {}),
     "CoLES": (CoLESEmbedder, {}),
     "CPC": (CPCEmbedder, {}),

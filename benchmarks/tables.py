@@ -65,7 +65,8 @@ def label(model: str) -> str:
 
 def _main(models: Models) -> list[Row]:
     names = ("Random encoder", "CPC", "RTD", "CoLES", "NSP", "NPPR", "DeTPP", "IFTPP", "IFTPP-T")
-    return [_AGG, _BAG, *map(_neural, names), *map(_llm4es, models)]
+    by_scratch = [_HIDDEN_STATES] if FROM_SCRATCH in models else []
+    return [_AGG, _BAG, *map(_neural, names), *by_scratch, *map(_llm4es, models)]
 
 
 def _ensembles(models: Models) -> list[Row]:
@@ -140,6 +141,9 @@ def _join(*rows: Row) -> Row:
 
 _AGG = Row("Agg", (aggregates,), "Agg")
 _BAG = Row("Bag of events", (bag,), "Bag of events")
+_HIDDEN_STATES = Row(
+    "LLM4ES (from scratch), hidden states", (llm(FROM_SCRATCH, enrichment=_MIXED, features="hidden"),), "LLM4ES"
+)
 
 TABLES: dict[str, Table] = {
     "main": Table("Main results", _main),

@@ -9,6 +9,9 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
+from benchmarks.data import load
+from benchmarks.presets import PRESETS
+from benchmarks.representations import Context, aggregates, bag
 from skllm4es import EventSerializer, unnest_events
 from skllm4es.datasets import _age, _gender, _rosbank, fetch_age, fetch_gender, fetch_rosbank
 
@@ -89,6 +92,16 @@ def case(request):
 
 
 # ------------------------------------------------------------------------------------------------ what they hold
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_benchmarks_have_settings_that_fit_its_fields(name, home):
+    data = load(name, data_home=home)
+    context = Context(data, PRESETS["paper"], PRESETS["paper"].few, 0, home)
+    assert 0 < len(data.labelled) < len(data.X)
+    for build in (aggregates, bag):
+        assert len(build(context).fit_transform(data.X)) == len(data.X)
+    assert EventSerializer(**data.serializer).fit_transform(data.X)["text"].str.len().min() > 0
 
 
 def test_rosbank_events_are_in_order_of_time_and_tell_nothing_of_the_target(home):

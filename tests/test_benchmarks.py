@@ -19,7 +19,7 @@ from benchmarks.data import DATA_SETS, DataSet, Target, load
 from benchmarks.embeddings import EmbeddingStore
 from benchmarks.presets import PRESETS
 from benchmarks.protocol import draw_labelled, score, splits
-from benchmarks.render import render_file
+from benchmarks.render import draw, render_file
 from benchmarks.representations import Context, NotHereError, llm
 from benchmarks.results import Results, read
 from benchmarks.run import main
@@ -388,8 +388,19 @@ def test_a_row_that_was_not_run_to_the_end_says_so(table):
     assert "0.600 ± 0.000" in text
 
 
-def test_where_the_paper_has_no_figure_there_is_no_column_for_it():
-    assert "paper |" not in render_file(_content(dataset="transactions", target="leaves"))
+def test_figures_of_another_data_set_are_called_so_and_stand_beside_the_same_metric_alone():
+    text = render_file(_content(dataset="transactions", target="leaves"))
+    assert "| method | LightGBM | linear | paper, rosbank | features |" in text
+    assert "| CoLES | 0.700 ± 0.100 | 0.500 ± 0.000 (1 of 2 folds) | 0.841 ± 0.005 | 4 |" in text
+    assert "| paper, mimic-iv |" in render_file(_content(dataset="mimic-iv-demo", target="mortality"))
+    assert "paper" not in render_file(_content("components", target="age", metrics={"age": "MAE"}))
+
+
+def test_a_description_names_what_the_rows_have():
+    text = render_file(_content(models=["from scratch", "Qwen 3 1.7B"]))
+    assert "Language models (from scratch) read" in text
+    assert "The neural baselines have 25% of their epochs" in text
+    assert "neural baselines" not in render_file(_content(rows={"from scratch, serialised": ""}))
 
 
 def test_a_learning_curve_has_a_column_for_each_number_of_labels():
@@ -417,6 +428,28 @@ def test_the_page_shows_all_results_but_those_of_smoke_tests(tmp_path, capsys):
     pictures = sorted((tmp_path / "docs" / "page").iterdir())
     assert [file.name for file in pictures] == ["a-gender.png", "b-gender.png"]
     assert all(file.read_bytes().startswith(b"\x89PNG") for file in pictures)
+
+
+def test_the_page_of_the_docs_is_of_the_results(tmp_path):
+    pytest.importorskip("matplotlib")
+    page = tmp_path / "benchmarks.md"
+    assert main(["--render", "--page", str(page)]) == 0
+    kept = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+    assert page.read_text() == kept.read_text()
+    pictures = [file.name for file in sorted(page.with_suffix("").iterdir())]
+    assert pictures == [file.name for file in sorted(kept.with_suffix("").iterdir())]
+
+
+def test_a_few_labelled_users_do_not_flatten_the_picture(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    limits = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *args, **kwargs: limits.append(figure.axes[0].get_ylim()))
+    content = _content("data-efficiency", target="age", metrics={"age": "MAE"})
+    for record in content["records"]:
+        record["scores"] = {"LightGBM": 9.0, "linear": 9.0 if record["labels"] == "all" else 2000.0 * record["fold"]}
+    draw(content, "age", tmp_path / "picture.png")
+    assert limits == [pytest.approx((0.9 * 9, 1.15 * 9))]
 
 
 @pytest.mark.slow
