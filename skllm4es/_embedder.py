@@ -792,7 +792,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         if self._projection_ is not None:
             embedder = replace(embedder, scored=self._projection_.tokens)
         known = [each for each in known if each.text in rows]
-        others = sorted(rows.keys() - {each.text for each in known}, key=lambda text: rows[text])
+        others = list(rows.keys() - {each.text for each in known})
         self.n_truncated_ = 0
         for text, layers, scores, truncated in chain(known, embedder.embed(others, self._cache())):
             self.n_truncated_ += truncated * len(rows[text])

@@ -99,7 +99,8 @@ class TextEmbedder:
         Embedded
             A text and its pooled layers.
         """
-        distinct = list(dict.fromkeys(texts))
+        # Sorted, so that in whatever order texts come, the same ones share a batch: vectors are equal to the last bit.
+        distinct = sorted(set(texts))
         if cache is None:
             for group in self._compute(distinct):
                 yield from group
