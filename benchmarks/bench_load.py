@@ -14,6 +14,10 @@ so that the largest size takes minutes on one core, they have code and amount al
 tokens, and the model sees the latest; with ``chunk`` it sees all, and takes three times as long.
 
 ``fits`` fits and transforms again and again, and prints the memory, files and threads of the process on the way.
+
+What is promised is checked at the end, and the exit status tells: 24 GB are enough; the largest size takes at most half
+as much again of seconds and of memory a user as the smaller ones; and the second half of the fits leaves neither files
+nor more than 20 kB each behind.
 """
 
 from __future__ import annotations
@@ -46,10 +50,13 @@ from skllm4es.vocabularies import load_mcc_names
 
 TINY = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 1}
 N_FITTED = 100
+_ENOUGH_BYTES, _LINEAR, _LEFT_BY_A_FIT = 24e9, 1.5, 20e3
 
 
-def measure_growth(what: str, sizes: list[int], overflow: str) -> None:
+def measure_growth(what: str, sizes: list[int], overflow: str) -> list[str]:
+    """Print the table; give the promises that it breaks."""
     print(f"| users | events | text GB | s to {what} | peak GB | kB a further user |\n|---|---|---|---|---|---|")
+    seconds_a_user, bytes_a_user = [], []
     previous: tuple[int, float] | None = None
     for n_users in sizes:
         with tempfile.TemporaryDirectory() as folder:
@@ -59,13 +66,22 @@ def measure_growth(what: str, sizes: list[int], overflow: str) -> None:
             command = [sys.executable, "-m", "benchmarks.bench_load", what, "--overflow", overflow, "--measure", path]
             output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         size, seconds, peak = map(float, output.split())
-        further = "" if previous is None else f"{(peak - previous[1]) / (n_users - previous[0]) / 1e3:.0f}"
+        if previous is not None:
+            bytes_a_user.append((peak - previous[1]) / (n_users - previous[0]))
+        further = f"{bytes_a_user[-1] / 1e3:.0f}" if bytes_a_user else ""
+        seconds_a_user.append(seconds / n_users)
         previous = n_users, peak
         events = n_users * LARGE_EVENTS
         print(
             f"| {n_users:,} | {events:,} | {size / 1e9:.2f} | {seconds:.0f} | {peak / 1e9:.2f} | {further} |",
             flush=True,
         )
+    broken = {
+        f"the peak of memory is {peak / 1e9:.1f} GB": peak > _ENOUGH_BYTES,
+        "the time is not linear in users": seconds_a_user[-1] > _LINEAR * min(seconds_a_user),
+        "the memory is not linear in users": bool(bytes_a_user) and bytes_a_user[-1] > _LINEAR * bytes_a_user[0],
+    }
+    return [promise for promise, is_broken in broken.items() if is_broken]
 
 
 def measure_one(what: str, path: str, overflow: str) -> None:
@@ -93,17 +109,28 @@ def read(path: str) -> pd.DataFrame:
     return nest(events, np.full(len(events) // LARGE_EVENTS, LARGE_EVENTS))
 
 
-def measure_fits(n_fits: int) -> None:
+def measure_fits(n_fits: int) -> list[str]:
+    """Print the table; give the promises that it breaks."""
     X, _ = make_transactions(20, mean_events=5, random_state=0)
     print("| fits | s | resident MB | open files | threads |\n|---|---|---|---|---|")
+    seen = []
     start = perf_counter()
     for number in range(n_fits + 1):
         if number % max(1, n_fits // 10) == 0:
             gc.collect()
             files, threads = (len(list(Path("/proc/self", kind).iterdir())) for kind in ("fd", "task"))
-            resident = resident_bytes() / 1e6
-            print(f"| {number:,} | {perf_counter() - start:.0f} | {resident:.1f} | {files} | {threads} |", flush=True)
+            resident = resident_bytes()
+            seen.append((number, resident, files))
+            row = f"| {number:,} | {perf_counter() - start:.0f} | {resident / 1e6:.1f} | {files} | {threads} |"
+            print(row, flush=True)
         fit_once(X, number)
+    (first, bytes_then, files_then), (last, bytes_now, files_now) = seen[len(seen) // 2], seen[-1]
+    bytes_a_fit = (bytes_now - bytes_then) / (last - first)
+    broken = {
+        f"a fit leaves {bytes_a_fit / 1e3:.0f} kB behind": bytes_a_fit > _LEFT_BY_A_FIT,
+        f"{files_now - files_then} files are left open": files_now > files_then,
+    }
+    return [promise for promise, is_broken in broken.items() if is_broken]
 
 
 def fit_once(X: pd.DataFrame, seed: int) -> None:
@@ -120,12 +147,12 @@ def main() -> None:
     parser.add_argument("--fits", type=int, default=1_000)
     parser.add_argument("--measure", metavar="FILE", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.what == "fits":
-        measure_fits(arguments.fits)
-    elif arguments.measure:
+    if arguments.measure:
         measure_one(arguments.what, arguments.measure, arguments.overflow)
+    elif arguments.what == "fits":
+        sys.exit("; ".join(measure_fits(arguments.fits)) or None)
     else:
-        measure_growth(arguments.what, arguments.users, arguments.overflow)
+        sys.exit("; ".join(measure_growth(arguments.what, arguments.users, arguments.overflow)) or None)
 
 
 if __name__ == "__main__":
