@@ -126,7 +126,7 @@ PRESETS: dict[str, Preset] = {
         protocol="cv",
         few=Budget("leak-free", (0,)),  # The defaults of `LLMEmbedder`.
         # The same size for all, so that rows with more texts do not have a larger model as well.
-        many=Budget("transductive", (0,), 30, {"epochs": 1, "n_params": 200_000, **_HIDDEN}, _SMALL),
+        many=Budget("transductive", (0,), 10, {"epochs": 1, "n_params": 300_000, **_HIDDEN}, _SMALL),
         models=_ON_A_CPU,
         epochs=0.25,
     ),

@@ -38,7 +38,8 @@ How to read it:
   to 100, it predicts one number for all, and what it makes of the MIMIC-IV demo is next to arbitrary.
 - "LLM4ES (from scratch)" is `LLMEmbedder` with its defaults, whose features are scores: what a user did beyond what the
   language model expected. "Hidden states", and all rows of the tables of components, strategies and base models, pool
-  the hidden layers, as the paper does.
+  the hidden layers, as the paper does. These three tables train a model a row; on two cores each reads so little that
+  most of its rows are near chance and cannot be told apart.
 - Neural baselines have all their epochs unless it says otherwise. With a quarter of them some are worse than an encoder
   that was not trained at all; with all of them CoLES has a ROC-AUC of about 0.70 for the gender in MovieLens 100k.
 - The bag of events is of titles alone in MovieLens. The deaths in the MIMIC-IV demo are few: two or three a fold.
