@@ -11,7 +11,7 @@ demo: $(INSTALLED)  ## install, then run the main job
 	$(BIN)/python -m skllm4es.demo
 
 test: $(INSTALLED)  ## install, then run every test, in two processes of one thread each
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

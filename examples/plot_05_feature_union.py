@@ -19,7 +19,7 @@ from skllm4es.baselines import CoLESEmbedder, EventAggregator
 from skllm4es.datasets import make_transactions
 from skllm4es.vocabularies import load_mcc_names
 
-X, y = make_transactions(n_users=240, mean_events=20, random_state=0)
+X, y = make_transactions(n_users=400, mean_events=20, class_sep=3, random_state=0)
 
 serializer = EventSerializer(
     ["mcc", "amount", "type"], labels={"mcc": load_mcc_names()}, max_events=20
@@ -87,7 +87,9 @@ table.round(3)
 # %%
 # The bars are means over eight splits, the lines their standard deviations. That a
 # union is better than its best part is the hope, not a law: each part also adds
-# dimensions to a classifier that has 180 clients to learn from.
+# dimensions to a classifier that has 300 clients to learn from. And this language
+# model was trained for seconds on 400 short histories, where aggregates are hard to
+# beat: what carries over to your data is the comparison, not its result.
 
 import matplotlib.pyplot as plt
 
