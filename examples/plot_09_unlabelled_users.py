@@ -16,7 +16,7 @@ from sklearn.model_selection import train_test_split
 
 from skllm4es.datasets import make_transactions
 
-X, y = make_transactions(n_users=600, mean_events=20, random_state=0)
+X, y = make_transactions(n_users=600, mean_events=20, class_sep=3, random_state=0)
 X_rest, X_test, y_rest, y_test = train_test_split(
     X, y, test_size=200, random_state=0, stratify=y
 )

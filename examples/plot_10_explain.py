@@ -21,7 +21,7 @@ from skllm4es import EventSerializer, LLMEmbedder, TextEnricher
 from skllm4es.datasets import make_transactions
 from skllm4es.vocabularies import load_mcc_names
 
-X, y = make_transactions(n_users=300, mean_events=25, class_sep=2, random_state=0)
+X, y = make_transactions(n_users=400, mean_events=25, class_sep=3, random_state=0)
 X_train, X_test, y_train, y_test = train_test_split(
     X, y, test_size=0.25, random_state=0, stratify=y
 )
