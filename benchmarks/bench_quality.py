@@ -6,10 +6,12 @@
 fits `EventSerializer`, `TextEnricher` and `LLMEmbedder` with their defaults on the training users of each of five folds
 and scores LightGBM (the field's settings) and a linear model (logistic regression with C=0.01, ridge) on the test
 users: ROC-AUC, and for the age MAE in years. Of representations whose features have one scale there is a linear model
-that leaves them so, too, and chooses its regularisation on the training users. Folds of the cards are draws of 800 clients to train on and 1,200 to test
-on: a thousand in all would be too few to tell representations apart. "+" puts representations of one run side by side,
-as a `FeatureUnion` does. Each fold of a row is a line of the file; what is there is not computed again, so an
-interrupted run goes on with the fold that it was at. The table is printed at the end.
+that leaves them so, too, and chooses its regularisation on the training users.
+
+Folds of the cards are draws of 800 clients to train on and 1,200 to test on: a thousand in all would be too few to tell
+representations apart. "+" puts representations of one run side by side, as a `FeatureUnion` does. Each fold of a row is
+a line of the file; what is there is not computed again, so an interrupted run goes on with the fold that it was at. The
+table is printed at the end.
 
 The rows that change one setting of `LLMEmbedder` are ablations, run when named by `--rows`. Choices are made with
 `--development`: folds of the training users of the first outer fold alone, and other draws.
