@@ -61,9 +61,9 @@ print("\n".join(texts["text"].iloc[0].split("\n")[:8]))
 # The pipeline
 # ------------
 # :class:`~skllm4es.TextEnricher` rewrites each text into another format, for training
-# only, and :class:`~skllm4es.LLMEmbedder` trains a language model on what was
-# rewritten. Without the name of a pretrained model it makes a small one from scratch;
-# ``epochs=0.5`` keeps this page short.
+# only, and :class:`~skllm4es.LLMEmbedder` trains a language model on the raw and the
+# rewritten texts. Without the name of a pretrained model it makes a small one from
+# scratch; ``epochs=0.5`` keeps this page short.
 
 from lightgbm import LGBMClassifier
 from sklearn.model_selection import train_test_split

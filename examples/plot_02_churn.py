@@ -22,21 +22,18 @@ print(f"{len(X)} clients, {y.mean():.0%} leave")
 # %%
 # Two pipelines
 # -------------
-# Both start from the same events and end in the same classifier: for 500 clients, a
-# linear one with strong regularisation.
+# Both start from the same events and end in a linear classifier. Aggregates have scales
+# of their own: they are standardised, and strongly regularised for 500 clients. The
+# dimensions of the embedding have one scale, and the first of them vary most: it is
+# left as it is.
 
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skllm4es import EventSerializer, LLMEmbedder, TextEnricher
 from skllm4es.baselines import EventAggregator
 from skllm4es.vocabularies import load_mcc_names
-
-
-def classifier():
-    return make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
-
 
 serializer = EventSerializer(
     ["mcc", "amount", "type"], labels={"mcc": load_mcc_names()}, max_events=20
@@ -47,11 +44,15 @@ pipelines = {
             ("serialize", serializer),
             ("enrich", TextEnricher(random_state=0)),
             ("embed", LLMEmbedder(epochs=0.3, random_state=0)),
-            ("classify", classifier()),
+            ("classify", LogisticRegression()),
         ]
     ),
     "aggregates": Pipeline(
-        [("aggregate", EventAggregator()), ("classify", classifier())]
+        [
+            ("aggregate", EventAggregator()),
+            ("scale", StandardScaler()),
+            ("classify", LogisticRegression(C=0.01)),
+        ]
     ),
 }
 
@@ -88,11 +89,11 @@ scores.agg(["mean", "std"]).T.round(3)
 import matplotlib.pyplot as plt
 
 figure, ax = plt.subplots(figsize=(7, 3), layout="constrained")
-ax.barh(scores.columns, scores.mean(), color="lightsteelblue")
+ax.barh(scores.columns, scores.mean() - 0.5, left=0.5, color="lightsteelblue")
 for position, name in enumerate(scores):
     ax.plot(scores[name], [position] * len(scores), "o", color="navy", alpha=0.6)
 ax.axvline(0.5, color="black", linestyle=":", label="chance")
-ax.set(xlabel="ROC-AUC on clients held out", xlim=(0.3, 1))
+ax.set(xlabel="ROC-AUC on clients held out", xlim=(0.4, 1))
 ax.invert_yaxis()
 ax.legend(loc="upper right")
 plt.show()

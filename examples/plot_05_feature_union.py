@@ -37,6 +37,9 @@ aggregates = EventAggregator()
 # %%
 # Unions of them
 # --------------
+# Their vectors have lengths of their own. Scaled to unit length, each has the same say
+# in a union.
+#
 # The learned representations are fitted here once, on the events of all clients without
 # their labels; that saves a training for each fold. The union is a transformer like its
 # parts, ``FeatureUnion([("llm", llm), ("coles", coles)])``, and
@@ -44,12 +47,14 @@ aggregates = EventAggregator()
 # anew.
 
 from sklearn.frozen import FrozenEstimator
-from sklearn.pipeline import FeatureUnion
+from sklearn.pipeline import FeatureUnion, make_pipeline
+from sklearn.preprocessing import Normalizer, StandardScaler
 
 fitted = {
-    "aggregates": aggregates,  # Cheap, and fitted in each fold.
-    "CoLES": FrozenEstimator(coles.fit(X)),
-    "LLM": FrozenEstimator(llm.fit(X)),
+    # Cheap, and fitted in each fold.
+    "aggregates": make_pipeline(aggregates, StandardScaler(), Normalizer()),
+    "CoLES": make_pipeline(FrozenEstimator(coles.fit(X)), Normalizer()),
+    "LLM": make_pipeline(FrozenEstimator(llm.fit(X)), Normalizer()),
 }
 unions = [
     ["aggregates"],
@@ -66,7 +71,6 @@ unions = [
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import RepeatedStratifiedKFold, cross_val_score
-from sklearn.preprocessing import StandardScaler
 
 folds = RepeatedStratifiedKFold(n_splits=4, n_repeats=2, random_state=0)
 scores = {}
@@ -74,8 +78,7 @@ for names in unions:
     union = Pipeline(
         [
             ("embed", FeatureUnion([(name, fitted[name]) for name in names])),
-            ("scale", StandardScaler()),
-            ("classify", LogisticRegression(C=0.003, max_iter=1000)),
+            ("classify", LogisticRegression()),
         ]
     )
     scores[" + ".join(names)] = cross_val_score(
@@ -95,7 +98,12 @@ import matplotlib.pyplot as plt
 
 figure, ax = plt.subplots(figsize=(7, 3), layout="constrained")
 ax.barh(
-    table.index, table["mean"], xerr=table["std"], color="lightsteelblue", ecolor="navy"
+    table.index,
+    table["mean"] - 0.5,
+    left=0.5,
+    xerr=table["std"],
+    color="lightsteelblue",
+    ecolor="navy",
 )
 ax.axvline(0.5, color="black", linestyle=":", label="chance")
 ax.set(xlabel="ROC-AUC on clients held out", xlim=(0.4, 0.95))

@@ -35,7 +35,9 @@ vectors = {
 # A classifier for few labels
 # ---------------------------
 # With few labels and many dimensions, regularisation decides. Each representation gets
-# the strength that suits it, by an inner cross-validation on its training users.
+# the strength that suits it, by an inner cross-validation on its training users, which
+# also chooses whether dimensions are scaled to the same variance: aggregates need it,
+# the embedding is better as it is.
 
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
@@ -44,7 +46,10 @@ from sklearn.preprocessing import StandardScaler
 
 classifier = GridSearchCV(
     make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
-    {"logisticregression__C": [0.0001, 0.001, 0.01]},
+    [
+        {"logisticregression__C": [0.0001, 0.001, 0.01]},
+        {"standardscaler": ["passthrough"], "logisticregression__C": [0.1, 1, 10]},
+    ],
     cv=3,
     scoring="roc_auc",
 )

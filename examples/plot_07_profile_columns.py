@@ -53,7 +53,6 @@ events = Pipeline(
         ("serialize", serializer),
         ("enrich", TextEnricher(random_state=0)),
         ("embed", LLMEmbedder(epochs=0.25, memory=cache.name, random_state=0)),
-        ("scale", StandardScaler()),
     ]
 )
 columns = ColumnTransformer(
@@ -63,7 +62,7 @@ columns = ColumnTransformer(
         ("categories", OneHotEncoder(), ["region"]),
     ]
 )
-pipeline = Pipeline([("columns", columns), ("classify", LogisticRegression(C=0.01))])
+pipeline = Pipeline([("columns", columns), ("classify", LogisticRegression())])
 pipeline
 
 # %%

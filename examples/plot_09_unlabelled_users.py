@@ -34,8 +34,7 @@ print(
 # labelled users, so the texts of the others go through the same steps.
 
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.pipeline import Pipeline
 
 from skllm4es import EventSerializer, LLMEmbedder, TextEnricher
 from skllm4es.vocabularies import load_mcc_names
@@ -60,12 +59,11 @@ def fit(extra_texts, epochs):
     embedder = LLMEmbedder(
         extra_texts=extra_texts, n_params=100_000, epochs=epochs, random_state=0
     )
-    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.003))
     steps = [
         ("serialize", serializer),
         ("enrich", enricher),
         ("embed", embedder),
-        ("classify", classifier),
+        ("classify", LogisticRegression()),
     ]
     return Pipeline(steps).fit(X_labelled, y_labelled)
 

@@ -14,8 +14,7 @@ what changes.
 
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.pipeline import Pipeline
 
 from skllm4es import EventSerializer, LLMEmbedder, TextEnricher
 from skllm4es.datasets import make_transactions
@@ -34,7 +33,7 @@ pipeline = Pipeline(
         ("serialize", serializer),
         ("enrich", TextEnricher(random_state=0)),
         ("embed", LLMEmbedder(epochs=0.5, random_state=0)),
-        ("classify", make_pipeline(StandardScaler(), LogisticRegression(C=0.01))),
+        ("classify", LogisticRegression()),
     ]
 ).fit(X_train, y_train)
 

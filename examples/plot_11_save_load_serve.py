@@ -14,7 +14,6 @@ reads them in what could be another process, and puts them behind an HTTP server
 
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from skllm4es import EventSerializer, LLMEmbedder, TextEnricher
 from skllm4es.datasets import make_transactions
@@ -29,7 +28,7 @@ pipeline = Pipeline(
         ("serialize", serializer),
         ("enrich", TextEnricher(random_state=0)),
         ("embed", LLMEmbedder(epochs=0.5, random_state=0)),
-        ("classify", make_pipeline(StandardScaler(), LogisticRegression(C=0.01))),
+        ("classify", LogisticRegression()),
     ]
 ).fit(X, y)
 

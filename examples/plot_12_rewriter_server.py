@@ -6,7 +6,7 @@ A rewriting LLM behind an OpenAI-compatible server
 The paper's enrichment is written by an instruct model.
 :class:`~skllm4es.rewriters.OpenAIRewriter` asks one behind any server that speaks
 OpenAI's protocol: vLLM, SGLang, llama.cpp, Ollama, ``transformers serve``. So that this
-page runs without one, it starts a little server of its own, whose "model" is twelve
+page runs without one, it starts a little server of its own, whose "model" is five
 lines of Python, and not a good one.
 """
 
@@ -130,6 +130,7 @@ counts = pd.crosstab(
     colnames=["written by"],
 )
 counts = counts.rename(columns={"ok": "the model", "template": "a template"})
+counts = counts.reindex(range(1, counts.index.max() + 1), fill_value=0)
 ax = counts.plot.bar(
     stacked=True, color=["tab:blue", "tab:orange"], figsize=(7, 3), width=0.9
 )

@@ -11,7 +11,6 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.decomposition import PCA
 from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import StandardScaler
 from sklearn.utils import assert_all_finite
 
 from skllm4es.plotting._base import Display
@@ -101,8 +100,9 @@ class EmbeddingMapDisplay(Display):
         target : array-like of shape (n_users,), default=None
             What the users are coloured by.
         method : {"pca", "umap"}, default="pca"
-            How the vectors come to two dimensions, once each dimension has mean 0 and variance 1. "umap" needs
-            umap-learn: ``pip install 'skllm4es[umap]'``.
+            How the vectors come to two dimensions. They are taken as they are: put dimensions that have scales of their
+            own, as those of aggregates, through a scaler before. "umap" needs umap-learn:
+            ``pip install 'skllm4es[umap]'``.
         random_state : int, RandomState instance or None, default=None
             Determines the map of "umap".
         target_name : str, default=None
@@ -150,8 +150,9 @@ class EmbeddingMapDisplay(Display):
         target : array-like of shape (n_users,), default=None
             What the users are coloured by.
         method : {"pca", "umap"}, default="pca"
-            How the vectors come to two dimensions, once each dimension has mean 0 and variance 1. "umap" needs
-            umap-learn: ``pip install 'skllm4es[umap]'``.
+            How the vectors come to two dimensions. They are taken as they are: put dimensions that have scales of their
+            own, as those of aggregates, through a scaler before. "umap" needs umap-learn:
+            ``pip install 'skllm4es[umap]'``.
         random_state : int, RandomState instance or None, default=None
             Determines the map of "umap".
         target_name : str, default=None
@@ -179,7 +180,7 @@ class EmbeddingMapDisplay(Display):
         assert_all_finite(vectors, input_name="embeddings")
         if method not in _METHODS:
             raise ValueError(f"method={method!r} must be one of {list(_METHODS)}.")
-        positions, axis_names = _METHODS[method](StandardScaler().fit_transform(vectors), random_state)
+        positions, axis_names = _METHODS[method](vectors, random_state)
         if target_name is None:
             target_name = getattr(target, "name", None)
         display = cls(positions=positions, target=target, axis_names=axis_names, target_name=target_name)
