@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-UNPACKED := build/from-wheel
 
 .PHONY: demo test lint audit types docs dist try-wheel check clean
 
@@ -28,19 +27,17 @@ types: $(INSTALLED)
 docs: $(INSTALLED)  ## run the tutorials and build docs/_build/html; needs no network
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
 
-dist: $(INSTALLED)  ## build wheel and sdist, and run the demo from what is in the wheel
+dist: $(INSTALLED)  ## build wheel and sdist
 	rm -rf build dist
 	$(BIN)/python -m build --no-isolation
 	$(BIN)/twine check --strict dist/*
-	$(BIN)/pip install --quiet --no-deps --target $(UNPACKED) dist/*.whl
-	cd $(UNPACKED) && SKLLM4ES_DATA=none $(abspath $(BIN))/python -m skllm4es.demo --users 60 --folds 2
 
 try-wheel: dist  ## install the wheel into an empty environment, and run the demo there
 	$(PYTHON) -m venv --clear build/venv
 	build/venv/bin/pip install --quiet --constraint constraints.txt dist/*.whl
 	cd build && SKLLM4ES_DATA=none venv/bin/skllm4es-demo --users 60 --folds 2
 
-check: lint audit types test docs dist
+check: lint audit types test docs try-wheel
 
 $(INSTALLED): pyproject.toml constraints.txt requirements-tpp.txt
 	$(PYTHON) -m venv $(VENV)

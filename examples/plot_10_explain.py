@@ -96,7 +96,7 @@ labels = (
     + shops
     + strongest["amount"].map(", {:.0f}".format)
 )
-figure, ax = plt.subplots(figsize=(8, 4), layout="constrained")
+figure, ax = plt.subplots(figsize=(9, 4), layout="constrained")
 colours = ["tab:red" if effect > 0 else "tab:blue" for effect in strongest["effect"]]
 ax.barh(range(len(labels)), strongest["effect"], color=colours)
 ax.set_yticks(range(len(labels)), labels)

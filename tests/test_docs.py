@@ -23,7 +23,7 @@ FAQ = (ROOT / "docs" / "guide" / "faq.md").read_text(encoding="utf-8")
 # What a message begins its remedy with.
 REMEDIES = (
     "Set Pass Choose Raise Lower Name Check Make Give Write Build Convert Drop Wrap Select Replace Delete Scale Join "
-    "Add Update Read Shorten Try Use Mend Fit"
+    "Add Update Read Shorten Try Use Mend Fit Bound Copy See"
 )
 REMEDY = re.compile(rf"(?:^|[.;:] |\n\d\. )(?:{REMEDIES.replace(' ', '|')})\b")
 
