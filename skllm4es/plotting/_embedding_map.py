@@ -231,7 +231,7 @@ class EmbeddingMapDisplay(Display):
 
 
 def _pca(vectors: npt.NDArray[np.float64], random_state: Any) -> tuple[npt.NDArray[np.float64], tuple[str, str]]:
-    if not vectors.any():
+    if not np.ptp(vectors, axis=0).any():
         raise ValueError(f"All {len(vectors)} embeddings are the same: there is no map of them.")
     pca = PCA(2, svd_solver="full").fit(vectors)
     first, second = pca.explained_variance_ratio_
