@@ -85,8 +85,9 @@ plt.show()
 
 # %%
 # The bands are a standard deviation over the splits wide. Both curves still rise where
-# the labels end. Aggregates are ahead: the language model was trained for seconds on
-# these 400 clients, where a bank has many more without a label for it to read.
+# the labels end. The embedding is ahead by some hundredths throughout, which is less
+# than one split differs from the next; a bank has many more clients without a label for
+# its language model to read.
 #
 # To have the curve of a pipeline whose language model also sees no more than the
 # labelled users, pass the whole pipeline and ``X`` instead of vectors: it trains once

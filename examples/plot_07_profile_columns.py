@@ -95,7 +95,8 @@ scores.agg(["mean", "std"]).T.round(3)
 # --------------------------
 # The names of the features say where each came from. The dimensions of an embedding
 # have no meaning of their own; what all of them together add to the score of a client
-# has one. Its spread over the clients tells how much each path decides.
+# has one. Its spread over the clients tells how much each path decides, which is not
+# how much it helps: 128 dimensions learn 160 clients partly by heart.
 
 import matplotlib.pyplot as plt
 
