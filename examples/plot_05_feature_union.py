@@ -92,8 +92,8 @@ table.round(3)
 # union is better than its best part is the hope, not a law: each part also adds
 # dimensions to a classifier that has 300 clients to learn from. And this language
 # model was trained for seconds on 400 short histories, where aggregates are hard to
-# beat: what carries over to your data is the comparison, not its result. The unions vary
-# less from split to split than aggregates alone.
+# beat: what carries over to your data is the comparison, not its result. The unions
+# vary less from split to split than aggregates alone.
 
 import matplotlib.pyplot as plt
 
