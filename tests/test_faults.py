@@ -5,12 +5,16 @@ rewrites are in `test_openai_rewriter`, a training and a rewriting that are kill
 `test_enrichment`.
 """
 
+import ctypes
+import resource
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -168,61 +172,122 @@ np.save(sys.argv[2], vectors)
 # A disk that is full, or may not be written to
 
 
-class Disk:
-    """A small disk of its own."""
+class SmallDisk:
+    """A small disk of its own, which only some may mount."""
+
+    refusal = "Read-only"
 
     def __init__(self, path):
         self.path = path
-        self._filler = path / "filler"
+        path.mkdir()
+        try:
+            refused = self._mount("size=16m").stderr
+        except FileNotFoundError as error:
+            refused = str(error)
+        if refused:
+            pytest.skip(f"only who may mount a small disk can fill it: {refused.strip()}")
 
-    def mount(self, options):
+    def _mount(self, options):
         command = ["mount", "-t", "tmpfs", "-o", options, "none", self.path]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
-    def fill(self, left=0):
-        self._filler.write_bytes(bytes(shutil.disk_usage(self.path).free - left))
+    @contextmanager
+    def full(self, left=0):
+        filler = self.path / "filler"
+        filler.write_bytes(bytes(shutil.disk_usage(self.path).free - left))
+        try:
+            yield
+        finally:
+            filler.unlink()
 
-    def make_room(self):
-        self._filler.unlink()
+    @contextmanager
+    def read_only(self):
+        assert self._mount("remount,ro").returncode == 0
+        yield
 
-    def forbid_writing(self):
-        assert self.mount("remount,ro").returncode == 0
+    def close(self):
+        subprocess.run(["umount", "--lazy", self.path], check=True)
 
 
-@pytest.fixture
-def disk(tmp_path):
-    path = tmp_path / "disk"
-    path.mkdir()
-    disk = Disk(path)
+class BoundDirectory:
+    """A directory in place of a disk, for any user: this process may not let files grow, or has no right to write."""
+
+    refusal = "Permission denied"
+
+    def __init__(self, path):
+        self.path = path
+        path.mkdir()
+
+    @contextmanager
+    def full(self, left=0):
+        limit, largest = resource.getrlimit(resource.RLIMIT_FSIZE)
+        (self.path / "filler").touch()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (left // 8, largest))  # It is of each file.
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, largest))
+            (self.path / "filler").unlink()
+
+    @contextmanager
+    def read_only(self):
+        paths = [self.path, *self.path.rglob("*")]
+        for path in paths:
+            path.chmod(path.stat().st_mode & ~0o222)
+        try:
+            with bound_by_permissions():
+                yield
+        finally:
+            for path in paths:
+                path.chmod(path.stat().st_mode | 0o200)
+
+    def close(self):
+        pass
+
+
+@contextmanager
+def bound_by_permissions():
+    """Take the right to write wherever it likes from this thread, which that of root has."""
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "capset"):  # Of Linux alone.
+        yield
+        return
+    header, rights = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    assert libc.capget(header, rights) == 0
+    held = rights[0]
+    rights[0] &= ~(1 << 1)  # CAP_DAC_OVERRIDE
+    assert libc.capset(header, rights) == 0
     try:
-        refused = disk.mount("size=16m").stderr
-    except FileNotFoundError as error:
-        refused = str(error)
-    if refused:
-        pytest.skip(f"only who may mount a small disk can fill it: {refused.strip()}")
+        yield
+    finally:
+        rights[0] = held
+        assert libc.capset(header, rights) == 0
+
+
+@pytest.fixture(params=[SmallDisk, BoundDirectory], ids=["disk", "directory"])
+def disk(request, tmp_path):
+    disk = request.param(tmp_path / "disk")
     yield disk
-    subprocess.run(["umount", "--lazy", path], check=True)
+    disk.close()
 
 
 @pytest.mark.parametrize("left", [0, 40_000], ids=["before", "while writing"])
 @pytest.mark.parametrize("where", ["memory", "checkpoint_dir"])
 def test_a_disk_too_full_for_a_model(disk, expected, where, left):
-    disk.fill(left)
     embedder = embedder_in(**{where: disk.path / "kept"})
-    with pytest.raises(OSError, match=r"bytes free .* Nothing was trained yet|could not be written to"):
+    told = r"bytes free .* Nothing was trained yet|could not be written to"
+    with disk.full(left), pytest.raises(OSError, match=told):
         embedder.fit(TEXTS)
     assert list(disk.path.rglob("draft-*")) == []
-    disk.make_room()
     np.testing.assert_array_equal(embedder.fit_transform(TEXTS), expected)
 
 
 def test_a_disk_too_full_for_vectors(disk, expected):
     embedder = embedder_in(disk.path).fit(TEXTS)
     more = [f"{text}\n30, Heat, 1" for text in TEXTS]
-    disk.fill()
-    with pytest.raises(OSError, match=r"vectors.sqlite cannot be used: .*Check that the directory .* with room"):
+    told = r"vectors.sqlite cannot be used: .*Check that the directory .* with room"
+    with disk.full(), pytest.raises(OSError, match=told):
         embedder.transform(more)
-    disk.make_room()
     np.testing.assert_array_equal(embedder.transform(TEXTS), expected)
     np.testing.assert_array_equal(embedder.transform(more), embedder.set_params(memory=None).transform(more))
 
@@ -230,10 +295,8 @@ def test_a_disk_too_full_for_vectors(disk, expected):
 def test_a_disk_too_full_for_rewritings(disk):
     enricher = TextEnricher(Language(), n_variants=3, memory=disk.path, random_state=0)
     enricher.fit_transform(HISTORIES[:2])
-    disk.fill()
-    with pytest.raises(OSError, match=r"rewrites.sqlite cannot be used: .*with room"):
+    with disk.full(), pytest.raises(OSError, match=r"rewrites.sqlite cannot be used: .*with room"):
         enricher.fit_transform(HISTORIES)
-    disk.make_room()
     resumed = enricher.fit_transform(HISTORIES)
     pd.testing.assert_frame_equal(
         resumed, TextEnricher(Language(), n_variants=3, random_state=0).fit_transform(HISTORIES)
@@ -241,22 +304,20 @@ def test_a_disk_too_full_for_rewritings(disk):
 
 
 def test_a_disk_too_full_for_a_saved_embedder(disk, undisturbed, expected):
-    disk.fill()
-    with pytest.raises(OSError, match=r"could not be written to .*saved.* Make room.* and save again"):
+    told = r"could not be written to .*saved.* Make room.* and save again"
+    with disk.full(), pytest.raises(OSError, match=told):
         undisturbed.save_pretrained(disk.path / "saved")
-    assert [path.name for path in disk.path.iterdir()] == ["filler"]
-    disk.make_room()
+    assert list(disk.path.iterdir()) == []
     undisturbed.save_pretrained(disk.path / "saved")
     np.testing.assert_array_equal(LLMEmbedder.from_pretrained(disk.path / "saved").transform(TEXTS), expected)
 
 
 def test_a_disk_too_full_for_a_download(disk, server):
-    disk.fill()
-    with pytest.raises(OSError, match=r"Toy cannot be saved: the disk of .*disk is full(?s:.*)1\. Make room there"):
+    told = r"Toy cannot be saved: the disk of .*disk is full(?s:.*)1\. Make room there"
+    with disk.full(), pytest.raises(OSError, match=told):
         fetch_folder(server.archive(), disk.path)
     assert server.n_requests == 1  # To ask again would not make room.
-    assert [path.name for path in disk.path.iterdir()] == ["filler"]
-    disk.make_room()
+    assert list(disk.path.iterdir()) == []
     assert (fetch_folder(server.archive(), disk.path) / "a.txt").read_bytes() == b"one\ntwo\n"
 
 
@@ -264,21 +325,21 @@ def test_a_disk_that_may_not_be_written_to(disk, server, undisturbed, expected):
     embedder_in(disk.path / "memory").fit(TEXTS).transform(TEXTS)
     undisturbed.save_pretrained(disk.path / "saved")
     fetch_folder(server.archive(), disk.path)
-    disk.forbid_writing()
-    for memory in ("memory", "another"):
-        with pytest.raises(OSError, match=r"Read-only.*directory .*may be written to"):
-            embedder_in(disk.path / memory).fit(TEXTS)
-    with pytest.raises(OSError, match=r"vectors.sqlite cannot be used: .*may be written to"):
-        embedder_in().fit(TEXTS).set_params(memory=disk.path / "memory").transform(TEXTS)
-    with pytest.raises(OSError, match=r"Read-only.*directory that may be written to"):
-        embedder_in(checkpoint_dir=disk.path / "checkpoints").fit(TEXTS)
-    with pytest.raises(OSError, match=r"Read-only.*may be written to, and save again"):
-        undisturbed.save_pretrained(disk.path / "again")
-    with pytest.raises(OSError, match=r"The cache .* cannot be used: .*Read-only.*may be written to"):
-        TextEnricher(Language(), memory=disk.path / "rewrites", random_state=0).fit_transform(HISTORIES)
-    # What is only read is read.
-    np.testing.assert_array_equal(LLMEmbedder.from_pretrained(disk.path / "saved").transform(TEXTS), expected)
-    assert fetch_folder(server.archive(), disk.path).is_dir()
+    with disk.read_only():
+        for memory in ("memory", "another"):
+            with pytest.raises(OSError, match=rf"{disk.refusal}.*directory .*may be written to"):
+                embedder_in(disk.path / memory).fit(TEXTS)
+        with pytest.raises(OSError, match=r"vectors.sqlite cannot be used: .*may be written to"):
+            embedder_in().fit(TEXTS).set_params(memory=disk.path / "memory").transform(TEXTS)
+        with pytest.raises(OSError, match=rf"{disk.refusal}.*directory that may be written to"):
+            embedder_in(checkpoint_dir=disk.path / "checkpoints").fit(TEXTS)
+        with pytest.raises(OSError, match=rf"{disk.refusal}.*may be written to, and save again"):
+            undisturbed.save_pretrained(disk.path / "again")
+        with pytest.raises(OSError, match=rf"The cache .* cannot be used: .*{disk.refusal}.*may be written to"):
+            TextEnricher(Language(), memory=disk.path / "rewrites", random_state=0).fit_transform(HISTORIES)
+        # What is only read is read.
+        np.testing.assert_array_equal(LLMEmbedder.from_pretrained(disk.path / "saved").transform(TEXTS), expected)
+        assert fetch_folder(server.archive(), disk.path).is_dir()
 
 
 # Damaged files
@@ -311,7 +372,7 @@ def test_each_damage_to_a_saved_embedder_is_told(tmp_path, undisturbed):
             print(damage, LLMEmbedder.from_pretrained(tmp_path / "copy"))
 
 
-def test_each_damage_to_a_kept_model_is_told(tmp_path):
+def test_each_damage_to_a_kept_model_is_told_and_without_it_the_model_is_trained_again(tmp_path, expected):
     embedder_in(tmp_path).fit(TEXTS)
     (folder,) = (path for path in (tmp_path / "models").iterdir() if path.is_dir())
     shutil.copytree(folder, tmp_path / "whole")
@@ -320,6 +381,23 @@ def test_each_damage_to_a_kept_model_is_told(tmp_path):
             OSError, match=r"The model in .* is damaged. Delete the folder, and it will be trained again"
         ):
             print(damage, embedder_in(tmp_path).fit(TEXTS))
+    shutil.rmtree(folder)
+    np.testing.assert_array_equal(embedder_in(tmp_path).fit_transform(TEXTS), expected)
+
+
+@pytest.mark.parametrize("damage", ["cut", "emptied", "replaced", "one bit"])
+def test_damaged_vectors_are_told_and_without_them_they_are_computed_again(tmp_path, expected, damage):
+    embedder_in(tmp_path).fit_transform(TEXTS)
+    file = tmp_path / "vectors.sqlite"
+    with closing(sqlite3.connect(file)) as connection:
+        (vector,) = connection.execute("SELECT value FROM vectors LIMIT 1").fetchone()
+    content = file.read_bytes()
+    changed = vector[:-1] + bytes([vector[-1] ^ 1])
+    file.write_bytes(content.replace(vector, changed) if damage == "one bit" else DAMAGES[damage](content))
+    with pytest.raises(OSError, match=r"vectors.sqlite cannot be read: .*Delete the file, and its vectors will be com"):
+        embedder_in(tmp_path).fit_transform(TEXTS)
+    file.unlink()
+    np.testing.assert_array_equal(embedder_in(tmp_path).fit_transform(TEXTS), expected)
 
 
 def test_each_damage_to_a_pretrained_model_is_told_or_harmless(tmp_path, undisturbed):

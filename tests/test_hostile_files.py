@@ -1,6 +1,7 @@
 """What an attacker wrote, a saved embedder, a model, an adapter, a cache or a checkpoint: nothing in it is run.
 
-Each holds a payload that makes a file when it is run; the first test shows that it would.
+Each holds a payload that makes a file when it is run; the first test shows that it would. Digests keep nobody out who
+can compute them: what is planted is sealed anew, and so reaches what loads it.
 """
 
 import json
@@ -8,7 +9,7 @@ import pickle
 import shutil
 import sqlite3
 import sys
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
 from pathlib import Path
 
 import joblib
@@ -22,6 +23,7 @@ from test_checkpoints import TEXTS as LONG_TEXTS
 
 from skllm4es import LLMEmbedder, TextEnricher
 from skllm4es._store import hash_of
+from skllm4es.lm import checkpoints, finetuning, saving
 from skllm4es.lm.saving import hash_folder
 from skllm4es.rewriters import RewritingError, TransformersRewriter
 
@@ -47,7 +49,7 @@ def marker(tmp_path):
 
 @pytest.fixture
 def payload(marker):
-    return pickle.dumps(Payload(marker))
+    return pickle.dumps(Payload(marker), protocol=2)  # Of later protocols torch warns before it refuses them.
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +69,17 @@ def change(file, **settings):
     file.write_text(json.dumps(json.loads(file.read_text()) | settings))
 
 
-def load_in_every_way(directory):
-    """Load it as an embedder, a model to embed with, to train and to write with; give what was said of it."""
+def seal(directory):
+    """Make the digest of a saved embedder that of what is in it now."""
+    file = directory / saving._SETTINGS
+    settings = json.loads(file.read_text())
+    hashed = {name: value for name, value in settings.items() if name not in {*saving._FORMAT, "digest"}}
+    change(file, digest=saving._digest(directory, hashed))
+
+
+def load_in_every_way(directory, refusals=(OSError, ValueError, RewritingError, SafetensorError)):
+    """Seal it, and load it as an embedder, a model to embed with, to train and to write with; give what was said."""
+    seal(directory)
     ways = [
         lambda: LLMEmbedder.from_pretrained(directory).transform(TEXTS),
         lambda: LLMEmbedder(directory, finetune=None, features="hidden").fit_transform(TEXTS),
@@ -82,9 +93,16 @@ def load_in_every_way(directory):
     for way in ways:
         try:
             way()
-        except (OSError, ValueError, RewritingError, SafetensorError) as error:
+        except refusals as error:
             said.append(str(error))
+    assert not any("is damaged" in each for each in said)  # The digest stopped nothing.
     return said
+
+
+def assert_loaded(said):
+    """Nothing was refused: the one who writes was stopped after its first token, as it is asked to."""
+    assert len(said) == 1
+    assert "cut off" in said[0]
 
 
 def test_the_payload_would_make_a_file(marker, payload):
@@ -93,6 +111,13 @@ def test_the_payload_would_make_a_file(marker, payload):
 
 
 # Models and embedders
+
+
+def test_what_is_planted_without_a_new_digest_is_told_as_damage(directory, marker, payload):
+    (directory / "pytorch_model.bin").write_bytes(payload)
+    with pytest.raises(OSError, match=r"The embedder in .* is damaged: its files are not those that were saved"):
+        LLMEmbedder.from_pretrained(directory)
+    assert not marker.exists()
 
 
 def test_only_safetensors_are_read_as_weights(directory, marker, payload):
@@ -117,15 +142,15 @@ def test_pickles_beside_the_weights_are_not_opened(directory, marker, payload):
     names = [*WEIGHTS, "training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth", "scores.pkl", "vocab.pkl"]
     for name in [*names, "scores.joblib", "skllm4es.pkl", "tokenizer.pkl", "spiece.model"]:
         (directory / name).write_bytes(payload)
-    LLMEmbedder.from_pretrained(directory).transform(TEXTS)
-    load_in_every_way(directory)
+    assert_loaded(load_in_every_way(directory))
     assert not marker.exists()
 
 
-def test_a_pickle_under_the_name_of_safetensors_is_no_safetensors(directory, marker, payload):
-    for name in ("model.safetensors", "scores.safetensors"):
-        (directory / name).write_bytes(payload)
-    load_in_every_way(directory)
+@pytest.mark.parametrize(("name", "n_readers"), [("model.safetensors", 5), ("scores.safetensors", 1)])
+def test_a_pickle_under_the_name_of_safetensors_is_no_safetensors(directory, marker, payload, name, n_readers):
+    (directory / name).write_bytes(payload)
+    said = load_in_every_way(directory)
+    assert sum("Error while deserializing header" in each for each in said) == n_readers
     assert not marker.exists()
 
 
@@ -136,7 +161,7 @@ def test_code_in_the_directory_is_not_run(directory, marker):
         (directory / name).write_text(code)
     change(directory / "config.json", auto_map=CODE_OF)
     change(directory / "tokenizer_config.json", auto_map={"AutoTokenizer": ["code.Tokenizer", "code.Tokenizer"]})
-    load_in_every_way(directory)
+    assert_loaded(load_in_every_way(directory))
     assert not marker.exists()
 
 
@@ -157,6 +182,7 @@ def test_an_embedder_from_elsewhere_writes_nowhere(directory, tmp_path):
     settings = json.loads((directory / "skllm4es.json").read_text())
     elsewhere = {"memory": str(tmp_path / "memory"), "checkpoint_dir": str(tmp_path / "checkpoints")}
     change(directory / "skllm4es.json", parameters=settings["parameters"] | elsewhere | {"memory_limit": 1})
+    seal(directory)
     before = sorted(tmp_path.rglob("*"))
     embedder = LLMEmbedder.from_pretrained(directory)
     embedder.transform(TEXTS)
@@ -169,6 +195,7 @@ def test_an_embedder_from_elsewhere_sets_no_other_attribute(directory):
     change(
         directory / "skllm4es.json", fitted=settings["fitted"] | {"transform": 1, "_language_model_": 2, "memory": 3}
     )
+    seal(directory)
     embedder = LLMEmbedder.from_pretrained(directory)
     assert embedder.transform(TEXTS).shape[0] == 2
     assert embedder.memory is None
@@ -196,37 +223,50 @@ def test_an_adapter_is_read_from_safetensors_alone(adapter, marker, payload):
 
 
 @pytest.mark.parametrize(
-    "settings",
+    ("settings", "told"),
     [
-        {"megatron_config": {"hidden_size": 8}, "megatron_core": "planted"},
-        {"auto_mapping": {"base_model_class": "Model", "parent_library": "planted"}},
-        {
-            "peft_type": "PROMPT_TUNING",
-            "num_virtual_tokens": 1,
-            "prompt_tuning_init": "TEXT",
-            "prompt_tuning_init_text": "x",
-            "inference_mode": False,
-            "tokenizer_kwargs": {"trust_remote_code": True},
-        },
-        {"peft_type": "XLORA", "hidden_size": 8, "adapters": {"0": "DIRECTORY"}},
+        ({"megatron_config": {"hidden_size": 8}, "megatron_core": "megatron.planted"}, "a module to be imported"),
+        ({"auto_mapping": {"base_model_class": "Model", "parent_library": "planted"}}, None),
+        (
+            {
+                "peft_type": "PROMPT_TUNING",
+                "num_virtual_tokens": 1,
+                "prompt_tuning_init": "TEXT",
+                "prompt_tuning_init_text": "x",
+                "inference_mode": False,
+                "tokenizer_kwargs": {"trust_remote_code": True},
+            },
+            "prompt_embeddings",  # Its weights are not those of such an adapter.
+        ),
+        ({"peft_type": "XLORA", "hidden_size": 8, "adapters": {"0": "PICKLED"}}, "other adapters to be read"),
     ],
     ids=["megatron", "auto_mapping", "prompt tuning", "xlora"],
 )
-def test_the_settings_of_an_adapter_import_nothing(adapter, marker, monkeypatch, settings):
+@pytest.mark.filterwarnings("ignore:Unexpected keyword arguments:UserWarning")  # Where it stands, loading goes on.
+def test_the_settings_of_an_adapter_run_nothing(adapter, marker, payload, monkeypatch, settings, told):
     code = f"open({str(marker)!r}, 'w').close()\n"
-    for name in ("planted.py", "code.py"):
+    for name in ("planted.py", "code.py", "megatron/planted.py"):
+        (adapter / name).parent.mkdir(exist_ok=True)
         (adapter / name).write_text(code)
+    shutil.copytree(adapter, adapter / "pickled", ignore=shutil.ignore_patterns("*.safetensors"))
+    (adapter / "pickled" / "adapter_model.bin").write_bytes(payload)
+    settings = json.loads(json.dumps(settings).replace("PICKLED", str(adapter / "pickled")))
     change(adapter / "tokenizer_config.json", auto_map={"AutoTokenizer": ["code.Tokenizer", "code.Tokenizer"]})
     change(adapter / "adapter_config.json", tokenizer_name_or_path=str(adapter), **settings)
     monkeypatch.syspath_prepend(str(adapter))
-    with suppress(Exception):  # Whatever peft says of such settings.
-        load_in_every_way(adapter)
-    assert "planted" not in sys.modules
+    said = load_in_every_way(adapter)
+    if told is None:
+        assert_loaded(said)
+    else:
+        assert len(said) == 5
+        assert all(told in each for each in said)
+    assert not {"planted", "megatron"} & set(sys.modules)
     assert not marker.exists()
 
 
 def test_adapters_that_stand_on_each_other_come_to_an_end(adapter):
     change(adapter / "adapter_config.json", base_model_name_or_path=str(adapter))
+    seal(adapter)
     with pytest.raises(OSError, match=r"could not be loaded: maximum recursion depth"):
         LLMEmbedder.from_pretrained(adapter)
 
@@ -302,13 +342,29 @@ def test_a_rewriting_in_the_cache_is_text_whatever_it_holds(tmp_path, marker):
     assert not marker.exists()
 
 
-@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin", "scaler.pt"])
+REFUSED = pytest.raises(pickle.UnpicklingError, match="Weights only load failed")
+
+
+@pytest.mark.parametrize(
+    ("name", "outcome"),
+    [
+        ("optimizer.pt", REFUSED),
+        ("scheduler.pt", REFUSED),
+        ("rng_state.pth", REFUSED),
+        ("training_args.bin", nullcontext()),  # It is not read.
+        ("scaler.pt", suppress(AttributeError)),  # Nor is it, as there is nothing that it could be read into.
+    ],
+)
 @pytest.mark.parametrize("zipped", [False, True])
-def test_a_checkpoint_runs_nothing(tmp_path, monkeypatch, marker, payload, name, zipped):
+def test_a_checkpoint_runs_nothing(tmp_path, monkeypatch, marker, payload, name, outcome, zipped):
     interrupted(monkeypatch, tmp_path / "checkpoints")
     for checkpoint in (tmp_path / "checkpoints").glob("*/checkpoint-*"):
         file = Path(checkpoint, name)
         torch.save({"state": Payload(marker)}, file) if zipped else file.write_bytes(payload)
-    with suppress(Exception):  # A file that the training does not need is not read; another is an error of torch.
+        Path(checkpoint, checkpoints._SEAL).write_text(checkpoints._digest(checkpoint))
+    begun_from, latest = [], checkpoints.latest_checkpoint
+    monkeypatch.setattr(finetuning, "latest_checkpoint", lambda path: begun_from.append(latest(path)) or begun_from[0])
+    with outcome:
         LLMEmbedder(TINY, checkpoint_dir=tmp_path / "checkpoints", **LONG).fit(LONG_TEXTS)
+    assert begun_from[0] is not None
     assert not marker.exists()

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import urllib.request
+from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -323,7 +324,7 @@ def test_a_server_that_is_not_there_is_one_error_with_remedies(server):
     ("trouble", "message"),
     [
         ({"status": 500}, "gave no answer in 2 attempts, to 3 texts in a row: .*trouble 500"),
-        ({"status": 429, "headers": {"Retry-After": "0.1"}}, "gave no answer in 2 attempts, to 3 texts"),
+        ({"status": 429}, "gave no answer in 2 attempts, to 3 texts in a row: .*trouble 429"),
         ({"status": 404, "message": "no model m"}, "knows no model 'm' or nothing at this address.*no model m"),
         ({"data": b"<html>Hello</html>", "type": "text/html"}, "gave no answer.*not a chat completion but '<html>"),
         ({"data": b'{"choices": ['}, "gave no answer"),
@@ -401,21 +402,55 @@ def test_a_run_that_was_broken_off_ends_as_an_undisturbed_one(server, undisturbe
 
 @pytest.fixture
 def clock(monkeypatch):
-    """The seconds for which the client has slept, in no time."""
-    slept = [0.0]
-    fast = SimpleNamespace(**vars(time) | {"sleep": slept.append})
-    monkeypatch.setattr("openai._base_client.time", fast)
-    return lambda: sum(slept)
+    """The seconds for which all threads together have slept, in no time. Each has a clock of its own sleep."""
+    slept = []
+
+    def sleep(seconds):
+        slept.append((threading.get_ident(), seconds))
+
+    def seconds_of_this_thread():
+        return sum(seconds for thread, seconds in slept if thread == threading.get_ident())
+
+    monkeypatch.setattr("openai._base_client.time", SimpleNamespace(**vars(time) | {"sleep": sleep}))
+    monkeypatch.setattr("skllm4es.rewriters._openai.sleep", sleep)
+    monkeypatch.setattr("skllm4es.rewriters._openai.monotonic", seconds_of_this_thread)
+    return lambda: sum(seconds for _, seconds in slept)
 
 
 def too_many_for_a_minute(clock, headers):
     return lambda number, body: {"status": 429, "headers": headers} if clock() < 60 else answer_to(body)
 
 
-def test_a_minute_of_too_many_requests_is_waited_for_where_the_server_names_pauses(server, undisturbed, clock):
-    server.behave = too_many_for_a_minute(clock, {"Retry-After": "15"})
-    pd.testing.assert_frame_equal(enriched(server, max_retries=5), undisturbed)
-    assert clock() == 60
+@pytest.mark.parametrize(("pause", "settings"), [(1, {}), (15, {}), (15, {"max_retries": 0})], ids=str)
+def test_a_minute_of_too_many_requests_is_waited_for_where_the_server_names_pauses(server, clock, pause, settings):
+    """A minute for each text, with all else as it is by default."""
+    rewriter = OpenAIRewriter("m", server.url, **settings)
+    server.behave = lambda number, body: answer_to(body)
+    expected = rewrite(rewriter)
+    refused = Counter()
+
+    def behave(number, body):
+        if refused[str(body)] * pause == 60:
+            return answer_to(body)
+        refused[str(body)] += 1
+        return {"status": 429, "headers": {"Retry-After": str(pause)}}
+
+    server.behave = behave
+    assert rewrite(rewriter) == expected
+    assert clock() == 60 * len(TEXTS)
+
+
+@pytest.mark.parametrize(("pause", "least", "most"), [("0", 115, 140), ("30", 150, 150), ("3600", 0, 60)])
+def test_too_many_requests_for_longer_than_two_minutes_end_a_run_that_goes_on_later(
+    server, undisturbed, clock, tmp_path, pause, least, most
+):
+    server.behave = lambda number, body: {"status": 429, "headers": {"Retry-After": pause}}
+    told = r"asked to wait for more than 120 seconds, to 3 texts in a row: 429 .*trouble 429"
+    with pytest.raises(ConnectionError, match=told):
+        enriched(server, tmp_path, max_retries=5)
+    assert 3 * least <= clock() <= 3 * most
+    server.behave = lambda number, body: answer_to(body)
+    pd.testing.assert_frame_equal(enriched(server, tmp_path), undisturbed)
 
 
 def test_a_minute_of_too_many_requests_without_a_word_ends_a_run_that_goes_on_later(

@@ -117,8 +117,13 @@ def attach_adapter(model: PreTrainedModel, directory: str | Path) -> PeftModel:
     Raises
     ------
     ValueError
-        If its weights are not there as safetensors.
+        If its weights are not there as safetensors, or it would have more loaded than itself.
     """
+    config = json.loads((Path(directory) / _CONFIG).read_text(encoding="utf-8"))
+    if config.get("megatron_config"):  # peft 0.18 imports any.
+        raise ValueError(f"the adapter in {directory} names a module to be imported: remove its megatron_config.")
+    if config.get("peft_type") == "XLORA":  # They may be pickles.
+        raise ValueError(f"the adapter in {directory} names other adapters to be read: choose one that stands alone.")
     if not (Path(directory) / SAFETENSORS_WEIGHTS_NAME).is_file():  # peft would look for a pickle.
         raise ValueError(f"the adapter in {directory} has no {SAFETENSORS_WEIGHTS_NAME}.")
     with _old_names_allowed():

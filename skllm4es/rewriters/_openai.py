@@ -11,7 +11,7 @@ from hashlib import blake2b
 from numbers import Integral, Real
 from queue import Empty, SimpleQueue
 from threading import Event, Lock, Thread
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -29,6 +29,9 @@ _MAX_REFUSED = 10
 _MAX_UNANSWERED = 3
 #: What it is asked then, and the tokens of the answer, which some servers want to be this many.
 _PROBE, _PROBE_TOKENS = "Say yes.", 16
+#: Seconds for which a text is asked again, at least, where the server has too many requests and names the pauses.
+_PATIENCE = 120.0
+_SHORTEST_PAUSE = 1.0
 _CONNECT = 10.0  # seconds to find the server
 _LEAVE = 2.0  # seconds for questions that are under way when no more is wanted
 #: Pieces that few tokenizers cut further: a digit, a mark, four letters, a letter beyond ASCII.
@@ -70,7 +73,8 @@ class OpenAIRewriter(LanguageModelRewriter):
         Seconds to wait for an answer.
     max_retries : int, default=5
         How often a question is asked again after a time-out, a lost connection, an error of the server (5xx) or too
-        many requests (429), each time after a longer pause, or after the one that the server's Retry-After names.
+        many requests (429), each time after a longer pause, or after the one that the server's Retry-After names. Too
+        many requests, where Retry-After names seconds, are waited for at least two minutes, however often that is.
     extra_body : dict, default=None
         Further settings that the server knows, for example
         ``{"chat_template_kwargs": {"enable_thinking": False}}`` for vLLM.
@@ -262,7 +266,7 @@ class _Server(Session):
         try:
             self.check_fits(self.count_message(question.message), question.max_new_tokens)
             asked = str(question.message)
-            answer = self._read(self._send(self.client, asked, question.max_new_tokens, question.seed), asked)
+            answer = self._read(self._send_patiently(asked, question), asked)
         except RewritingError as error:
             return error
         except (openai.APIError, _NotAChatError) as error:
@@ -288,6 +292,20 @@ class _Server(Session):
         if isinstance(error, openai.APIStatusError) and error.status_code < 500 and error.status_code != 429:
             return self._refused(error)
         return self._unanswered(error)
+
+    def _send_patiently(self, message: str, question: Question) -> Any:
+        """Send, and again after each pause that the server names: many requests are no trouble of this one."""
+        import openai
+
+        end = monotonic() + _PATIENCE
+        while True:
+            try:
+                return self._send(self.client, message, question.max_new_tokens, question.seed)
+            except openai.RateLimitError as error:
+                pause = _named_pause(error)
+                if pause is None or monotonic() + pause > end:
+                    raise
+            sleep(pause)
 
     def _send(self, client: Any, message: str, max_new_tokens: int, seed: int) -> Any:
         try:
@@ -325,7 +343,10 @@ class _Server(Session):
         with self.lock:
             self.n_unanswered += 1
             n_unanswered = self.n_unanswered
-        what = f"gave no answer in {self.settings.max_retries + 1} attempts"
+        if _named_pause(error) is None:
+            what = f"gave no answer in {self.settings.max_retries + 1} attempts"
+        else:
+            what = f"asked to wait for more than {_PATIENCE:.0f} seconds"
         if n_unanswered >= _MAX_UNANSWERED:
             self._end_unless_well(f"{what}, to {_MAX_UNANSWERED} texts in a row", error)
         return RewritingError(f"The server {what}: {self._said(error)}")
@@ -398,6 +419,16 @@ class _Server(Session):
 
 class _NotAChatError(Exception):
     """What the server sent is no answer of a chat."""
+
+
+def _named_pause(error: Exception) -> float | None:
+    """Read for how many seconds a server with too many requests asks to be left alone, if it does."""
+    if getattr(error, "status_code", None) != 429:
+        return None
+    try:
+        return max(_SHORTEST_PAUSE, float(error.response.headers["retry-after"]))  # type: ignore[attr-defined]
+    except (KeyError, ValueError):
+        return None
 
 
 def _read_key(name: str) -> str:
