@@ -775,7 +775,7 @@ def _to_pandas(table: pa.Table) -> pd.DataFrame:
 def _column_for_pandas(column: pa.Array | pa.ChunkedArray, name: str) -> pd.Series:
     try:
         return column.to_pandas()
-    except (ValueError, OverflowError) as error:  # Years from 1 to 9999 alone are dates of Python.
+    except (ValueError, OverflowError, NotImplementedError) as error:  # Years from 1 to 9999 alone are dates of Python.
         raise ValueError(
             f"The column {name!r} ({column.type}) has values that pandas cannot hold: {error}. Mend them, or pass a "
             "polars frame."

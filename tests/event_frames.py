@@ -175,6 +175,10 @@ _objects = st.one_of(
 )
 
 
+def _as_objects(values: list[Any]) -> pd.Series:
+    return pd.Series(values, dtype=object)
+
+
 def _period_array(numbers: list[int | None], freq: str) -> Any:
     return pd.PeriodIndex.from_ordinals([-(2**63) if number is None else number for number in numbers], freq=freq)
 
@@ -185,10 +189,6 @@ def _interval_array(numbers: list[int | None], unit: Callable[[int], Any]) -> An
 
 #: Fields that are columns of pandas: what they are made of, and how.
 PANDAS_COLUMNS: dict[str, tuple[st.SearchStrategy[Any], Callable[[list[Any]], Any]]] = {
-    "complex": (st.complex_numbers(), np.array),
-    "longdouble": (st.floats(), lambda values: np.array(values, np.longdouble)),
-    "other byte order": (_small, lambda values: np.array(values, ">i4")),
-    "bytes": (st.binary(max_size=3), lambda values: np.array(values, "S3")),
     "intervals": (st.none() | _small, lambda values: _interval_array(values, int)),
     "intervals of time": (_small, lambda values: _interval_array(values, pd.Timestamp)),
     "bins": (st.floats(-9, 9), lambda values: pd.cut(np.array(values), [-5, 0, 1.5, 9])),
@@ -200,49 +200,58 @@ PANDAS_COLUMNS: dict[str, tuple[st.SearchStrategy[Any], Callable[[list[Any]], An
     "sparse texts": (st.none() | texts, lambda values: pd.arrays.SparseArray(np.array(values, dtype=object))),
     "nullable integers": (st.none() | _small, lambda values: pd.array(values, "Int8")),
     "nullable booleans": (st.none() | st.booleans(), lambda values: pd.array(values, "boolean")),
-    "decimals": (st.none() | _odd_decimals, lambda values: pd.Series(values, dtype=object)),
-    "uuids": (st.none() | st.uuids(), lambda values: pd.Series(values, dtype=object)),
-    "objects": (_objects, lambda values: pd.Series(values, dtype=object)),
+    "uuids": (st.none() | st.uuids(), _as_objects),
+    "tuples as categories": (st.none() | st.tuples(_small, _small), pd.Categorical),
+}
+#: And what has no plain text, or no type in Arrow: an error says so.
+PANDAS_REFUSED: dict[str, tuple[st.SearchStrategy[Any], Callable[[list[Any]], Any]]] = {
+    "complex": (st.complex_numbers(), np.array),
+    "longdouble": (st.floats(), lambda values: np.array(values, np.longdouble)),
+    "other byte order": (_small, lambda values: np.array(values, ">i4")),
+    "bytes": (st.binary(max_size=3), lambda values: np.array(values, "S3")),
+    "decimals": (st.none() | _odd_decimals, _as_objects),
+    "objects": (_objects, _as_objects),
     "categories": (st.sampled_from([1, 2.5, "a", None, (1, 2), 1j, Fraction(1, 3), UUID(int=7)]), pd.Categorical),
 }
-#: And of polars.
+#: Fields that are columns of polars: what they are made of, and their type.
 POLARS_COLUMNS: dict[str, tuple[st.SearchStrategy[Any], Any]] = {}
+POLARS_REFUSED: dict[str, tuple[st.SearchStrategy[Any], Any]] = {}
 if pl:
     POLARS_COLUMNS = {
-        "integers of 128 bits": (st.none() | _integers(128), pl.Int128),
-        "lists of them": (st.none() | st.lists(_integers(128), max_size=2), pl.List(pl.Int128)),
-        "structs of them": (st.fixed_dictionaries({"a": _integers(128)}), pl.Struct({"a": pl.Int128})),
         "enum": (st.sampled_from([None, "b", "a"]), pl.Enum(["b", "a"])),
         "categories": (st.none() | texts, pl.Categorical),
         "arrays": (st.none() | st.tuples(_small, _small), pl.Array(pl.Int64, 2)),
         "decimals": (st.none() | st.decimals(-9, 9, places=2), pl.Decimal(9, 2)),
-        "objects": (_objects, pl.Object),
-        **{
-            name: (st.none() | st.integers(0, 9), getattr(pl, name))
-            for name in ("UInt128", "Float16")
-            if hasattr(pl, name)
-        },
     }
+    POLARS_REFUSED = {
+        "objects": (_objects, pl.Object),
+        "integers of 128 bits": (st.none() | _integers(128), pl.Int128),
+        "lists of them": (st.none() | st.lists(_integers(128), max_size=2), pl.List(pl.Int128)),
+        "structs of them": (st.fixed_dictionaries({"a": _integers(128)}), pl.Struct({"a": pl.Int128})),
+    }
+
+
+def _mostly(accepted: dict[str, Any], refused: dict[str, Any]) -> st.SearchStrategy[Any]:
+    return st.sampled_from(4 * list(accepted.values()) + list(refused.values()))
 
 
 @st.composite
 def pandas_columns(draw: st.DrawFn, n: int) -> pd.Series:
     """Draw one field of `n` events as a column of pandas, as objects where its values have no other type."""
-    values, make = PANDAS_COLUMNS[draw(st.sampled_from(list(PANDAS_COLUMNS)))]
+    values, make = draw(_mostly(PANDAS_COLUMNS, PANDAS_REFUSED))
     drawn = draw(st.lists(values, min_size=n, max_size=n))
     try:
-        return pd.Series(make(drawn)).reset_index(drop=True)
+        return pd.Series(make(drawn))
     except UNFIT:
-        return pd.Series(drawn, dtype=object)
+        return _as_objects(drawn)
 
 
 @st.composite
 def polars_columns(draw: st.DrawFn, n: int, *, objects: bool = True) -> Any:
-    """Draw one field of `n` events as a column of polars."""
-    names = [name for name in POLARS_COLUMNS if objects or name != "objects"]
-    values, dtype = POLARS_COLUMNS[draw(st.sampled_from(names))]
-    drawn = draw(st.lists(values, min_size=n, max_size=n))
-    return pl.Series(drawn, dtype=dtype) if n else pl.Series([], dtype=dtype)
+    """Draw one field of `n` events as a column of polars, one of objects only where polars allows it."""
+    refused = {name: column for name, column in POLARS_REFUSED.items() if objects or name != "objects"}
+    values, dtype = draw(_mostly(POLARS_COLUMNS, refused))
+    return pl.Series(draw(st.lists(values, min_size=n, max_size=n)), dtype=dtype)
 
 
 class Frame(NamedTuple):
