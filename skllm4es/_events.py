@@ -508,6 +508,7 @@ def _to_arrow(frame: Any) -> pa.Table:
     for name, column in zip(names, _columns(frame), strict=True):
         try:
             columns.append(_column_to_arrow(column))
+            columns[-1].validate()  # Of arrays within arrays, pyarrow makes broken lists at times.
         except MemoryError:
             raise
         except Exception as error:
@@ -567,11 +568,30 @@ def _as_texts(column: pd.Series) -> pa.DictionaryArray:
 
 
 def _takeable(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
-    """Give string views as strings, and dictionaries of lists as lists: Arrow cannot take or join rows of them."""
-    if pa.types.is_string_view(column.type):
-        return column.cast(pa.large_string())
-    nested = pa.types.is_dictionary(column.type) and pa.types.is_nested(column.type.value_type)
-    return _decode(column) if nested else column
+    """Give views as plain strings or bytes, and dictionaries of lists as lists: Arrow cannot take rows of them."""
+    encoded = pa.types.is_dictionary(column.type)
+    values = column.type.value_type if encoded else column.type
+    if encoded and pa.types.is_nested(values):
+        return _decode(column)
+    if (plain := _without_view(values)) == values:
+        return column
+    if not encoded:
+        return column.cast(plain)
+    chunks = [
+        pa.DictionaryArray.from_arrays(chunk.indices, chunk.dictionary.cast(plain), ordered=column.type.ordered)
+        for chunk in _chunks(column)
+    ]
+    return pa.chunked_array(chunks, pa.dictionary(column.type.index_type, plain, column.type.ordered))
+
+
+def _without_view(type_: pa.DataType) -> pa.DataType:
+    if pa.types.is_string_view(type_):
+        return pa.large_string()
+    return pa.large_binary() if pa.types.is_binary_view(type_) else type_
+
+
+def _chunks(column: pa.ChunkedArray | pa.Array) -> list[pa.Array]:
+    return column.chunks if isinstance(column, pa.ChunkedArray) else [column]
 
 
 def _check_columns(names: list[str], *, user: str, time: str, columns: Sequence[str] | None) -> list[str]:
@@ -691,14 +711,13 @@ def _encode_strings(column: pa.ChunkedArray) -> pa.Array:
 def _decode_strings(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if not pa.types.is_dictionary(column.type):
         return column
-    type_ = column.type.value_type
-    return column.cast(pa.large_string() if is_string(type_) else type_)
+    return column.cast(pa.large_string()) if is_string(column.type.value_type) else _decode(column)
 
 
 def _decode(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray:
     """Decode a dictionary of any values: casts know few types."""
-    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
-    return pa.chunked_array([chunk.dictionary.take(chunk.indices) for chunk in chunks], column.type.value_type)
+    chunks = [chunk.dictionary.take(chunk.indices) for chunk in _chunks(column)]
+    return pa.chunked_array(chunks, column.type.value_type)
 
 
 def _widen_strings(array: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -714,6 +733,7 @@ def _regular_field(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
 
 def _regular(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Decode what Arrow cannot work on: dictionaries of anything but strings, string views, floats of 16 bits."""
+    column = _takeable(column)
     type_ = _regular_type(column.type)
     if pa.types.is_dictionary(column.type) and not pa.types.is_dictionary(type_):
         column = _decode(column)

@@ -301,6 +301,15 @@ def test_a_name_that_polars_cannot_hand_over_is_an_error():
         nest_events(table, user="user", time="time")
 
 
+def test_views_of_strings_are_strings():
+    views = pa.array(["b", "a", "b", "c"], pa.string_view())
+    for column in (views, pa.DictionaryArray.from_arrays(pa.array([0, 1, 2, 3]), views)):
+        table = pa.table({"user": column, "time": column, "row": range(4), "value": column})
+        long = unnest_events(nest_events(table, user="user", time="time"))
+        assert long["row"].to_list() == [1, 0, 2, 3]
+        assert long["user"].to_list() == long["time"].to_list() == long["value"].to_list() == ["a", "b", "b", "c"]
+
+
 def test_a_type_of_arrow_whose_rows_cannot_be_taken_is_named():
     values = pa.RunEndEncodedArray.from_arrays(pa.array([1, 2], pa.int32()), pa.array([7, 8]))
     with pytest.raises(TypeError, match="The field 'value' of the events: values of type run_end_encoded"):
