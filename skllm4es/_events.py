@@ -7,7 +7,7 @@ This is where users' data enters: `nest_events` turns a long table into ``X``, `
 from __future__ import annotations
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +17,18 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from skllm4es.formats._values import is_list, is_string, is_time, value_kind
+from skllm4es.formats._values import is_list, is_string, is_time, no_text, value_kind
 
 if TYPE_CHECKING:
     import polars as pl
 
     DataFrame = pd.DataFrame | pl.DataFrame
+
+#: What to do with values that Arrow cannot hold.
+_REMEDY = (
+    "Convert them to numbers, times or strings, all of one type, for example with astype(str), or cast(pl.String) in "
+    "polars."
+)
 
 
 def nest_events(
@@ -52,13 +58,14 @@ def nest_events(
         One row per user, ordered by user, with the list-typed column ``events``. A polars table gives a polars
         frame, whose first column holds the users; other tables give a pandas frame with the users as its index
         and ``events`` of type ``ArrowDtype(list<struct>)``. Strings are dictionary-encoded. NaN in a pandas table is
-        a null, as in pandas itself.
+        a null, as in pandas itself. What only pandas has is kept as texts that have the order of the values, for
+        example the intervals of `pandas.cut` and periods; sparse columns become dense.
 
     Raises
     ------
     TypeError
-        If `events` is not a table, a column mixes types that Arrow cannot hold together, or the values of `user` or
-        `time` have no order.
+        If `events` is not a table, Arrow cannot hold a column (complex numbers, or texts among numbers), or the values
+        of `user` or `time` have no order.
     ValueError
         If a named column is missing or repeated, or an event has no user or no time.
 
@@ -86,10 +93,8 @@ def nest_events(
     _check_no_nulls({"user": user, "time": time}, keys)
     users, user_codes = _factorize(keys[user], user)
     order = _order_of_events(user_codes, _sortable(keys[time], time))
-    fields = [_encode_strings(table[name]) for name in columns]
-    if order is not None:
-        user_codes = user_codes[order]
-        fields = [field.take(pa.array(order)) for field in fields]
+    fields = [_field_in_order(table[name], name, order) for name in columns]
+    user_codes = user_codes if order is None else user_codes[order]
     offsets = np.searchsorted(user_codes, np.arange(len(users) + 1))
     lists = _list_array(pa.StructArray.from_arrays(fields, names=columns), offsets)
     if _is_polars(events):
@@ -147,16 +152,16 @@ def unnest_events(X: DataFrame, *, events: str | Sequence[str] = "events", user:
     2       7    2    12.5
     """
     flat = flatten_events(X, events)
-    users: pa.Array
+    users: pa.ChunkedArray
     if not isinstance(X, pd.DataFrame):
         taken = [events] if isinstance(events, str) else events
         user = user or next((name for name in X.columns if name not in taken), None)
         if user is None or user not in X.columns:
             raise ValueError(f"X has no user column {user!r}; its columns are {list(X.columns)}. Pass user=NAME.")
-        users = X[user].to_arrow()
+        users = _to_arrow(X[[user]])[0]
     else:
         user = user or str(X.index.name or "user")
-        users = pa.array(X.index)
+        users = _to_arrow(pd.DataFrame({user: X.index}))[0]
     if user in flat.columns:
         raise ValueError(f"The events already have a field {user!r}: name the user column otherwise with user=NAME.")
     owners = np.repeat(np.arange(flat.n_users), flat.lengths)
@@ -268,14 +273,14 @@ def flatten_events(X: Any, events: str | Sequence[str] = "events") -> FlatEvents
     """
     names = [events] if isinstance(events, str) else list(events)
     _check_frame(X, names)
-    lists = {name: _read_lists(X[name], name) for name in names}
+    lists = {name: _read_lists(X, name) for name in names}
     lengths = {name: pc.fill_null(pc.list_value_length(column), 0).to_numpy() for name, column in lists.items()}
     _check_equal_lengths(lengths, X)
     if isinstance(events, str):
         columns = _fields_of_structs(lists[events], events)
     else:
         columns = {name: pc.list_flatten(column) for name, column in lists.items()}
-    columns = {name: _unify_dictionaries(_regular(column)) for name, column in columns.items()}
+    columns = {name: _regular_field(column, name) for name, column in columns.items()}
     return FlatEvents(columns, _offsets_of(lengths[names[0]]))
 
 
@@ -350,14 +355,10 @@ def row_label(X: Any, position: int) -> Any:
     return X.index[[position]].tolist()[0] if isinstance(X, pd.DataFrame | pd.Series) else int(position)
 
 
-def _read_lists(column: Any, name: str) -> pa.ChunkedArray:
+def _read_lists(X: Any, name: str) -> pa.ChunkedArray:
     """Read a column of a dataframe, of whatever kind, as Arrow lists."""
-    if str(column.dtype).lower() == "object":  # Of pandas or of polars.
-        array = _lists_of_objects(column, name)
-    elif isinstance(column, pd.Series):
-        array = pa.array(column.array)  # Arrow and nested-pandas arrays both give what they hold.
-    else:
-        array = _from_polars(column)
+    column = X[name]
+    array = _lists_of_objects(column, name) if _is_object(column) else _to_arrow(X[[name]])[0]
     lists = array if isinstance(array, pa.ChunkedArray) else pa.chunked_array([array])
     if pa.types.is_null(lists.type):
         return lists.cast(pa.list_(pa.null()))
@@ -399,20 +400,46 @@ def _lists_of_objects(column: Any, name: str) -> pa.Array:
         )
     try:
         return _convert_objects(cells)
-    except (TypeError, pa.ArrowException, UnicodeError, OverflowError) as error:
-        found = bisect.bisect_left(range(len(cells)), True, key=lambda i: not _is_convertible(cells[: i + 1]))
+    except MemoryError:
+        raise
+    except Exception as error:
+        found = _first_unfit(cells, _convert_objects)
+        why = _unfit_fields(cells[: found + 1], column) or str(error)
         raise TypeError(
             f"The cells of the column {name!r} cannot be held together: before row {row_label(column, found)!r} they "
-            f"can, with it: {error}"
+            f"can, with it: {why if _REMEDY in why else f'{why}. {_REMEDY}'}"
         ) from error
 
 
-def _is_convertible(cells: list[Any]) -> bool:
-    try:
-        _convert_objects(cells)
-    except (TypeError, pa.ArrowException, UnicodeError, OverflowError):
+def _first_unfit(values: Any, convert: Callable[[Any], Any]) -> int:
+    """Find the first of the values that cannot be converted together with those before it."""
+
+    def is_unfit(n_values: int) -> bool:
+        try:
+            convert(values[:n_values])
+        except Exception:
+            return True
         return False
-    return True
+
+    return bisect.bisect_left(range(1, len(values)), True, key=is_unfit)
+
+
+def _unfit_fields(cells: list[Any], column: Any) -> str:
+    """Say which fields of events that are dicts cannot be converted by themselves, and why."""
+    events = [
+        (row_label(column, place), event)
+        for place, cell in enumerate(cells)
+        if _is_sequence(cell)
+        for event in cell
+        if isinstance(event, dict)
+    ]
+    rows = [row for row, _ in events]
+    keys = dict.fromkeys(key for _, event in events for key in event)
+    try:
+        _to_arrow(pd.DataFrame({key: [event.get(key) for _, event in events] for key in keys}, rows, dtype=object))
+    except TypeError as error:
+        return str(error)
+    return ""
 
 
 def _convert_objects(cells: list[Any]) -> pa.Array:
@@ -457,16 +484,6 @@ def _is_polars(frame: Any) -> bool:
     return type(frame).__module__.partition(".")[0] == "polars" and type(frame).__name__ == "DataFrame"
 
 
-def _from_polars(data: Any) -> Any:
-    """Convert a frame or a series of polars to Arrow."""
-    import polars as pl
-
-    try:
-        return data.to_arrow()
-    except pl.exceptions.PanicException as error:
-        raise ValueError(f"Polars cannot hand over its data: {error}. Rename fields whose names hold NUL.") from error
-
-
 def _column_names(events: Any) -> list[str]:
     if isinstance(events, pa.Table):
         return events.column_names
@@ -485,25 +502,96 @@ def _select(events: Any, positions: list[int]) -> Any:
 
 
 def _to_arrow(frame: Any) -> pa.Table:
-    if isinstance(frame, pa.Table):
-        return _without_views(frame)
-    if not isinstance(frame, pd.DataFrame):
-        return _from_polars(frame)
+    """Give a dataframe of any kind as a table of Arrow, or say which columns Arrow cannot hold, and why."""
+    names = _column_names(frame)
+    columns, problems = [], []
+    for name, column in zip(names, _columns(frame), strict=True):
+        try:
+            columns.append(_column_to_arrow(column))
+            columns[-1].validate()  # Of arrays within arrays, pyarrow makes broken lists at times.
+        except MemoryError:
+            raise
+        except Exception as error:
+            type_ = column.type if isinstance(column, pa.ChunkedArray) else column.dtype
+            problems.append(f"{name!r} ({type_}{_where_unfit(column)}): {'; '.join(map(str, error.args))}")
+    if problems:
+        raise TypeError(f"Arrow, in which events are kept, cannot hold {'; '.join(problems)}. {_REMEDY}")
+    return pa.Table.from_arrays(columns, names=names)
+
+
+def _columns(frame: Any) -> list[Any]:
+    if isinstance(frame, pd.DataFrame):
+        return [frame.iloc[:, place] for place in range(frame.shape[1])]
+    return frame.columns if isinstance(frame, pa.Table) else frame.get_columns()
+
+
+def _column_to_arrow(column: Any) -> pa.ChunkedArray | pa.Array:
+    if _is_object(column):  # Polars would hand over the addresses of its objects.
+        column = pd.Series(column.to_list(), dtype=object)
+    if not isinstance(column, pd.Series):
+        return _takeable(column if isinstance(column, pa.ChunkedArray) else _from_polars(column))
+    if isinstance(column.dtype, pd.SparseDtype):
+        column = pd.Series(np.asarray(column))
+    array = pa.array(column, from_pandas=True)
+    type_ = array.type.value_type if pa.types.is_dictionary(array.type) else array.type
+    return _as_texts(column) if isinstance(type_, pa.BaseExtensionType) else _takeable(array)
+
+
+def _where_unfit(column: Any) -> str:
+    if not _is_object(column) or not len(column):
+        return ""
+    values = pd.Series(column.to_list(), dtype=object)
+    place = _first_unfit(values, _column_to_arrow)
+    return f", from row {row_label(column, place)!r} on, which holds {values[place]!r:.60}"
+
+
+def _is_object(column: Any) -> bool:
+    return not isinstance(column, pa.ChunkedArray) and str(column.dtype).lower() == "object"  # Of pandas or of polars.
+
+
+def _from_polars(column: Any) -> pa.Array:
+    import polars as pl
+
     try:
-        return _without_views(pa.Table.from_pandas(frame, preserve_index=False))
-    except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeError, OverflowError) as error:
-        raise TypeError(
-            f"A column of events mixes types that cannot be held together: {'; '.join(map(str, error.args))}. "
-            "Convert it to one type, for example with events[column].astype(str)."
-        ) from error
+        return column.to_arrow()
+    except pl.exceptions.PanicException as error:
+        raise ValueError(f"polars cannot hand it over ({error}), mostly as the name of a field holds NUL") from error
 
 
-def _without_views(table: pa.Table) -> pa.Table:
-    """Give string views as strings: Arrow cannot take rows of them."""
-    for place, field in enumerate(table.schema):
-        if pa.types.is_string_view(field.type):
-            table = table.set_column(place, field.name, table[place].cast(pa.large_string()))
-    return table
+def _as_texts(column: pd.Series) -> pa.DictionaryArray:
+    """Write values of types that only pandas has, such as intervals and periods, as texts with their order."""
+    values = pd.Categorical(column)
+    if not values.ordered:
+        values = values.reorder_categories(values.categories.sort_values())
+    texts = pa.array([str(value) for value in values.categories], pa.large_string())
+    return pa.DictionaryArray.from_arrays(pa.array(values.codes, mask=values.codes < 0), texts, ordered=True)
+
+
+def _takeable(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
+    """Give views as plain strings or bytes, and dictionaries of lists as lists: Arrow cannot take rows of them."""
+    encoded = pa.types.is_dictionary(column.type)
+    values = column.type.value_type if encoded else column.type
+    if encoded and pa.types.is_nested(values):
+        return _decode(column)
+    if (plain := _without_view(values)) == values:
+        return column
+    if not encoded:
+        return column.cast(plain)
+    chunks = [
+        pa.DictionaryArray.from_arrays(chunk.indices, chunk.dictionary.cast(plain), ordered=column.type.ordered)
+        for chunk in _chunks(column)
+    ]
+    return pa.chunked_array(chunks, pa.dictionary(column.type.index_type, plain, column.type.ordered))
+
+
+def _without_view(type_: pa.DataType) -> pa.DataType:
+    if pa.types.is_string_view(type_):
+        return pa.large_string()
+    return pa.large_binary() if pa.types.is_binary_view(type_) else type_
+
+
+def _chunks(column: pa.ChunkedArray | pa.Array) -> list[pa.Array]:
+    return column.chunks if isinstance(column, pa.ChunkedArray) else [column]
 
 
 def _check_columns(names: list[str], *, user: str, time: str, columns: Sequence[str] | None) -> list[str]:
@@ -603,6 +691,18 @@ def _single_key(users: npt.NDArray[np.int64], times: npt.NDArray[Any]) -> npt.ND
     return users * span + steps // unit if (int(users.max()) + 1) * span <= largest else None
 
 
+def _field_in_order(column: pa.ChunkedArray, name: str, order: npt.NDArray[np.int64] | None) -> pa.Array:
+    try:
+        field = _encode_strings(column)
+        return field if order is None else field.take(pa.array(order))
+    except pa.ArrowNotImplementedError as error:
+        raise _unreadable(name, column.type) from error
+
+
+def _unreadable(name: str, type_: pa.DataType) -> TypeError:
+    return TypeError(f"The field {name!r} of the events: {no_text(type_)}.")
+
+
 def _encode_strings(column: pa.ChunkedArray) -> pa.Array:
     # Plain Arrow strings overflow their 32-bit offsets at 2 GB; dictionaries also make labels one look-up a value.
     return _combine(column.dictionary_encode() if is_string(column.type) else column)
@@ -611,17 +711,32 @@ def _encode_strings(column: pa.ChunkedArray) -> pa.Array:
 def _decode_strings(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if not pa.types.is_dictionary(column.type):
         return column
-    type_ = column.type.value_type
-    return column.cast(pa.large_string() if is_string(type_) else type_)
+    return column.cast(pa.large_string()) if is_string(column.type.value_type) else _decode(column)
 
 
-def _widen_strings(array: pa.Array) -> pa.Array:
+def _decode(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray:
+    """Decode a dictionary of any values: casts know few types."""
+    chunks = [chunk.dictionary.take(chunk.indices) for chunk in _chunks(column)]
+    return pa.chunked_array(chunks, column.type.value_type)
+
+
+def _widen_strings(array: pa.ChunkedArray) -> pa.ChunkedArray:
     return array.cast(pa.large_string()) if is_string(array.type) else array
+
+
+def _regular_field(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    try:
+        return _unify_dictionaries(_regular(column))
+    except pa.ArrowNotImplementedError as error:
+        raise _unreadable(name, column.type) from error
 
 
 def _regular(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Decode what Arrow cannot work on: dictionaries of anything but strings, string views, floats of 16 bits."""
+    column = _takeable(column)
     type_ = _regular_type(column.type)
+    if pa.types.is_dictionary(column.type) and not pa.types.is_dictionary(type_):
+        column = _decode(column)
     return column if type_ == column.type else column.cast(type_)
 
 
@@ -680,7 +795,7 @@ def _to_pandas(table: pa.Table) -> pd.DataFrame:
 def _column_for_pandas(column: pa.Array | pa.ChunkedArray, name: str) -> pd.Series:
     try:
         return column.to_pandas()
-    except (ValueError, OverflowError) as error:  # Years from 1 to 9999 alone are dates of Python.
+    except (ValueError, OverflowError, NotImplementedError) as error:  # Years from 1 to 9999 alone are dates of Python.
         raise ValueError(
             f"The column {name!r} ({column.type}) has values that pandas cannot hold: {error}. Mend them, or pass a "
             "polars frame."

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from event_frames import NUMBER, frames, tables
+from event_frames import KINDS, NATIVE_KINDS, NUMBER, frames, tables
 from hypothesis import HealthCheck, currently_in_test_context, event, given, settings
 from hypothesis import strategies as st
 from sklearn.pipeline import make_pipeline
@@ -125,16 +125,23 @@ def labels_of(frame):
 @given(tables())
 def test_a_table_is_nested_without_loss_or_refused(table):
     X = outcome(lambda: nest_events(table, user="user", time="time"))
-    if X is None:
+    flat = None if X is None else outcome(flatten_events, X)
+    if flat is None:
         return
     event("nested")
-    numbers = flatten_events(X).columns[NUMBER].to_pylist()
+    numbers = flat.columns[NUMBER].to_pylist()
     assert sorted(numbers) == list(range(len(numbers)))
     assert len(numbers) == len(table)
     long = outcome(unnest_events, X)
     if long is not None:
         assert long[NUMBER].to_list() == numbers
     outcome(EventSerializer().fit_transform, X)
+
+
+@pytest.mark.parametrize("library", ["polars", "nested-pandas"])
+def test_frames_of_every_library_are_among_them(library):
+    pytest.importorskip(library.replace("-", "_"), reason=f"needs {library}: without it, no frames of it are drawn")
+    assert any(library in kind for kind in [*KINDS, *NATIVE_KINDS])
 
 
 @FEW

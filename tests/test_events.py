@@ -120,6 +120,11 @@ TIMES = {
     "decimals": [Decimal("10.5"), Decimal("2"), Decimal("9.5"), Decimal("1")],
     "booleans": [True, False, False, True],
     "ordered categories": pd.Categorical(["low", "low", "high", "low"], ["high", "low"], ordered=True),
+    "bins": pd.cut([10.5, 0, 9.5, 1], [0, 9, 10, 11], include_lowest=True),
+    "bins without order": pd.cut([10.5, 0, 9.5, 1], [0, 9, 10, 11], include_lowest=True).as_unordered(),
+    "intervals": pd.arrays.IntervalArray.from_tuples([(10, 11), (2, 3), (9, 10), (1, 2)]),
+    "months to the year 10000": pd.PeriodIndex.from_ordinals([96360, 0, 96348, 5], freq="M"),
+    "sparse numbers": pd.arrays.SparseArray([10, 0, 9, 0]),
 }  # fmt: skip
 
 
@@ -220,9 +225,95 @@ def test_a_time_without_an_order_is_an_error():
         nest_events(pa.table({"user": [1, 1], "time": [{"a": 1}, {"a": 2}]}), user="user", time="time")
 
 
-def test_a_column_of_mixed_types_is_an_error():
-    with pytest.raises(TypeError, match=r"mixes types.*column mixed"):
-        nest_events(_table(mixed=[1, "x", 2, "y"]), user="user", time="time")
+#: What the values of a column become, of which there is no type in Arrow.
+AS_TEXTS = {
+    "bins": (pd.cut([1.5, 0, np.nan, 1], [0, 1, 2]), ["(1, 2]", None, None, "(0, 1]"]),
+    "intervals": (pd.interval_range(0, 4), ["(0, 1]", "(1, 2]", "(2, 3]", "(3, 4]"]),
+    "months": (pd.period_range("2024-11", periods=4, freq="M"), ["2024-11", "2024-12", "2025-01", "2025-02"]),
+    "sparse integers": (pd.arrays.SparseArray([0, 0, 7, 0]), [0, 0, 7, 0]),
+    "sparse floats": (pd.arrays.SparseArray([1.5, np.nan, 0, 7]), [1.5, None, 0, 7]),
+    "tuples as categories": (pd.Categorical([(1, 2), (3,), (1, 2), None]), [[1, 2], [3], [1, 2], None]),
+    "decimals that are none": ([Decimal("1.5"), Decimal("NaN"), Decimal("sNaN"), None], [Decimal("1.5"), *[None] * 3]),
+}
+
+
+@pytest.mark.parametrize("kind", AS_TEXTS)
+def test_what_only_pandas_has_becomes_its_nearest_kind(kind):
+    values, expected = AS_TEXTS[kind]
+    table = pd.DataFrame({"user": 1, "time": range(4), "value": values})
+    for X in (nest_events(table, user="user", time="time"), _objects(table)):
+        assert flatten_events(X).columns["value"].to_pylist() == expected
+
+
+UNHELD = {
+    "complex": (np.array([1, 2, 3, 4j]), r"complex128"),
+    "another byte order": (np.array([1, 2, 3, 4], dtype=">i4"), ">i4"),
+    "sparse complex": (pd.arrays.SparseArray([0, 0, 1j, 0]), r"Sparse\[complex128, \w+\]"),
+    "complex categories": (pd.Categorical([1j, 1j, 2j, 1j]), "category"),
+    "numbers and texts": ([1, "x", 2, "y"], "object, from row 1 on, which holds 'x'"),
+    "infinite decimals": (
+        [Decimal(1), Decimal(2), Decimal("-Infinity"), Decimal(3)],
+        r"object, from row 2 on, which holds Decimal\('-Infinity'\)",
+    ),
+    "huge integers": ([1, 2, 3, 2**64], f"object, from row 3 on, which holds {2**64}"),
+}
+if np.dtype(np.longdouble) != np.float64:
+    UNHELD["long doubles"] = (np.array([1, 2, 3, 4], dtype=np.longdouble), str(np.dtype(np.longdouble)))
+REMEDY = r"\. Convert them to numbers, times or strings, all of one type, for example with astype\(str\)"
+
+
+@pytest.mark.parametrize("role", ["user", "time", "value"])
+@pytest.mark.parametrize("kind", UNHELD)
+def test_a_column_that_arrow_cannot_hold_is_named_with_its_type(kind, role):
+    values, seen = UNHELD[kind]
+    table = pd.DataFrame({"user": 1, "time": range(4), "value": 0}).assign(**{role: values})
+    with pytest.raises(TypeError, match=rf"cannot hold '{role}' \({seen}\): .*{REMEDY}"):
+        nest_events(table, user="user", time="time")
+
+
+def test_all_columns_that_arrow_cannot_hold_are_told_at_once():
+    with pytest.raises(TypeError, match=r"cannot hold 'a' \(complex128\): .*; 'b' \(object.*'x'\): "):
+        nest_events(_table(a=1j, b=[1, "x", 2, 3]), user="user", time="time")
+
+
+def test_a_column_of_polars_that_arrow_cannot_hold_is_named_with_its_type():
+    pl = pytest.importorskip("polars")
+    table = pl.DataFrame({"user": [1, 1], "time": [1, 2], "big": pl.Series([1, 2**100], dtype=pl.Int128)})
+    with pytest.raises(TypeError, match=rf"cannot hold 'big' \(Int128\): .*{REMEDY}, or cast\(pl.String\) in polars"):
+        nest_events(table, user="user", time="time")
+    X = table.group_by("user").agg(events=pl.struct("time", "big"))
+    with pytest.raises(TypeError, match=rf"cannot hold 'events' \(List\(Struct\(.*'big': Int128.*{REMEDY}"):
+        flatten_events(X)
+    with pytest.raises(TypeError, match=rf"cannot hold 'big' \(Int128\): .*{REMEDY}"):
+        unnest_events(pl.DataFrame({"big": table["big"], "events": [[{"a": 1}], [{"a": 2}]]}))
+
+
+def test_objects_of_polars_are_their_values_and_not_their_addresses():
+    pl = pytest.importorskip("polars")
+    table = pl.DataFrame({"user": pl.Series(["b", "a"], dtype=pl.Object), "time": [1, 2]})
+    assert nest_events(table, user="user", time="time")["user"].to_list() == ["a", "b"]
+
+
+def test_a_name_that_polars_cannot_hand_over_is_an_error():
+    pl = pytest.importorskip("polars")
+    table = pl.DataFrame({"user": [1], "time": [1], "a\0": [1]})
+    with pytest.raises(TypeError, match=r"cannot hold 'a\\x00' \(Int64\): .*the name of a field holds NUL"):
+        nest_events(table, user="user", time="time")
+
+
+def test_views_of_strings_are_strings():
+    views = pa.array(["b", "a", "b", "c"], pa.string_view())
+    for column in (views, pa.DictionaryArray.from_arrays(pa.array([0, 1, 2, 3]), views)):
+        table = pa.table({"user": column, "time": column, "row": range(4), "value": column})
+        long = unnest_events(nest_events(table, user="user", time="time"))
+        assert long["row"].to_list() == [1, 0, 2, 3]
+        assert long["user"].to_list() == long["time"].to_list() == long["value"].to_list() == ["a", "b", "b", "c"]
+
+
+def test_a_type_of_arrow_whose_rows_cannot_be_taken_is_named():
+    values = pa.RunEndEncodedArray.from_arrays(pa.array([1, 2], pa.int32()), pa.array([7, 8]))
+    with pytest.raises(TypeError, match="The field 'value' of the events: values of type run_end_encoded"):
+        nest_events(pa.table({"user": [2, 1], "time": [1, 2], "value": values}), user="user", time="time")
 
 
 def test_only_tables_are_nested():
@@ -462,6 +553,23 @@ def test_a_cell_that_does_not_fit_those_above_is_named(garbage):
     X = _objects([{"a": 1}], [{"a": 2}], garbage, [{"a": 3}], index=["ann", "bob", "cat", "dan"])
     with pytest.raises(TypeError, match="before row 'cat' they can"):
         flatten_events(X)
+
+
+@pytest.mark.parametrize(
+    ("cell", "why"),
+    [
+        ([{"a": 1}, {"a": 1, "b": 1j}], rf"'b' \(object, from row 'bob' on, which holds 1j\): .*{REMEDY}"),
+        ([{"a": 1, "b": Decimal("Infinity")}], rf"'b' \(object, from row 'bob' on, which holds Decimal\(.*{REMEDY}"),
+        (pd.DataFrame({"a": [1], "b": [1j]}), rf"'b' \(complex128\): .*{REMEDY}"),
+        ([{"a": "text"}], rf"'a' \(object, from row 'bob' on, which holds 'text'\): .*{REMEDY}"),
+        ([5], rf"cannot mix struct and non-struct.*{REMEDY}"),
+        (pd.DataFrame({"a": ["text"]}), rf"Field a has incompatible types: .*{REMEDY}"),
+    ],
+)
+def test_a_field_that_arrow_cannot_hold_is_named(cell, why):
+    first = pd.DataFrame({"a": [1]}) if isinstance(cell, pd.DataFrame) else [{"a": 1}]
+    with pytest.raises(TypeError, match=rf"before row 'bob' they can, with it: .*{why}"):
+        flatten_events(_objects(first, cell, first, index=["ann", "bob", "cat"]))
 
 
 # What flatten_events rejects

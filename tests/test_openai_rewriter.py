@@ -575,6 +575,17 @@ def test_a_key_that_the_server_repeats_is_not_told(server, monkeypatch):
     assert "no quota for ***" in str(result)
 
 
+@pytest.mark.parametrize("answer", [{}, {"status": 400}], ids=["no chat", "refused"])
+@pytest.mark.parametrize("length", [190, 195, 288, 293])
+def test_a_key_at_the_end_of_what_is_told_is_not_told_in_part(server, monkeypatch, answer, length):
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    data = ("x" * length + SECRET).encode()
+    server.behave = lambda number, body: {"data": data, "type": "text/plain"} | answer
+    result = results_of(rewriter_of(server, max_retries=0), [TEXT])[0]
+    assert "xxx" in str(result)
+    assert SECRET[:3] not in str(result)
+
+
 def test_the_key_is_read_when_it_is_used_and_kept_nowhere(server, monkeypatch, caplog):
     rewriter = rewriter_of(server)
     rewrite(rewriter, [TEXT])
@@ -624,15 +635,26 @@ def test_no_field_adds_a_tool_a_message_or_a_setting(server, value):
     assert body["messages"][0]["role"] == "user"
 
 
-def test_a_tool_that_the_model_calls_is_not_called(server):
-    call = {"id": "1", "type": "function", "function": {"name": "os.system", "arguments": '{"command": "true"}'}}
-    message = {"role": "assistant", "content": None, "tool_calls": [call]}
+FUNCTION = {"name": "os.system", "arguments": '{"command": "true"}'}
+
+
+@pytest.mark.parametrize("content", [None, "", "- Heat, 5\n- Alien, 4"])
+@pytest.mark.parametrize(
+    ("reason", "call"),
+    [
+        ("tool_calls", {"tool_calls": [{"id": "1", "type": "function", "function": FUNCTION}]}),
+        ("stop", {"tool_calls": [{"id": "1", "type": "function", "function": FUNCTION}]}),
+        ("function_call", {"function_call": FUNCTION}),
+    ],
+)
+def test_an_answer_that_calls_a_tool_is_an_error_and_nothing_is_called(server, content, reason, call):
+    message = {"role": "assistant", "content": content, **call}
     server.behave = lambda number, body: {
-        "completion": {"choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]}
+        "completion": {"choices": [{"index": 0, "message": message, "finish_reason": reason}]}
     }
     (result,) = results_of(rewriter_of(server), [TEXT]).values()
     assert isinstance(result, RewritingError)
-    assert "The model answered nothing that is of use: ''" in str(result)
+    assert "The model called a tool, and none was offered to it" in str(result)
     assert len(server.bodies) == 1
 
 

@@ -48,7 +48,7 @@ def test_every_public_name_exists_and_is_documented(name):
 
 def test_the_lowest_versions_are_those_that_are_declared():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = [project["optional-dependencies"][extra] for extra in ("polars", "openai", "plot", "umap")]
+    extras = [project["optional-dependencies"][extra] for extra in ("polars", "openai", "plot", "umap", "engines")]
     declared = [each for each in sum(extras, project["dependencies"]) if not each.startswith("skllm4es")]
     lines = (ROOT / "constraints-lowest.txt").read_text(encoding="utf-8").splitlines()
     pinned = [line.partition(";")[0] for line in lines if "==" in line and '>= "3.13"' not in line]
@@ -56,6 +56,6 @@ def test_the_lowest_versions_are_those_that_are_declared():
 
 
 def _lowest(requirement):
-    """Split a requirement into its name and the version after its == or >=."""
-    name, version = re.fullmatch(r"([\w-]+)[=>]=([\d.]+)\s*", requirement).groups()
+    """Split a requirement into its name, without extras, and the version after its == or >=."""
+    name, version = re.fullmatch(r"([\w-]+)(?:\[[\w,]+\])?[=>]=([\d.]+)\s*", requirement).groups()
     return name, Version(version)

@@ -347,10 +347,14 @@ def test_a_missing_code_has_no_label():
 @pytest.mark.parametrize(
     "values", [pd.period_range("2024-01", periods=1, freq="M"), pd.arrays.IntervalArray.from_breaks([0, 1])]
 )
-def test_extension_types_are_refused(values):
-    table = pd.DataFrame({"user": [1], "n": [1], "a": values})
+@pytest.mark.parametrize("encode", [False, True])
+def test_extension_types_of_arrow_are_refused(values, encode):
+    array = pa.array(pd.Series(values))
+    array = pa.DictionaryArray.from_arrays(pa.array([0]), array) if encode else array
+    lists = pa.ListArray.from_arrays([0, 1], pa.StructArray.from_arrays([array], names=["a"]))
+    X = pd.DataFrame({"events": pd.arrays.ArrowExtensionArray(lists)})
     with pytest.raises(TypeError, match=r"The field 'a' of the events: values of type .* cannot be written as text"):
-        EventSerializer().fit(nest_events(table, user="user", time="n"))
+        EventSerializer().fit(X)
 
 
 def test_a_fitted_serializer_is_pickled(X):

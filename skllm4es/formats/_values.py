@@ -64,7 +64,12 @@ def value_kind(type_: pa.DataType) -> str:
     for kind, check in kinds.items():
         if check(type_):
             return kind
-    raise TypeError(f"values of type {type_} cannot be written as text; convert them to strings first")
+    raise TypeError(no_text(type_))
+
+
+def no_text(type_: pa.DataType) -> str:
+    """Say that values of a type have no text."""
+    return f"values of type {type_} cannot be written as text; convert them to strings first"
 
 
 def is_time(kind: str) -> bool:

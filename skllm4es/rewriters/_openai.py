@@ -325,8 +325,14 @@ class _Server(Session):
         try:
             choice = completion.choices[0]
             text = choice.message.content or ""
+            called = choice.message.tool_calls or choice.message.function_call
         except (AttributeError, IndexError, TypeError):
-            raise _NotAChatError(f"not a chat completion but {str(completion)[:200]!r}") from None
+            raise _NotAChatError(f"not a chat completion but {self._without_key(str(completion))[:200]!r}") from None
+        if called:
+            raise RewritingError(
+                "The model called a tool, and none was offered to it: nothing was called, and the answer is not used. "
+                "Try another seed or temperature, or a model that follows instructions better."
+            )
         if choice.finish_reason == "content_filter":
             raise RewritingError("The server's filter kept the answer back.")
         n_tokens = getattr(completion.usage, "total_tokens", None)
@@ -411,10 +417,14 @@ class _Server(Session):
 
     def _said(self, error: Exception) -> str:
         """Quote an error, without the key if the server repeats it."""
-        key = _read_key(self.settings.api_key_env)
         response = getattr(error, "response", None)
         said = f"{response.status_code} {response.text}" if response is not None else str(error)
-        return (said.replace(key, "***") if key else said)[:300]
+        return self._without_key(said)[:300]
+
+    def _without_key(self, text: str) -> str:
+        """Take the key out of a text, which must be whole: of a key that is cut the beginning would be left."""
+        key = _read_key(self.settings.api_key_env)
+        return text.replace(key, "***") if key else text
 
 
 class _NotAChatError(Exception):
