@@ -34,8 +34,9 @@ How to read it:
   of the paper: a test set of a tenth of the users, the same for models that are trained on four fifths of the others
   each.
 - "LightGBM" has the published settings on scaled vectors; "linear" is a logistic (C = 0.01) or ridge regression on
-  standardised vectors. That is the same for all methods; score features alone do better as they are (the FAQ says why). With fewer than about 200 labelled users these settings of LightGBM allow hardly any split: up
-  to 100, it predicts one number for all, and what it makes of the MIMIC-IV demo is next to arbitrary.
+  standardised vectors: the same for all methods, though score features do better as they are (the FAQ says why). With
+  fewer than about 200 labelled users these settings of LightGBM allow hardly any split: up to 100, it predicts one
+  number for all, and what it makes of the MIMIC-IV demo is next to arbitrary.
 - "LLM4ES (from scratch)" is `LLMEmbedder` with its defaults, whose features are scores: what a user did beyond what the
   language model expected. "Hidden states", and all rows of the tables of components, strategies and base models, pool
   the hidden layers, as the paper does. These three tables train a model a row; on two cores each reads so little that
