@@ -412,7 +412,7 @@ def _lists_of_objects(column: Any, name: str) -> pa.Array:
 
 
 def _first_unfit(values: Any, convert: Callable[[Any], Any]) -> int:
-    """Find the first of the values that cannot be converted together with those before it."""
+    """Find the first of the values that cannot be converted together with those before it; their number if all can."""
 
     def is_unfit(n_values: int) -> bool:
         try:
@@ -421,7 +421,7 @@ def _first_unfit(values: Any, convert: Callable[[Any], Any]) -> int:
             return True
         return False
 
-    return bisect.bisect_left(range(1, len(values)), True, key=is_unfit)
+    return bisect.bisect_left(range(1, len(values) + 1), True, key=is_unfit)
 
 
 def _unfit_fields(cells: list[Any], column: Any) -> str:
@@ -435,8 +435,9 @@ def _unfit_fields(cells: list[Any], column: Any) -> str:
     ]
     rows = [row for row, _ in events]
     keys = dict.fromkeys(key for _, event in events for key in event)
+    columns = [pd.Series([event.get(key) for _, event in events], rows, dtype=object) for key in keys]
     try:
-        _to_arrow(pd.DataFrame({key: [event.get(key) for _, event in events] for key in keys}, rows, dtype=object))
+        _arrow_table([str(key) for key in keys], columns)
     except TypeError as error:
         return str(error)
     return ""
@@ -502,21 +503,26 @@ def _select(events: Any, positions: list[int]) -> Any:
 
 
 def _to_arrow(frame: Any) -> pa.Table:
-    """Give a dataframe of any kind as a table of Arrow, or say which columns Arrow cannot hold, and why."""
-    names = _column_names(frame)
-    columns, problems = [], []
-    for name, column in zip(names, _columns(frame), strict=True):
+    """Give a dataframe of any kind as a table of Arrow."""
+    return _arrow_table(_column_names(frame), _columns(frame))
+
+
+def _arrow_table(names: list[str], columns: list[Any]) -> pa.Table:
+    """Make a table of columns of any kind, or say which of them Arrow cannot hold, and why."""
+    arrays, problems = [], []
+    for name, column in zip(names, columns, strict=True):
         try:
-            columns.append(_column_to_arrow(column))
-            columns[-1].validate()  # Of arrays within arrays, pyarrow makes broken lists at times.
+            name.encode()  # Half a pair is no character, in names as in values.
+            arrays.append(_column_to_arrow(column))
+            arrays[-1].validate()  # Of arrays within arrays, pyarrow makes broken lists at times.
         except MemoryError:
             raise
         except Exception as error:
             type_ = column.type if isinstance(column, pa.ChunkedArray) else column.dtype
-            problems.append(f"{name!r} ({type_}{_where_unfit(column)}): {'; '.join(map(str, error.args))}")
+            problems.append(f"{name!r} ({type_}{_where_unfit(column)}): {error}")
     if problems:
         raise TypeError(f"Arrow, in which events are kept, cannot hold {'; '.join(problems)}. {_REMEDY}")
-    return pa.Table.from_arrays(columns, names=names)
+    return pa.Table.from_arrays(arrays, names=names)
 
 
 def _columns(frame: Any) -> list[Any]:
@@ -538,10 +544,12 @@ def _column_to_arrow(column: Any) -> pa.ChunkedArray | pa.Array:
 
 
 def _where_unfit(column: Any) -> str:
-    if not _is_object(column) or not len(column):
+    if not _is_object(column):
         return ""
     values = pd.Series(column.to_list(), dtype=object)
     place = _first_unfit(values, _column_to_arrow)
+    if place == len(values):  # Not the values are what does not do.
+        return ""
     return f", from row {row_label(column, place)!r} on, which holds {values[place]!r:.60}"
 
 

@@ -294,6 +294,13 @@ def test_objects_of_polars_are_their_values_and_not_their_addresses():
     assert nest_events(table, user="user", time="time")["user"].to_list() == ["a", "b"]
 
 
+def test_a_name_that_is_half_a_pair_is_told_without_blame_of_the_values():
+    table = _table(name=pd.Series(list("abcd"), dtype=object))
+    table.columns = pd.Index(["user", "time", "\ud800"], dtype=object)
+    with pytest.raises(TypeError, match=r"cannot hold '\\ud800' \(object\): 'utf-8' codec can't encode"):
+        nest_events(table, user="user", time="time")
+
+
 def test_a_name_that_polars_cannot_hand_over_is_an_error():
     pl = pytest.importorskip("polars")
     table = pl.DataFrame({"user": [1], "time": [1], "a\0": [1]})
