@@ -62,6 +62,7 @@ def test_a_process_loads_a_model_once_however_often_its_embedder_is_unpickled(fi
 
 
 def open_files():
+    gc.collect()  # What other tests left may still be open.
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
@@ -85,5 +86,5 @@ def test_fits_in_a_row_leave_neither_memory_nor_files_behind(X):
     n_fits = 24
     for seed in range(n_fits):
         fit(seed)
-    assert open_files() == files
+    assert open_files() <= files
     assert (resident_bytes() - before) / n_fits < 40_000
