@@ -352,7 +352,14 @@ def _check_equal_lengths(lengths: dict[str, npt.NDArray[Any]], X: Any) -> None:
 
 def row_label(X: Any, position: int) -> Any:
     """Name a row of a dataframe or series for a message: by the index of pandas, or by its position."""
-    return X.index[[position]].tolist()[0] if isinstance(X, pd.DataFrame | pd.Series) else int(position)
+    if not isinstance(X, pd.DataFrame | pd.Series):
+        return int(position)
+    label = X.index[[position]].tolist()[0]
+    try:
+        repr(label)
+    except Exception:  # Pandas cannot write times of a zone after the year 9999.
+        return int(position)
+    return label
 
 
 def _read_lists(X: Any, name: str) -> pa.ChunkedArray:

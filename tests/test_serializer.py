@@ -376,6 +376,13 @@ def test_events_out_of_order_are_refused(as_kind):
         serializer.transform(X)
 
 
+def test_a_row_whose_label_cannot_be_written_is_told_by_its_position():
+    index = pd.Index(np.array([0, 15901 - 1970], dtype="M8[Y]").astype("M8[s]")).tz_localize("UTC")
+    X = pd.DataFrame({"events": [UNSORTED[0][:1], *UNSORTED]}, index=index)
+    with pytest.raises(ValueError, match="'day' decreases within 1 of 2 users, first in row 1; sort the events"):
+        EventSerializer().fit(X)
+
+
 @pytest.mark.parametrize("time", [None, "n"])
 def test_another_field_or_none_may_order_the_events(time):
     X = pd.DataFrame({"events": UNSORTED})
