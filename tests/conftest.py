@@ -9,13 +9,16 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from event_kinds import EVENT_KINDS
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # Tests never reach for the network; the hub's client reads this when it is first imported.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+# A machine that does other things as well is no failure.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 # For `--hypothesis-profile=thorough`.
-settings.register_profile("thorough", max_examples=10_000, deadline=None)
+settings.register_profile("thorough", settings.get_profile("patient"), max_examples=10_000)
 
 _BESIDE_THE_REPOSITORY = Path(__file__).parents[2] / "shared" / "data"
 
