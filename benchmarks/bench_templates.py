@@ -12,8 +12,8 @@ from itertools import cycle, islice
 from time import perf_counter
 
 from skllm4es import TextEnricher
-from skllm4es.formats import format_events
 from skllm4es.rewriters import TemplateRewriter, available_formats
+from skllm4es.serialize import format_events
 
 N_EVENTS = 100
 CATEGORIES = ["Grocery Stores, Supermarkets", "Fast Food", "Service Stations", "Drug Stores", "Airlines"]

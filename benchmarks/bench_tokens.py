@@ -23,8 +23,8 @@ from transformers import AutoTokenizer
 
 from skllm4es import EventSerializer
 from skllm4es.datasets import fetch_movielens_100k, get_data_home, make_transactions
-from skllm4es.formats import parse_events
 from skllm4es.lm.from_scratch import train_tokenizer
+from skllm4es.serialize import parse_events
 from skllm4es.vocabularies import load_mcc_names
 
 Count = Callable[[list[str]], int]

@@ -16,7 +16,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from skllm4es.formats import format_events
+from skllm4es.serialize import format_events
 from skllm4es.vocabularies import load_mcc_names
 
 USER, TIME, MCC, AMOUNT, TYPE, CURRENCY = "user", "time", "mcc", "amount", "type", "currency"

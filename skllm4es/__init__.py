@@ -1,9 +1,9 @@
 """User embeddings from event sequences with large language models, as scikit-learn transformers."""
 
-from skllm4es._embedder import LLMEmbedder
-from skllm4es._enricher import TextEnricher
-from skllm4es._events import nest_events, unnest_events
-from skllm4es._serializer import EventSerializer
+from skllm4es.embed._embedder import LLMEmbedder
+from skllm4es.enrich._enricher import TextEnricher
+from skllm4es.events._nesting import nest_events, unnest_events
+from skllm4es.serialize._serializer import EventSerializer
 
 __version__ = "0.1.0.dev0"
 

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from sklearn.base import TransformerMixin
-from sklearn.utils._set_output import _get_output_config
+
+from skllm4es._compat import output_config
 
 #: The column of raw texts, which are embedded; every other column holds texts to train on.
 TEXT = "text"
@@ -46,7 +47,7 @@ class TextTransformerMixin(TransformerMixin):
     def _frame(self, columns: Mapping[str, Any], *, like: Any) -> Any:
         """Build the output from columns of texts, with the index of the input `like`."""
         arrays = {name: _as_chunks(texts) for name, texts in columns.items()}
-        library = _get_output_config("transform", self)["dense"]
+        library = output_config("transform", self)["dense"]
         if library == "default":
             library = "polars" if type(like).__module__.partition(".")[0] == "polars" else "pandas"
         if library == "polars":

@@ -83,7 +83,7 @@ def as_kind(request):
     ``as_kind.name`` names the kind, for expectations that differ, and ``as_kind.is_polars`` says whether `X` is of
     polars. A kind whose library is not installed is skipped.
     """
-    from skllm4es._events import _convert_objects
+    from skllm4es.events._nesting import _convert_objects
 
     name = request.param
 

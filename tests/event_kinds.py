@@ -57,7 +57,7 @@ def _object_dicts(lists, index):
 
 
 def _object_frames(lists, index):
-    from skllm4es._events import _to_pandas
+    from skllm4es.events._nesting import _to_pandas
 
     def frame(events):
         structs = events.values

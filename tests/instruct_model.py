@@ -3,9 +3,10 @@
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from skllm4es.formats import FORMATS, format_events
+from skllm4es.formats import FORMATS
 from skllm4es.lm.from_scratch import train_tokenizer
 from skllm4es.rewriters._prompts import compose, read_prompt
+from skllm4es.serialize import format_events
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<s>{{ message['role'] }}\n{{ message['content'] }}</s>{% endfor %}"

@@ -2,7 +2,8 @@
 
 import random
 
-from skllm4es.formats import FORMATS, EventTable, LosslessFormat, format_events, parse_events
+from skllm4es.formats import FORMATS, LosslessFormat
+from skllm4es.serialize import EventTable, format_events, parse_events
 
 PARSERS = {"events": parse_events} | {
     name: text_format.parse for name, text_format in FORMATS.items() if isinstance(text_format, LosslessFormat)

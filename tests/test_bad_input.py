@@ -18,9 +18,10 @@ from sklearn.pipeline import make_pipeline
 
 import skllm4es
 from skllm4es import EventSerializer, LLMEmbedder, TextEnricher, nest_events, unnest_events
-from skllm4es._events import flatten_events
-from skllm4es.formats import FORMATS, EventTable, canonical_value, parse_events, restore
+from skllm4es.events._nesting import flatten_events
+from skllm4es.formats import FORMATS, canonical_value, restore
 from skllm4es.rewriters import RewritingError
+from skllm4es.serialize import EventTable, parse_events
 
 TINY = {"vocab_size": 400, "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
 #: Frames of long texts take longer than others; that is no failure.

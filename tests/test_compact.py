@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from skllm4es import EventSerializer
 from skllm4es.datasets import fetch_movielens_100k, make_transactions
-from skllm4es.formats import EventTable, parse_events
-from skllm4es.formats._compact import CompactColumn, format_compact, plan_columns
 from skllm4es.lm.from_scratch import train_tokenizer
+from skllm4es.serialize import EventTable, parse_events
+from skllm4es.serialize._compact import CompactColumn, format_compact, plan_columns
 from skllm4es.vocabularies import load_mcc_names
 
 DAY, STORE = CompactColumn("day", words=True, code="+"), CompactColumn("store", words=False, code="~")

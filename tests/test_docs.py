@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("guide/*.md"))
-PACKAGES = ["", ".baselines", ".datasets", ".formats", ".plotting", ".rewriters", ".vocabularies"]
+PACKAGES = ["", ".baselines", ".datasets", ".formats", ".plotting", ".rewriters", ".serialize", ".vocabularies"]
 PUBLIC = {
     name: getattr(module, name)
     for module in (importlib.import_module(f"skllm4es{package}") for package in PACKAGES)

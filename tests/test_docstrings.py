@@ -13,6 +13,7 @@ PACKAGES = [
     "skllm4es.formats",
     "skllm4es.plotting",
     "skllm4es.rewriters",
+    "skllm4es.serialize",
     "skllm4es.vocabularies",
 ]
 OBJECTS = [f"{package}.{name}" for package in PACKAGES for name in importlib.import_module(package).__all__]

@@ -6,8 +6,9 @@ import pytest
 from sklearn.base import clone
 
 from skllm4es import TextEnricher
-from skllm4es.formats import FORMATS, parse_events, restore
+from skllm4es.formats import FORMATS, restore
 from skllm4es.rewriters import RewritingError, TemplateRewriter, available_formats
+from skllm4es.serialize import parse_events
 
 TEXTS = [
     "date|title|rating\n2020-03-05, Heat, 5\n2020-03-06, Alien, 4",

@@ -18,8 +18,9 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.pipeline import make_pipeline
 
 from skllm4es import TextEnricher
-from skllm4es.formats import FORMATS, format_events, parse_events, restore
+from skllm4es.formats import FORMATS, restore
 from skllm4es.rewriters import RewritingError, StreamingRewriter, TemplateRewriter
+from skllm4es.serialize import format_events, parse_events
 
 ROWS = [["2020-03-05", "Groceries", "1250.00"], ["2020-03-06", "Fuel", "300.50"], ["2020-03-07", "Books", "12.99"]]
 HEADER = ["date", "mcc", "amount"]

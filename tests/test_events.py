@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 
 from skllm4es import nest_events, unnest_events
-from skllm4es._events import flatten_events
+from skllm4es.events._nesting import flatten_events
 
 
 def _table(**columns):

@@ -7,8 +7,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from test_formats import HOSTILE, TRANSACTIONS, tables
 
-from skllm4es._faithfulness import compare
-from skllm4es.formats import FORMATS, EventTable, format_events
+from skllm4es.enrich._faithfulness import compare
+from skllm4es.formats import FORMATS
+from skllm4es.serialize import EventTable, format_events
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 COMPLETE = [name for name, text_format in FORMATS.items() if text_format.complete]

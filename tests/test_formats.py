@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from skllm4es.formats import (
     FORMATS,
-    EventTable,
     LosslessFormat,
     Variation,
     canonical_value,
     restore,
 )
 from skllm4es.formats._quoting import quote
+from skllm4es.serialize import EventTable
 
 LOSSLESS = [name for name, text_format in FORMATS.items() if text_format.lossless]
 N_LAYOUTS = 60

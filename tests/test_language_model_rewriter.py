@@ -9,12 +9,13 @@ from recording_rewriter import RecordingRewriter
 from sklearn.base import clone
 
 from skllm4es import EventSerializer
-from skllm4es.formats import FORMATS, format_events, parse_events
+from skllm4es.formats import FORMATS
 from skllm4es.rewriters import RewritingError, StreamingRewriter, available_formats
 from skllm4es.rewriters import _prompts as prompts
 from skllm4es.rewriters._answers import clean_answer
 from skllm4es.rewriters._llm import Answer
 from skllm4es.rewriters._prompts import compose, hash_prompts, seed_of
+from skllm4es.serialize import format_events, parse_events
 
 TEXT = "date|mcc|amount\n2020-03-05, Groceries, 1250.00\n2020-03-06, Fuel, 300.50"
 LONG = format_events(["title", "rating"], [[f"Film {number}", str(number % 5)] for number in range(200)])

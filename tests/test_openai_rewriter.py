@@ -28,8 +28,8 @@ from sklearn.base import clone
 from sklearn.utils import estimator_html_repr
 
 from skllm4es import TextEnricher
-from skllm4es.formats import format_events, parse_events
 from skllm4es.rewriters import HKFRRewriter, OpenAIRewriter, RewritingError, StreamingRewriter, TRSRRewriter
+from skllm4es.serialize import format_events, parse_events
 
 pytest.importorskip("openai", reason="needs openai")
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skllm4es.formats import EventTable, format_events, parse_events
+from skllm4es.serialize import EventTable, format_events, parse_events
 
 # Separators, quotes and line breaks are what can go wrong, so they are drawn often.
 FIELD = st.text(st.sampled_from(list(', |"\n\r\t;a0é\u2028😀'))) | st.text()

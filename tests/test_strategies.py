@@ -7,7 +7,8 @@ from sklearn.pipeline import Pipeline
 
 from skllm4es import EventSerializer, LLMEmbedder, TextEnricher
 from skllm4es.datasets import make_transactions
-from skllm4es.formats import FORMATS, parse_events, restore
+from skllm4es.formats import FORMATS, restore
+from skllm4es.serialize import parse_events
 
 TINY = {"vocab_size": 300, "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
 N_USERS = 10

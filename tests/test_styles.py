@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skllm4es import EventSerializer, nest_events
-from skllm4es.formats import parse_events
-from skllm4es.formats._styles import read_style
+from skllm4es.serialize import parse_events
+from skllm4es.serialize._styles import read_style
 
 
 def written(values, style, users=(1, 1, 1)):

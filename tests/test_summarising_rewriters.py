@@ -10,7 +10,6 @@ from recording_rewriter import RecordingRewriter
 from sklearn.base import clone
 
 from skllm4es import TextEnricher
-from skllm4es.formats import format_events, parse_events
 from skllm4es.rewriters import (
     HKFRRewriter,
     RewritingError,
@@ -21,6 +20,7 @@ from skllm4es.rewriters import (
 )
 from skllm4es.rewriters import _prompts as prompts
 from skllm4es.rewriters._prompts import read_prompt
+from skllm4es.serialize import format_events, parse_events
 
 TEXT = format_events(["title", "rating"], [[f"Film {number}", str(number % 5)] for number in range(10)])
 LONG = format_events(["title", "rating"], [[f"Film {number}", str(number % 5)] for number in range(400)])

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.base import clone
 
-from skllm4es.formats import FORMATS, format_events, parse_events, restore
+from skllm4es.formats import FORMATS, restore
 from skllm4es.rewriters import Rewriter, TemplateRewriter, available_formats
+from skllm4es.serialize import format_events, parse_events
 
 TEXT = "date|mcc|amount\n2020-03-05, Groceries, 1250.00\n2020-03-06, Fuel, 300.50\n2020-03-06, Fuel, 12"
 OTHER = "title|rating\nHeat, 5\nAlien, 4"

@@ -10,10 +10,10 @@ from instruct_model import ANSWER
 from sklearn.base import clone
 
 from skllm4es import TextEnricher
-from skllm4es.formats import format_events
 from skllm4es.lm import language_model
 from skllm4es.rewriters import HKFRRewriter, RewritingError, StreamingRewriter, TransformersRewriter, TRSRRewriter
 from skllm4es.rewriters._prompts import compose
+from skllm4es.serialize import format_events
 
 TEXTS = [format_events(["title", "rating"], [[f"Film {n}", str(n)] for n in range(size)]) for size in (1, 4, 12)]
 PLAIN = "{{ messages[0]['content'] + '\n' }}"

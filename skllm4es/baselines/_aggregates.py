@@ -8,12 +8,12 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.base import _fit_context
 from sklearn.utils.validation import check_is_fitted
 
-from skllm4es._events import FlatEvents
+from skllm4es._compat import fit_context
 from skllm4es.baselines._base import EventTransformer
 from skllm4es.baselines._features import Codes, EncodedEvents, Floats, Integers, unique_names
+from skllm4es.events._nesting import FlatEvents
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -67,7 +67,7 @@ class EventAggregator(EventTransformer):
 
     _reads_lists = True
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None) -> Self:
         """Learn which fields and categories there are.
 

@@ -9,12 +9,11 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
-from sklearn.base import _fit_context
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfTransformer
-from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
+from skllm4es._compat import Interval, fit_context
 from skllm4es.baselines._base import EventTransformer
 from skllm4es.baselines._features import EncodedEvents, Floats, unique_names
 
@@ -88,7 +87,7 @@ class BagOfEvents(EventTransformer):
         "random_state": ["random_state"],
     }
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None) -> Self:
         """Learn the values, their weights and the SVD.
 

@@ -14,12 +14,12 @@ from numbers import Integral
 from typing import Any, ClassVar
 
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skllm4es._events import FlatEvents, flatten_events
+from skllm4es._compat import Interval
 from skllm4es._messages import raise_if
 from skllm4es.baselines._features import EncodedEvents, EventFeatures, learn_features
+from skllm4es.events._nesting import FlatEvents, flatten_events
 
 _PARAGRAPHS = {
     "attributes": """\

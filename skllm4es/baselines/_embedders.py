@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import TYPE_CHECKING
 
-from sklearn.utils._param_validation import Interval, StrOptions
-
+from skllm4es._compat import Interval, StrOptions
 from skllm4es.baselines._features import EncodedEvents
 from skllm4es.baselines._neural import SequenceEmbedder, TrainedEmbedder
 

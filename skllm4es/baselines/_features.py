@@ -16,11 +16,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from skllm4es._events import FlatEvents, disorder, find_time, kinds_of, missing_fields
 from skllm4es._messages import raise_if, warn
-from skllm4es.formats._fields import encode_values
-from skllm4es.formats._styles import seconds_since_1970
-from skllm4es.formats._values import STEPS, combine, format_values, is_list, is_time
+from skllm4es.events._nesting import FlatEvents, disorder, find_time, kinds_of, missing_fields
+from skllm4es.serialize._fields import encode_values
+from skllm4es.serialize._styles import seconds_since_1970
+from skllm4es.serialize._values import STEPS, combine, format_values, is_list, is_time
 
 #: Integers are codes where they have few distinct values, or not so few that repeat.
 FEW_VALUES = 20

@@ -6,13 +6,13 @@ from typing import Literal, cast, overload
 import pandas as pd
 import pyarrow as pa
 from sklearn.utils import Bunch
-from sklearn.utils._param_validation import validate_parameter_constraints
 
-from skllm4es._events import nest_events
+from skllm4es._compat import validate_parameter_constraints
 from skllm4es.datasets._base import Collection, fetch_folder, get_data_home, open_tables
 from skllm4es.datasets._bunch import make_bunch
 from skllm4es.datasets._labels import CONSTRAINTS, Subset, read_labels, select_users
 from skllm4es.datasets._tables import Tables
+from skllm4es.events._nesting import nest_events
 from skllm4es.vocabularies._tables import read_table
 
 _EVENTS = pa.schema(

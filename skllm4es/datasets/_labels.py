@@ -6,8 +6,8 @@ from typing import Literal
 
 import pandas as pd
 import pyarrow as pa
-from sklearn.utils._param_validation import StrOptions
 
+from skllm4es._compat import StrOptions
 from skllm4es.datasets._tables import Tables
 
 #: The target of a user without a label, as scikit-learn's semi-supervised estimators have it.

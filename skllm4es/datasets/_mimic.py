@@ -14,12 +14,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from sklearn.utils import Bunch
-from sklearn.utils._param_validation import validate_parameter_constraints
 
-from skllm4es._events import nest_events
+from skllm4es._compat import validate_parameter_constraints
 from skllm4es.datasets._bunch import make_bunch
 from skllm4es.datasets._labels import check_labels
 from skllm4es.datasets._tables import Tables
+from skllm4es.events._nesting import nest_events
 
 _TIME, _TEXT = pa.timestamp("s"), pa.string()
 _ADMISSIONS = pa.schema(

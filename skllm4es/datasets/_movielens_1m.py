@@ -7,12 +7,12 @@ from typing import Literal, cast, overload
 
 import pandas as pd
 from sklearn.utils import Bunch
-from sklearn.utils._param_validation import StrOptions, validate_parameter_constraints
 
-from skllm4es._events import nest_events
+from skllm4es._compat import StrOptions, validate_parameter_constraints
 from skllm4es.datasets._base import Archive, DataFile, damaged, fetch_folder, get_data_home, read_verified
 from skllm4es.datasets._bunch import make_bunch
 from skllm4es.datasets._movielens import HEADERS
+from skllm4es.events._nesting import nest_events
 
 _ARCHIVE = Archive(
     title="MovieLens 1M",

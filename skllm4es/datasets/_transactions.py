@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, validate_parameter_constraints
 
-from skllm4es._events import nest_events
+from skllm4es._compat import Interval, validate_parameter_constraints
 from skllm4es.datasets import _merchants as tables
+from skllm4es.events._nesting import nest_events
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

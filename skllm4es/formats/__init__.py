@@ -1,18 +1,15 @@
-"""Text forms of one user's events: the serialised form that the steps pass on, and the formats of rewriting.
+"""The formats into which texts are rewritten, one module each.
 
-`parse_events` and `format_events` read and write the serialised form. `FORMATS` holds the formats of the
-enrichment by name, one object each; the lossless ones can also be read back.
+`FORMATS` holds them by name, one object each; the lossless ones can also be read back.
 """
 
 from skllm4es.formats._base import Format, LosslessFormat
 from skllm4es.formats._breakdown import BreakdownFormat
 from skllm4es.formats._html import HTMLFormat
 from skllm4es.formats._json import JSONFormat
-from skllm4es.formats._lines import EventTable
 from skllm4es.formats._markdown import MarkdownFormat
 from skllm4es.formats._narrative import NarrativeFormat
 from skllm4es.formats._restyling import canonical_value
-from skllm4es.formats._serialised import format_events, parse_events
 from skllm4es.formats._sql import SQLFormat
 from skllm4es.formats._table import TableFormat
 from skllm4es.formats._variation import Variation, restore
@@ -37,12 +34,9 @@ FORMATS: dict[str, Format] = {
 
 __all__ = [
     "FORMATS",
-    "EventTable",
     "Format",
     "LosslessFormat",
     "Variation",
     "canonical_value",
-    "format_events",
-    "parse_events",
     "restore",
 ]

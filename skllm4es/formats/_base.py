@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from skllm4es.formats._columns import Variation
-from skllm4es.formats._lines import EventTable, shorten
 from skllm4es.formats._names import STYLES
 from skllm4es.formats._restyling import KINDS, Kind
 from skllm4es.formats._variation import Presentation, in_order, present
+from skllm4es.serialize._lines import EventTable, shorten
 
 _FULL_VARIATION = Variation()
 
@@ -36,7 +36,8 @@ class Format(ABC):
     Examples
     --------
     >>> import random
-    >>> from skllm4es.formats import FORMATS, Variation, parse_events
+    >>> from skllm4es.formats import FORMATS, Variation
+    >>> from skllm4es.serialize import parse_events
     >>> table = parse_events("title|rating\nHeat, 5\nAlien, 4")
     >>> print(FORMATS["sql"].render(table, random.Random(4), Variation(names=False, analysis=False)))
     -- Records of one user
@@ -101,7 +102,8 @@ class LosslessFormat(Format):
     Examples
     --------
     >>> import random
-    >>> from skllm4es.formats import FORMATS, parse_events, restore
+    >>> from skllm4es.formats import FORMATS, restore
+    >>> from skllm4es.serialize import parse_events
     >>> table = parse_events("title|rating\nHeat, 5\nAlien, 4")
     >>> text = FORMATS["html"].render(table, random.Random(0))
     >>> restore(FORMATS["html"].parse(text), table.header) == table

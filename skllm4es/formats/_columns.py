@@ -9,9 +9,9 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from skllm4es.formats._lines import EventTable
 from skllm4es.formats._names import spell_names
 from skllm4es.formats._restyling import Kind, choose_writer, column_kind
+from skllm4es.serialize._lines import EventTable
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class Variation:
     Examples
     --------
     >>> import random
-    >>> from skllm4es.formats import FORMATS, Variation, parse_events
+    >>> from skllm4es.formats import FORMATS, Variation
+    >>> from skllm4es.serialize import parse_events
     >>> table = parse_events("title|rating\nHeat, 5")
     >>> "title" in FORMATS["json"].render(table, random.Random(0), Variation(names=False)).lower()
     True

@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 from skllm4es.formats._analysis import Noun, analyse, choose_noun, make_title
 from skllm4es.formats._columns import Column, Variation, choose_columns
-from skllm4es.formats._lines import EventTable
 from skllm4es.formats._names import NUMBER, STYLES, spellings
 from skllm4es.formats._restyling import KINDS, Kind, canonical_value
+from skllm4es.serialize._lines import EventTable
 
 Row = tuple[str, ...]
 
@@ -150,7 +150,8 @@ def restore(table: EventTable, header: Sequence[str]) -> EventTable:
 
     Examples
     --------
-    >>> from skllm4es.formats import EventTable, restore
+    >>> from skllm4es.formats import restore
+    >>> from skllm4es.serialize import EventTable
     >>> restore(EventTable(["transactionValue", "day"], [["1,250", "March 5, 2020"]]), ["date", "trx_amount"])
     EventTable(header=['date', 'trx_amount'], rows=[['2020-03-05', '1250']])
     """

@@ -16,8 +16,8 @@ import torch
 from torch.nn import functional
 from transformers import AttentionInterface, PreTrainedModel, PreTrainedTokenizerBase
 
-from skllm4es.formats._lines import end_of_line
-from skllm4es.formats._serialised import end_of_instruction
+from skllm4es.serialize._lines import end_of_line
+from skllm4es.serialize._serialised import end_of_instruction
 
 #: Label that the loss leaves out, as transformers has it.
 IGNORED = -100

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 
-from sklearn.utils._param_validation import Interval
-
+from skllm4es._compat import Interval
 from skllm4es.rewriters._llm import LanguageModelRewriter, Session, Steps
 from skllm4es.rewriters._summaries import SummarisingRewriter
 

@@ -17,8 +17,8 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.utils._param_validation import Interval, StrOptions
 
+from skllm4es._compat import Interval, StrOptions
 from skllm4es.formats import FORMATS
 from skllm4es.rewriters._answers import clean_answer
 from skllm4es.rewriters._base import RewritingError

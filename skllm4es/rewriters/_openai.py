@@ -15,8 +15,7 @@ from time import monotonic, sleep
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from sklearn.utils._param_validation import Interval
-
+from skllm4es._compat import Interval
 from skllm4es.rewriters._base import RewritingError
 from skllm4es.rewriters._llm import Answer, LanguageModelRewriter, Question, Session
 from skllm4es.rewriters._prompts import Message

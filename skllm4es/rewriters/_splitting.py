@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from skllm4es.formats import EventTable, format_events, parse_events
-from skllm4es.formats._serialised import end_of_instruction
 from skllm4es.rewriters._base import RewritingError
+from skllm4es.serialize import EventTable, format_events, parse_events
+from skllm4es.serialize._serialised import end_of_instruction
 
 
 def read_events(text: str) -> EventTable:

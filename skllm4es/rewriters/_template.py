@@ -10,9 +10,10 @@ from collections.abc import Sequence
 
 from sklearn.base import BaseEstimator
 
-from skllm4es.formats import FORMATS, EventTable, Variation, parse_events
+from skllm4es.formats import FORMATS, Variation
 from skllm4es.rewriters._base import RewritingError
 from skllm4es.rewriters._checks import check_formats, check_lengths
+from skllm4es.serialize import EventTable, parse_events
 
 
 class UnreadableTextError(RewritingError, ValueError):

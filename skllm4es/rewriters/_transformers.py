@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal
 
-from sklearn.utils._param_validation import Interval, StrOptions
-
+from skllm4es._compat import Interval, StrOptions
 from skllm4es.rewriters._base import RewritingError
 from skllm4es.rewriters._llm import Answer, LanguageModelRewriter, Question, Session
 from skllm4es.rewriters._prompts import Message

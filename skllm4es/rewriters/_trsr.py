@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from numbers import Integral
 
-from sklearn.utils._param_validation import Interval, StrOptions
-
+from skllm4es._compat import Interval, StrOptions
 from skllm4es.rewriters._llm import LanguageModelRewriter, Session, Steps
 from skllm4es.rewriters._summaries import SummarisingRewriter
 

@@ -13,15 +13,15 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from sklearn.base import BaseEstimator, _fit_context, clone
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skllm4es._events import FlatEvents, disorder, find_time, flatten_events, kinds_of, missing_fields
+from skllm4es._compat import Interval, StrOptions, fit_context
 from skllm4es._messages import raise_if
 from skllm4es._texts import TEXT, TextTransformerMixin
-from skllm4es.formats._compact import CompactColumn, plan_columns
-from skllm4es.formats._fields import (
+from skllm4es.events._nesting import FlatEvents, disorder, find_time, flatten_events, kinds_of, missing_fields
+from skllm4es.serialize._compact import CompactColumn, plan_columns
+from skllm4es.serialize._fields import (
     EncodedFields,
     Fields,
     Finish,
@@ -31,7 +31,7 @@ from skllm4es.formats._fields import (
     write_compact,
     write_lines,
 )
-from skllm4es.formats._serialised import (
+from skllm4es.serialize._serialised import (
     FIELD_SEPARATOR,
     HEADER_SEPARATOR,
     SEPARATORS,
@@ -39,8 +39,8 @@ from skllm4es.formats._serialised import (
     format_instruction,
     special_in_field,
 )
-from skllm4es.formats._styles import Style, read_style, seconds_since_1970
-from skllm4es.formats._values import (
+from skllm4es.serialize._styles import Style, read_style, seconds_since_1970
+from skllm4es.serialize._values import (
     WriteValues,
     format_lists,
     format_values,
@@ -60,7 +60,7 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
 
     The text begins with a header line of feature names joined by ``|``; each event is one line of fields joined by a
     comma and a space; a field that holds a comma, a quote or a line break is quoted as in CSV.
-    :func:`~skllm4es.formats.parse_events` reads it back, whatever the parameters are.
+    :func:`~skllm4es.serialize.parse_events` reads it back, whatever the parameters are.
 
     Parameters
     ----------
@@ -145,7 +145,7 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
     Structs inside an event are an error: make columns of their fields.
 
     **Compact form.** A line looks like ``POS 3600 12.5 Grocery``. Its rules are those of
-    `skllm4es.formats._compact`: an empty field repeats the line above, a column marked ``+`` holds distances, one
+    `skllm4es.serialize._compact`: an empty field repeats the line above, a column marked ``+`` holds distances, one
     marked ``~`` holds first words of values that have been written in full, and what is quoted stands for itself. Cut
     its length by `max_events`, not by tokens: a line needs those above it. Its columns and marks are learned from the
     first 100,000 events seen during :term:`fit`.
@@ -227,7 +227,7 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
         self.time = time
         self.events = events
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None) -> Self:
         """Learn which fields the events have, the scales of numbers, and the columns of the compact form.
 

@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from skllm4es.formats._values import is_list, is_string, is_time, no_text, value_kind
+from skllm4es.serialize._values import is_list, is_string, is_time, no_text, value_kind
 
 if TYPE_CHECKING:
     import polars as pl

@@ -13,18 +13,18 @@ import joblib
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from sklearn.base import BaseEstimator, _fit_context
+from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
+from skllm4es._compat import HasMethods, Interval, StrOptions, fit_context
 from skllm4es._messages import did_you_mean, warn
-from skllm4es._rewrite_cache import RewriteCache
-from skllm4es._rewriting import draw_all
 from skllm4es._store import directory_of
 from skllm4es._texts import TEXT, TextTransformerMixin, read_texts
-from skllm4es._variants import FREE_REDRAWS, Policy, Variant, complaints, first_error, make_variants
+from skllm4es.enrich._rewrite_cache import RewriteCache
+from skllm4es.enrich._rewriting import draw_all
+from skllm4es.enrich._variants import FREE_REDRAWS, Policy, Variant, complaints, first_error, make_variants
 from skllm4es.rewriters import Rewriter, TemplateRewriter, available_formats
 
 
@@ -216,7 +216,7 @@ class TextEnricher(TextTransformerMixin, BaseEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
-    @_fit_context(prefer_skip_nested_validation=False)
+    @fit_context(prefer_skip_nested_validation=False)
     def fit(self, X: Any, y: Any = None) -> Self:
         """Check the texts and the formats.
 
@@ -238,7 +238,7 @@ class TextEnricher(TextTransformerMixin, BaseEstimator):
         self._setup()
         return self
 
-    @_fit_context(prefer_skip_nested_validation=False)
+    @fit_context(prefer_skip_nested_validation=False)
     def fit_transform(self, X: Any, y: Any = None) -> Any:
         """Rewrite the texts for training.
 

@@ -25,7 +25,7 @@ class EventTable:
 
     Examples
     --------
-    >>> from skllm4es.formats import parse_events
+    >>> from skllm4es.serialize import parse_events
     >>> parse_events("title|rating\nHeat, 5")
     EventTable(header=['title', 'rating'], rows=[['Heat', '5']])
     """

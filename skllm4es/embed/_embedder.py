@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any, Self
 import joblib
 import numpy as np
 import numpy.typing as npt
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from skllm4es._callbacks import CallbackSupportMixin, fit_told_to_callbacks
+from skllm4es._compat import HasMethods, Interval, StrOptions, fit_context
 from skllm4es._messages import warn
 from skllm4es._store import directory_of
 from skllm4es._texts import TEXT, read_texts
+from skllm4es.embed._callbacks import CallbackSupportMixin, fit_told_to_callbacks
 
 if TYPE_CHECKING:
     from skllm4es.lm.cache import Cache, CacheInfo
@@ -344,7 +344,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         self.random_state = random_state
         self.verbose = verbose
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None) -> Self:
         """Fine-tune the language model on texts.
 
@@ -364,7 +364,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         self._fit(X)
         return self
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def fit_transform(self, X: Any, y: Any = None) -> npt.NDArray[np.float32]:
         """Fine-tune the language model on texts, and embed them.
 

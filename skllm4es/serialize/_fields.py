@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from skllm4es.formats._compact import CompactColumn, format_compact
-from skllm4es.formats._values import (
+from skllm4es.serialize._compact import CompactColumn, format_compact
+from skllm4es.serialize._values import (
     WriteValues,
     combine,
     format_values,

@@ -16,7 +16,8 @@ from functools import cached_property, lru_cache
 from statistics import fmean
 from typing import NamedTuple
 
-from skllm4es.formats import canonical_value, parse_events
+from skllm4es.formats import canonical_value
+from skllm4es.serialize import parse_events
 
 # Runs, because an escape may itself be escaped: what JSON writes as \n, Markdown writes as \\n.
 _BACKSLASH = re.compile(r"\\+(?:u([0-9a-fA-F]{4})|[nrtbf])?")
@@ -114,7 +115,7 @@ def compare(original: str, rewritten: str) -> Faithfulness:
 
     Examples
     --------
-    >>> from skllm4es._faithfulness import compare
+    >>> from skllm4es.enrich._faithfulness import compare
     >>> compare("date|amount\n2020-03-05, 1250.00\n2020-03-06, 7", "On March 5th, 2020 you paid $1,250, then 9.")
     Faithfulness(recall=0.5, precision=0.6666666666666666, missing=['2020-03-06', '7'])
     """

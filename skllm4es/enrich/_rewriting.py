@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import joblib
 from tqdm.auto import tqdm
 
-from skllm4es._faithfulness import compare
-from skllm4es._rewrite_cache import RewriteCache
 from skllm4es._store import hash_of
+from skllm4es.enrich._faithfulness import compare
+from skllm4es.enrich._rewrite_cache import RewriteCache
 from skllm4es.formats import FORMATS
 from skllm4es.rewriters import Rewriter, RewritingError, StreamingRewriter
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from skllm4es.formats._values import STEPS, WriteValues, combine, format_values, is_time, seconds_of, value_kind
+from skllm4es.serialize._values import STEPS, WriteValues, combine, format_values, is_time, seconds_of, value_kind
 
 Derive = Callable[[pa.ChunkedArray, npt.NDArray[np.int64]], pa.ChunkedArray]
 

@@ -30,8 +30,8 @@ from itertools import pairwise, repeat
 from operator import itemgetter
 from typing import Literal
 
-from skllm4es.formats._lines import EventTable, end_of_line, quote, read_field, shorten, skip, split_lines
-from skllm4es.formats._values import STEPS, format_seconds
+from skllm4es.serialize._lines import EventTable, end_of_line, quote, read_field, shorten, skip, split_lines
+from skllm4es.serialize._values import STEPS, format_seconds
 
 COMPACT_MARK = "|"
 

@@ -11,8 +11,8 @@ import random
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
-from skllm4es._faithfulness import compare
-from skllm4es._rewriting import Draw, Drawn, measure
+from skllm4es.enrich._faithfulness import compare
+from skllm4es.enrich._rewriting import Draw, Drawn, measure
 from skllm4es.formats import FORMATS
 from skllm4es.rewriters import RewritingError, TemplateRewriter, available_formats
 from skllm4es.rewriters._template import UnreadableTextError

@@ -17,8 +17,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from skllm4es.formats._compact import COMPACT_MARK, parse_compact
-from skllm4es.formats._lines import (
+from skllm4es.serialize._compact import COMPACT_MARK, parse_compact
+from skllm4es.serialize._lines import (
     EventTable,
     end_of_line,
     find_outside_quotes,
@@ -71,7 +71,7 @@ def parse_events(text: str) -> EventTable:
 
     Examples
     --------
-    >>> from skllm4es.formats import parse_events
+    >>> from skllm4es.serialize import parse_events
     >>> table = parse_events('title|rating\n"Usual Suspects, The", 5\nHeat, 4')
     >>> table.header
     ['title', 'rating']
@@ -118,7 +118,7 @@ def format_events(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
     Examples
     --------
-    >>> from skllm4es.formats import format_events
+    >>> from skllm4es.serialize import format_events
     >>> format_events(["title", "rating"], [["Usual Suspects, The", "5"]])
     'title|rating\n"Usual Suspects, The", 5'
     """
