@@ -28,8 +28,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 from skllm4es import EventSerializer, LLMEmbedder
 from skllm4es.datasets import make_transactions
 from skllm4es.lm.from_scratch import train_tokenizer
-from skllm4es.lm.packing import tokenize
 from skllm4es.lm.pooling import LayerPooler
+from skllm4es.lm.windows import tokenize
 from skllm4es.vocabularies import load_mcc_names
 
 MAX_LENGTH = 16_384

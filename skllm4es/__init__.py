@@ -1,10 +1,21 @@
 """User embeddings from event sequences with large language models, as scikit-learn transformers."""
 
 from skllm4es.embed._embedder import LLMEmbedder
+from skllm4es.embed._finetuning import FineTuning, LoRA
+from skllm4es.embed._from_scratch import FromScratch
 from skllm4es.enrich._enricher import TextEnricher
 from skllm4es.events._nesting import nest_events, unnest_events
 from skllm4es.serialize._serializer import EventSerializer
 
 __version__ = "0.1.0.dev0"
 
-__all__ = ["EventSerializer", "LLMEmbedder", "TextEnricher", "nest_events", "unnest_events"]
+__all__ = [
+    "EventSerializer",
+    "FineTuning",
+    "FromScratch",
+    "LLMEmbedder",
+    "LoRA",
+    "TextEnricher",
+    "nest_events",
+    "unnest_events",
+]

@@ -5,9 +5,83 @@ Public names are imported where they are used. What a new release may rename or 
 
 from __future__ import annotations
 
+from typing import Any
+
 # scikit-learn 1.6 to 1.9
 from sklearn.base import _fit_context as fit_context
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions, validate_parameter_constraints
-from sklearn.utils._set_output import _get_output_config as output_config
+from sklearn.utils._set_output import _get_output_config
 
-__all__ = ["HasMethods", "Interval", "StrOptions", "fit_context", "output_config", "validate_parameter_constraints"]
+try:
+    from sklearn.callback import CallbackSupportMixin
+except ImportError:
+
+    class CallbackSupportMixin:  # type: ignore[no-redef]
+        """Stand in for the class of scikit-learn 1.9: before it, there are no callbacks to call."""
+
+
+__all__ = [
+    "CallbackSupportMixin",
+    "HasMethods",
+    "Interval",
+    "StrOptions",
+    "attention_of",
+    "callback_context",
+    "disable_word_cache",
+    "fit_context",
+    "has_avx512_bf16",
+    "output_library",
+    "set_output_library",
+    "supports_own_attention",
+    "use_one_gpu",
+    "validate_parameter_constraints",
+]
+
+
+def output_library(transformer: Any) -> str:
+    """Return "default", "pandas" or "polars", as `set_output` or scikit-learn's configuration says."""
+    library: str = _get_output_config("transform", transformer)["dense"]
+    return library
+
+
+def set_output_library(transformer: Any, library: str) -> None:
+    """Do what scikit-learn's `set_output` does, for a transformer that builds its output itself."""
+    transformer._sklearn_output_config = {"transform": library}
+
+
+def callback_context(estimator: Any) -> Any:
+    """Return the context in which scikit-learn 1.9 calls an estimator's callbacks, or None where none are set."""
+    if not getattr(estimator, "_skl_callbacks", None):
+        return None
+    return estimator._init_callback_context(max_subtasks=1)
+
+
+def use_one_gpu(arguments: Any) -> None:
+    """Keep the Trainer of transformers 5 from wrapping the model in DataParallel, whatever GPUs there are."""
+    arguments._n_gpu = min(1, arguments.n_gpu)
+
+
+def attention_of(model: Any) -> str:
+    """Return the name of the attention that a model of transformers 5 runs."""
+    name: str = model.config._attn_implementation
+    return name
+
+
+def supports_own_attention(model: Any) -> bool:
+    """Return whether the attention of a model of transformers 5 can be replaced by a registered function."""
+    return bool(getattr(model, "_supports_attention_backend", False))
+
+
+def has_avx512_bf16() -> bool:
+    """Return whether the CPU multiplies bfloat16 in hardware, as torch 2.13 finds it."""
+    import torch
+
+    return bool(torch.cpu._is_avx512_bf16_supported())
+
+
+def disable_word_cache(tokenizer: Any) -> None:
+    """Turn off the cache of words of tokenizers 0.22 and 0.23, which is never freed: a hundred kilobytes a fit.
+
+    Tokenising takes a quarter more time without it.
+    """
+    tokenizer.backend_tokenizer.model._resize_cache(0)

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 from sklearn.base import TransformerMixin
 
-from skllm4es._compat import output_config
+from skllm4es._compat import output_library, set_output_library
 
 #: The column of raw texts, which are embedded; every other column holds texts to train on.
 TEXT = "text"
@@ -41,13 +41,13 @@ class TextTransformerMixin(TransformerMixin):
             This transformer.
         """
         if transform is not None:
-            self._sklearn_output_config = {"transform": transform}
+            set_output_library(self, transform)
         return self
 
     def _frame(self, columns: Mapping[str, Any], *, like: Any) -> Any:
         """Build the output from columns of texts, with the index of the input `like`."""
         arrays = {name: _as_chunks(texts) for name, texts in columns.items()}
-        library = output_config("transform", self)["dense"]
+        library = output_library(self)
         if library == "default":
             library = "polars" if type(like).__module__.partition(".")[0] == "polars" else "pandas"
         if library == "polars":

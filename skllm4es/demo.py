@@ -20,7 +20,7 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import Pipeline
 from tqdm.auto import tqdm
 
-from skllm4es import EventSerializer, LLMEmbedder, TextEnricher, unnest_events
+from skllm4es import EventSerializer, FineTuning, LLMEmbedder, TextEnricher, unnest_events
 from skllm4es.datasets import fetch_movielens_100k, get_data_home, make_transactions
 from skllm4es.vocabularies import load_mcc_names
 
@@ -148,7 +148,7 @@ def _llm(serializer: EventSerializer) -> Pipeline:
         [
             ("serialize", serializer),
             ("enrich", TextEnricher(random_state=0)),
-            ("embed", LLMEmbedder(epochs=0.2, max_length=512, random_state=0, verbose=1)),
+            ("embed", LLMEmbedder(finetune=FineTuning(epochs=0.2), max_length=512, random_state=0, verbose=1)),
             ("classify", _classifier()),
         ]
     )

@@ -4,7 +4,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from skllm4es import EventSerializer, LLMEmbedder, TextEnricher
+from skllm4es import EventSerializer, FineTuning, FromScratch, LLMEmbedder, LoRA, TextEnricher
 from skllm4es.baselines import (
     BagOfEvents,
     CoLESEmbedder,
@@ -52,10 +52,19 @@ OF_EVENTS = {
 #: What takes texts.
 OF_TEXTS = {
     "enricher": TextEnricher(n_variants=2, random_state=0),
-    "embedder": LLMEmbedder(TINY_MODEL, features="both", epochs=1, batch_tokens=4096, dtype="float32", random_state=0),
+    "embedder": LLMEmbedder(
+        FromScratch(config=TINY_MODEL),
+        features=["hidden", "scores"],
+        dtype="float32",
+        random_state=0,
+        finetune=FineTuning(epochs=1, batch_tokens=4096),
+    ),
 }
-#: What has parameters alone, and is a parameter of an estimator.
-REWRITERS = {
+#: What has nothing but parameters, and is a parameter of an estimator.
+PARAMETERS = {
+    "fine-tuning": FineTuning(epochs=2),
+    "lora": LoRA(r=4),
+    "from-scratch": FromScratch(n_params=1000),
     "template": TemplateRewriter(),
     "transformers": TransformersRewriter("no/model"),
     "openai": OpenAIRewriter("no/model", "http://localhost:1/v1"),

@@ -1,65 +1,91 @@
-"""The drawing in CONTRIBUTING.md is what the code imports."""
+"""The house is as CONTRIBUTING.md draws it: imports point one way, and private names of others stay in one place."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "skllm4es"
 
-# The arrows of the drawing that point downwards: from each part to those that it uses.
+#: The arrows of the drawing: from each room to those that it uses directly.
 USES = {
-    "_serializer": {"formats"},
-    "_enricher": {"rewriters", "formats"},
-    "_embedder": {"lm"},
-    "baselines": {"lm", "formats"},
-    "rewriters": {"lm", "formats"},
-    "lm": {"formats"},
-    "formats": set(),
-    "datasets": {"formats", "vocabularies"},  # formats as nest_events does
+    "events": set(),
+    "serialize": {"events"},
+    "formats": {"serialize"},
+    "rewriters": {"formats", "serialize", "lm"},
+    "enrich": {"rewriters", "formats", "serialize"},
+    "lm": {"serialize"},
+    "embed": {"lm"},
+    "baselines": {"events", "serialize", "lm"},
     "vocabularies": set(),
+    "datasets": {"events", "vocabularies"},
     "plotting": set(),
 }
 
+#: Libraries whose private names only `_compat` may use.
+OTHERS = ("sklearn", "transformers", "accelerate", "peft", "tokenizers")
 
-def _imports(file):
-    """Give the parts of the package that a file imports, those that only the files of one part share left out."""
+
+def imports(file):
+    """Yield the modules and names that a file imports, wherever it does so."""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("skllm4es."):
-            yield node.module.split(".")[1]
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                yield node.module or "", alias.name
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, ""
 
 
-def _files(part):
-    return [PACKAGE / f"{part}.py"] if part.startswith("_") else sorted((PACKAGE / part).rglob("*.py"))
+def used_by(room):
+    """Return the rooms that the files of a room import."""
+    modules = {module for file in (PACKAGE / room).rglob("*.py") for module, _ in imports(file)}
+    return {module.split(".")[1] for module in modules if module.startswith("skllm4es.")} & set(USES) - {room}
 
 
-def _used_by(part):
-    """Follow the imports of a part through the modules that the package's top level has for all."""
-    seen, todo = set(), list(_files(part))
-    while todo:
-        for name in _imports(todo.pop()):
-            if name not in seen:
-                seen.add(name)
-                todo += _files(name) if name not in USES else []
-    return (seen & set(USES)) - {part}
+def test_rooms_use_what_the_drawing_shows_and_nothing_else():
+    assert {room: used_by(room) for room in USES} == USES
 
 
-def test_parts_use_those_that_the_drawing_shows():
-    assert {part: _used_by(part) & _reachable(part) for part in USES} == {part: _used_by(part) for part in USES}
+def test_no_room_depends_on_itself_through_others():
+    def below(room):
+        return USES[room] | {deeper for lower in USES[room] for deeper in below(lower)}
+
+    assert [room for room in USES if room in below(room)] == []
 
 
-def test_every_arrow_of_the_drawing_is_used():
-    assert {part: USES[part] - _used_by(part) for part in USES} == {part: set() for part in USES}
+def test_what_several_rooms_share_depends_on_no_room():
+    shared = [file for file in PACKAGE.glob("_*.py") if file.name != "__init__.py"]
+    modules = {module for file in shared for module, _ in imports(file)}
+    assert [module for module in modules if module.startswith("skllm4es.") and module.split(".")[1] in USES] == []
 
 
-def test_the_drawing_names_every_part():
+def test_the_drawing_names_every_room():
     drawing = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8").split("```text\n")[1].split("```")[0]
-    shown = {"_serializer": "EventSerializer", "_enricher": "TextEnricher", "_embedder": "LLMEmbedder"}
-    assert [part for part in USES if shown.get(part, part) not in drawing] == []
-    parts = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
-    assert parts <= set(USES)
+    assert [room for room in USES if room not in drawing] == []
+    assert {path.parent.name for path in PACKAGE.glob("*/__init__.py")} == set(USES)
 
 
-def _reachable(part):
-    below = set(USES[part])
-    for each in USES[part]:
-        below |= _reachable(each)
-    return below
+def test_the_language_model_knows_nothing_of_scikit_learn():
+    found = [
+        file.name for file in (PACKAGE / "lm").glob("*.py") if any(m.startswith("sklearn") for m, _ in imports(file))
+    ]
+    assert found == []
+
+
+def test_private_names_of_other_libraries_are_used_in_one_place():
+    found = [
+        (str(file.relative_to(PACKAGE)), module, name)
+        for file in PACKAGE.rglob("*.py")
+        if file.name != "_compat.py"
+        for module, name in imports(file)
+        if module.split(".")[0] in OTHERS and any(part.startswith("_") for part in (*module.split("."), name))
+    ]
+    assert found == []
+
+
+def test_reading_a_model_does_not_import_the_trainer():
+    code = "import sys; import skllm4es.lm.embedding, skllm4es.lm.language_model; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "skllm4es.lm.language_model" in loaded
+    assert not {"skllm4es.lm.finetuning", "transformers.trainer"} & set(loaded)

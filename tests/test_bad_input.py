@@ -17,13 +17,21 @@ from hypothesis import strategies as st
 from sklearn.pipeline import make_pipeline
 
 import skllm4es
-from skllm4es import EventSerializer, LLMEmbedder, TextEnricher, nest_events, unnest_events
+from skllm4es import EventSerializer, FineTuning, FromScratch, LLMEmbedder, TextEnricher, nest_events, unnest_events
 from skllm4es.events._nesting import flatten_events
 from skllm4es.formats import FORMATS, canonical_value, restore
 from skllm4es.rewriters import RewritingError
 from skllm4es.serialize import EventTable, parse_events
 
-TINY = {"vocab_size": 400, "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+TINY = FromScratch(
+    config={
+        "vocab_size": 400,
+        "hidden_size": 8,
+        "intermediate_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
+)
 #: Frames of long texts take longer than others; that is no failure.
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 FEW = settings(PATIENT, max_examples=max(5, settings().max_examples // 20))
@@ -56,7 +64,7 @@ def outcome(function: Callable, *args):
 
 @pytest.fixture(scope="module")
 def embedder():
-    return LLMEmbedder(TINY, features="both", dtype="float32", max_length=128, random_state=0).fit(
+    return LLMEmbedder(TINY, features=["hidden", "scores"], dtype="float32", max_length=128, random_state=0).fit(
         [f"day|title|rating\n{day}, Heat, 5\n{day + 1}, Alien, {day % 5}" for day in range(12)]
     )
 
@@ -151,7 +159,13 @@ def test_all_steps_are_fitted_on_a_frame_or_refuse_it(frame):
     pipeline = make_pipeline(
         EventSerializer(events=frame.events, time=None, max_events=3),
         TextEnricher(random_state=0),
-        LLMEmbedder(TINY, features="both", epochs=1, max_length=128, random_state=0),
+        LLMEmbedder(
+            TINY,
+            features=["hidden", "scores"],
+            max_length=128,
+            random_state=0,
+            finetune=FineTuning(epochs=1),
+        ),
     )
     vectors = outcome(pipeline.fit_transform, frame.X)
     if vectors is not None:

@@ -1,10 +1,8 @@
 """`memory`: nothing is computed twice, and nothing wrong is ever taken from it."""
 
 import multiprocessing
-import os
 import shutil
 import sqlite3
-import time
 
 import joblib
 import numpy as np
@@ -13,17 +11,25 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import Pipeline
 
-from skllm4es import LLMEmbedder
-from skllm4es.lm import embedding, language_model, pooling, training
+from skllm4es import FineTuning, FromScratch, LLMEmbedder
+from skllm4es.lm import embedding, pooling, sources, training
 from skllm4es.lm.cache import Cache, hash_of
 
-TINY = {"vocab_size": 300, "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}
+TINY_CONFIG = {
+    "vocab_size": 300,
+    "hidden_size": 8,
+    "intermediate_size": 16,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+}
+TINY = FromScratch(config=TINY_CONFIG)
 TEXTS = [f"day|title|rating\n{day}, Heat, 5\n{day + 1}, Alien, {day % 5}" for day in range(12)]
 SPACE = b"s" * 16
 
 
 def embedder_in(memory, **params):
-    return LLMEmbedder(TINY, features="hidden", random_state=0, **{"memory": memory, "dtype": "float32", **params})
+    params = {"memory": memory, "dtype": "float32", "finetune": FineTuning(), **params}
+    return LLMEmbedder(TINY, features="hidden", random_state=0, **params)
 
 
 @pytest.fixture
@@ -70,11 +76,10 @@ def test_memory_is_a_directory_or_a_joblib_memory(tmp_path, wrap):
 
 def test_each_text_is_embedded_once_in_a_whole_search(tmp_path, frozen, counted):
     pipe = Pipeline(
-        [("embed", LLMEmbedder(frozen, finetune=None, memory=tmp_path / "cache")), ("classify", LogisticRegression())]
+        [("embed", LLMEmbedder(frozen, memory=tmp_path / "cache", finetune=None)), ("classify", LogisticRegression())]
     )
     y = np.arange(len(TEXTS)) % 2
-    depths = {"embed__pooling_depth": [1, 2, 3], "embed__layers": [None, [0, 1]]}
-    GridSearchCV(pipe, depths, cv=3).fit(TEXTS, y)
+    GridSearchCV(pipe, {"embed__pooling_depth": [1, 2, 3]}, cv=3).fit(TEXTS, y)
     assert counted == {"texts": len(TEXTS), "models": 0}
     info = pipe["embed"].cache_info()
     assert (info.n_vectors, info.misses, info.n_models) == (len(TEXTS), len(TEXTS), 0)
@@ -94,7 +99,7 @@ def test_each_fold_is_finetuned_once_in_a_whole_search(tmp_path, counted):
 @pytest.mark.filterwarnings("ignore:.*texts have more than")
 def test_what_changes_a_vector_has_a_place_of_its_own(tmp_path, frozen, params):
     def fit(memory, **changed):
-        return LLMEmbedder(frozen, finetune=None, memory=memory, **{"dtype": "float32", **changed}).fit(TEXTS)
+        return LLMEmbedder(frozen, memory=memory, finetune=None, **{"dtype": "float32", **changed}).fit(TEXTS)
 
     plain = fit(tmp_path / "cache").transform(TEXTS)
     changed = fit(tmp_path / "cache", **params).transform(TEXTS)
@@ -102,19 +107,14 @@ def test_what_changes_a_vector_has_a_place_of_its_own(tmp_path, frozen, params):
     assert not np.array_equal(changed, plain)
 
 
-def test_half_life_matters_to_recency_alone(tmp_path, frozen, counted):
-    for params in (
-        {"half_life": 8},
-        {"half_life": 9},
-        {"token_pooling": "recency"},
-        {"token_pooling": "recency", "half_life": 9},
-    ):
-        LLMEmbedder(frozen, finetune=None, memory=tmp_path / "cache", **params).fit_transform(TEXTS)
-    assert counted["texts"] == 3 * len(TEXTS)
-
-
 @pytest.mark.parametrize(
-    "changed", [{"epochs": 2}, {"learning_rate": 1e-2}, {"random_state": 1}, {"model": {**TINY, "hidden_size": 4}}]
+    "changed",
+    [
+        {"finetune__epochs": 2},
+        {"finetune__learning_rate": 1e-2},
+        {"random_state": 1},
+        {"model": FromScratch(config={**TINY_CONFIG, "hidden_size": 4})},
+    ],
 )
 def test_what_changes_the_model_is_trained_anew(tmp_path, counted, changed):
     embedder_in(tmp_path).fit(TEXTS)
@@ -126,23 +126,22 @@ def test_what_changes_the_model_is_trained_anew(tmp_path, counted, changed):
 @pytest.mark.parametrize(
     "changed",
     [
-        {"patience": 9},
-        {"merge_adapter": False},
-        {"gradient_checkpointing": True},
-        {"training_args": {"logging_steps": 1}},
+        {"finetune__patience": 9},
+        {"finetune__gradient_checkpointing": True},
+        {"finetune__training_args": {"logging_steps": 1}},
         {"pooling_depth": 2},
         {"verbose": 1},
     ],
 )
 def test_what_does_not_change_the_model_is_not_trained_anew(tmp_path, counted, changed):
-    embedder_in(tmp_path, epochs=2).fit(TEXTS)
-    embedder_in(tmp_path, epochs=np.float64(2.0)).set_params(**changed).fit(TEXTS)
+    embedder_in(tmp_path, finetune=FineTuning(epochs=2)).fit(TEXTS)
+    embedder_in(tmp_path, finetune=FineTuning(epochs=np.float64(2.0))).set_params(**changed).fit(TEXTS)
     assert counted["models"] == 1
 
 
 def test_a_changed_model_in_the_same_directory_is_another(tmp_path, frozen, counted):
     def embed():
-        return LLMEmbedder(frozen, finetune=None, memory=tmp_path / "cache", dtype="float32").fit_transform(TEXTS)
+        return LLMEmbedder(frozen, memory=tmp_path / "cache", dtype="float32", finetune=None).fit_transform(TEXTS)
 
     first = embed()
     other = LLMEmbedder(TINY, features="hidden", dtype="float32", random_state=1).fit(TEXTS)
@@ -195,7 +194,7 @@ def test_an_interrupted_run_resumes(tmp_path, monkeypatch, counted):
 
 def test_two_processes_share_the_cache(tmp_path, frozen):
     pipe = Pipeline(
-        [("embed", LLMEmbedder(frozen, finetune=None, memory=tmp_path / "cache")), ("classify", LogisticRegression())]
+        [("embed", LLMEmbedder(frozen, memory=tmp_path / "cache", finetune=None)), ("classify", LogisticRegression())]
     )
     y = np.arange(len(TEXTS)) % 2
     alone = cross_val_score(pipe, TEXTS, y, cv=4)
@@ -298,51 +297,11 @@ def test_another_version_is_an_error(tmp_path):
         cache.read(SPACE, [])
 
 
-def test_the_least_recently_used_is_dropped_above_the_limit(tmp_path):
-    fill(Cache(tmp_path))
-    Cache(tmp_path).read(SPACE, [hash_of("0"), hash_of("1")])
-    cache = Cache(tmp_path, limit=100_000)
-    cache.evict()
-    info = cache.info()
-    assert info.n_bytes <= 100_000
-    assert 10 < info.n_vectors < 100
-    left = [i for i in range(100) if cache.read(SPACE, [hash_of(str(i))])]
-    assert left == [0, 1, *range(100 - len(left) + 2, 100)]
-
-
-def age_models(directory):
-    """As if the models had been used a day ago, one after the other."""
-    for i, folder in enumerate(sorted(Cache(directory).models.iterdir(), key=lambda path: path.stat().st_mtime)):
-        os.utime(folder, (day := time.time() - 86_400 + i, day))
-
-
-def test_models_above_the_limit_are_dropped_but_for_those_in_use(tmp_path):
-    for seed in range(3):
-        embedder = embedder_in(tmp_path).set_params(random_state=seed).fit(TEXTS)
-    age_models(tmp_path)
-    embedder_in(tmp_path).set_params(random_state=1).fit(TEXTS)
-    limited = embedder_in(tmp_path, memory_limit=1).set_params(random_state=1)
-    with pytest.warns(UserWarning, match=r"more than memory_limit=1: no vectors are kept"):
-        limited.fit(TEXTS).transform(TEXTS)
-    info = embedder.cache_info()
-    assert (info.n_models, info.n_vectors) == (1, 0)
-
-
-def test_what_others_keep_in_the_directory_is_left_alone_and_not_counted(tmp_path):
-    fill(Cache(tmp_path))
-    (tmp_path / "joblib").mkdir()
-    (tmp_path / "joblib" / "large").write_bytes(bytes(10**6))
-    cache = Cache(tmp_path, limit=500_000)
-    cache.evict()
-    assert cache.info().n_vectors == 100
-    assert cache.info().n_bytes < 500_000
-
-
 def test_a_model_that_was_dropped_is_told(tmp_path):
     embedder_in(tmp_path).fit(TEXTS)
     embedder = embedder_in(tmp_path).fit(TEXTS)
     shutil.rmtree(Cache(tmp_path).models)
-    with pytest.raises(OSError, match=r"(?s)was kept in .* is not there any more.*Fit the embedder again"):
+    with pytest.raises(OSError, match=r"was kept in .* is gone: the cache was emptied. Fit again"):
         embedder.transform(TEXTS)
 
 
@@ -372,12 +331,12 @@ def test_a_model_that_changes_between_fit_and_transform_is_an_error(frozen):
 
 
 def test_infinite_vectors_are_an_error_and_not_kept(tmp_path, monkeypatch, frozen):
-    embedder = LLMEmbedder(frozen, finetune=None, dtype="float16", memory=tmp_path / "cache").fit(TEXTS)
+    embedder = LLMEmbedder(frozen, dtype="float16", memory=tmp_path / "cache", finetune=None).fit(TEXTS)
     run = pooling.LayerPooler._run
     monkeypatch.setattr(
         pooling.LayerPooler, "_run", lambda *args: tuple(part + np.float32(np.inf) for part in run(*args))
     )
-    with pytest.raises(ValueError, match=r"infinite or NaN in float16\. Set dtype='float32'"):
+    with pytest.raises(ValueError, match=r"infinite or NaN in float16\. Use float32, or bfloat16"):
         embedder.transform(TEXTS)
     assert embedder.cache_info().n_vectors == 0
 
@@ -396,8 +355,8 @@ def test_a_random_state_gives_the_same_models_from_the_cache(tmp_path):
 def test_a_hub_model_is_known_by_its_commit(monkeypatch):
     commit = "0123456789" * 4
     path = f"/cache/models--owner--name/snapshots/{commit}/config.json"
-    monkeypatch.setattr(language_model, "cached_file", lambda name, file: path)
-    assert language_model._revision("owner/name") == commit
+    monkeypatch.setattr(sources, "cached_file", lambda name, file: path)
+    assert sources.source_of("owner/name").fingerprint() == f"owner/name@{commit}"
 
 
 def open_at_once(directory):
@@ -430,7 +389,7 @@ def test_nothing_is_left_of_a_model_that_could_not_be_stored(tmp_path):
 
 
 def test_versions_of_the_embedding_do_not_mix(tmp_path, frozen, monkeypatch, counted):
-    embedder = LLMEmbedder(frozen, finetune=None, memory=tmp_path / "cache").fit(TEXTS)
+    embedder = LLMEmbedder(frozen, memory=tmp_path / "cache", finetune=None).fit(TEXTS)
     embedder.transform(TEXTS)
     monkeypatch.setattr(embedding, "_VERSION", "another")
     embedder.transform(TEXTS)

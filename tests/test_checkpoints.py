@@ -11,17 +11,33 @@ import pytest
 import torch
 import transformers
 
-from skllm4es import LLMEmbedder
-from skllm4es.lm import training
+from skllm4es import FineTuning, FromScratch, LLMEmbedder, LoRA
+from skllm4es.lm import folders
 
-TINY = {"vocab_size": 300, "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}
+TINY = FromScratch(
+    config={
+        "vocab_size": 300,
+        "hidden_size": 8,
+        "intermediate_size": 16,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+    }
+)
 TEXTS = [f"day|title|rating\n{day}, Heat, 5\n{day + 1}, Alien, {day % 5}" for day in range(12)]
-LONG = {"epochs": 20, "batch_tokens": 100, "dtype": "float32", "random_state": 0}
+LONG = {"epochs": 20, "batch_tokens": 100}
+
+
+def long_training(random_state=0, memory=None, **changed):
+    """An embedder that trains for 140 steps."""
+    finetune = FineTuning(**LONG | changed)
+    return LLMEmbedder(TINY, finetune=finetune, memory=memory, dtype="float32", random_state=random_state)
+
 
 SCRIPT = f"""
 import sys
-from skllm4es import LLMEmbedder
-LLMEmbedder({TINY}, checkpoint_dir=sys.argv[1], validation_fraction=eval(sys.argv[2]), **{LONG}).fit({TEXTS})
+from skllm4es import FineTuning, FromScratch, LLMEmbedder
+finetune = FineTuning(checkpoint_dir=sys.argv[1], validation_fraction=eval(sys.argv[2]), **{LONG})
+LLMEmbedder({TINY}, finetune=finetune, dtype="float32", random_state=0).fit({TEXTS})
 """
 
 
@@ -59,11 +75,9 @@ def kill_after_a_checkpoint(directory, validation):
 @pytest.mark.parametrize("validation", [None, 0.25])
 def test_a_killed_training_goes_on_and_ends_with_the_same_weights(tmp_path, steps, validation):
     kill_after_a_checkpoint(tmp_path / "checkpoints", validation)
-    resumed = LLMEmbedder(TINY, checkpoint_dir=tmp_path / "checkpoints", validation_fraction=validation, **LONG).fit(
-        TEXTS
-    )
+    resumed = long_training(checkpoint_dir=tmp_path / "checkpoints", validation_fraction=validation).fit(TEXTS)
     n_resumed = len(steps)
-    undisturbed = LLMEmbedder(TINY, validation_fraction=validation, **LONG).fit(TEXTS)
+    undisturbed = long_training(validation_fraction=validation).fit(TEXTS)
     assert 0 < n_resumed < len(steps) - n_resumed
     assert_equal_weights(resumed, undisturbed)
     assert resumed.loss_curve_ == undisturbed.loss_curve_
@@ -88,22 +102,22 @@ def interrupted(monkeypatch, directory):
     with monkeypatch.context() as patch:
         interrupt_after(patch, 40)
         with pytest.raises(KeyboardInterrupt):
-            LLMEmbedder(TINY, checkpoint_dir=directory, **LONG).fit(TEXTS)
+            long_training(checkpoint_dir=directory).fit(TEXTS)
 
 
 def test_an_early_stop_waits_on_where_it_was(tmp_path, monkeypatch, steps):
     """Interrupted between two evaluations without a lower loss, of which there may be two."""
     noise = ["".join(chr(97 + (i * j * j) % 26) for j in range(1, 60)) for i in range(1, 13)]
-    params = {**LONG, "epochs": 60, "learning_rate": 0.05, "validation_fraction": 0.5, "patience": 3}
+    params = {"epochs": 60, "learning_rate": 0.05, "validation_fraction": 0.5, "patience": 3}
     params |= {"training_args": {"eval_steps": 6}}
-    undisturbed = LLMEmbedder(TINY, **params).fit(noise)
+    undisturbed = long_training(**params).fit(noise)
     n_steps = len(steps)
     assert n_steps < 60 * 7  # It stops early.
     with monkeypatch.context() as patch:
         interrupt_after(patch, n_steps - 3)
         with pytest.raises(KeyboardInterrupt):
-            LLMEmbedder(TINY, checkpoint_dir=tmp_path, **params).fit(noise)
-    resumed = LLMEmbedder(TINY, checkpoint_dir=tmp_path, **params).fit(noise)
+            long_training(checkpoint_dir=tmp_path, **params).fit(noise)
+    resumed = long_training(checkpoint_dir=tmp_path, **params).fit(noise)
     assert resumed.validation_loss_curve_ == undisturbed.validation_loss_curve_
     assert_equal_weights(resumed, undisturbed)
 
@@ -113,9 +127,9 @@ def test_a_half_written_checkpoint_is_passed_over(tmp_path, monkeypatch, steps):
     steps.clear()
     latest = max(tmp_path.glob("*/checkpoint-*"), key=lambda path: int(path.name[11:]))
     (latest / "trainer_state.json").write_text('{"half')
-    resumed = LLMEmbedder(TINY, checkpoint_dir=tmp_path, **LONG).fit(TEXTS)
+    resumed = long_training(checkpoint_dir=tmp_path).fit(TEXTS)
     n_resumed = len(steps)
-    undisturbed = LLMEmbedder(TINY, **LONG).fit(TEXTS)
+    undisturbed = long_training().fit(TEXTS)
     assert n_resumed < len(steps) - n_resumed
     assert_equal_weights(resumed, undisturbed)
 
@@ -124,57 +138,63 @@ def test_a_half_written_checkpoint_is_passed_over(tmp_path, monkeypatch, steps):
 def test_another_training_begins_anew(tmp_path, monkeypatch, steps, changed):
     interrupted(monkeypatch, tmp_path)
     steps.clear()
-    LLMEmbedder(TINY, checkpoint_dir=tmp_path, **{**LONG, **changed}).fit(TEXTS)
+    long_training(checkpoint_dir=tmp_path, **changed).fit(TEXTS)
     n_steps = len(steps)
-    LLMEmbedder(TINY, **{**LONG, **changed}).fit(TEXTS)
+    long_training(**changed).fit(TEXTS)
     assert n_steps == len(steps) - n_steps
 
 
 def test_nothing_is_left_of_a_training_that_ended(tmp_path):
-    LLMEmbedder(TINY, checkpoint_dir=tmp_path, **LONG).fit(TEXTS)
+    long_training(checkpoint_dir=tmp_path).fit(TEXTS)
     assert [path.suffix for path in tmp_path.iterdir()] in ([], [".lock"])
 
 
 def test_an_adapter_goes_on_too(tmp_path, monkeypatch, steps):
     base = tmp_path / "base"
     LLMEmbedder(TINY, random_state=0, dtype="float32").fit(TEXTS).save_pretrained(base)
-    adapt = {"model": base, "finetune": "lora", **LONG}
+
+    def adapt(checkpoint_dir=None):
+        finetune = LoRA(checkpoint_dir=checkpoint_dir, **LONG)
+        return LLMEmbedder(base, finetune=finetune, dtype="float32", random_state=0).fit(TEXTS)
+
     with monkeypatch.context() as patch:
         interrupt_after(patch, 40)
         with pytest.raises(KeyboardInterrupt):
-            LLMEmbedder(checkpoint_dir=tmp_path / "checkpoints", **adapt).fit(TEXTS)
+            adapt(tmp_path / "checkpoints")
     steps.clear()
-    resumed = LLMEmbedder(checkpoint_dir=tmp_path / "checkpoints", **adapt).fit(TEXTS)
+    resumed = adapt(tmp_path / "checkpoints")
     n_resumed = len(steps)
-    undisturbed = LLMEmbedder(**adapt).fit(TEXTS)
+    undisturbed = adapt()
     assert n_resumed < len(steps) - n_resumed
     np.testing.assert_array_equal(resumed.transform(TEXTS), undisturbed.transform(TEXTS))
 
 
 def test_checkpoints_need_a_seed(tmp_path):
     with pytest.raises(ValueError, match=r"checkpoint_dir is of use .* set random_state"):
-        LLMEmbedder(TINY, checkpoint_dir=tmp_path).fit(TEXTS)
+        LLMEmbedder(TINY, finetune=FineTuning(checkpoint_dir=tmp_path)).fit(TEXTS)
 
 
 def test_a_disk_without_room_is_told_before_training(tmp_path, monkeypatch, steps):
     usage = type("usage", (), {"free": 1000})
-    monkeypatch.setattr(training.shutil, "disk_usage", lambda _: usage)
-    for where in ({"memory": tmp_path}, {"checkpoint_dir": tmp_path}):
-        with pytest.raises(OSError, match=r"There are 1,000 bytes free .* Nothing was trained yet"):
+    monkeypatch.setattr(folders.shutil, "disk_usage", lambda _: usage)
+    for where in ({"memory": tmp_path}, {"finetune": FineTuning(checkpoint_dir=tmp_path)}):
+        with pytest.raises(OSError, match=r"has 1,000 bytes free, .* Nothing was trained yet"):
             LLMEmbedder(TINY, random_state=0, **where).fit(TEXTS)
     assert steps == []
 
 
 FULL = f"""
 import resource, signal, sys
-from skllm4es import LLMEmbedder
+from skllm4es import FineTuning, FromScratch, LLMEmbedder
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 import torch, transformers, peft, sklearn.frozen
 resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
 try:
-    LLMEmbedder({TINY}, random_state=0, epochs=30, **{{sys.argv[1]: sys.argv[2]}}).fit({TEXTS})
+    memory, checkpoint_dir = (sys.argv[2] if sys.argv[1] == where else None for where in ("memory", "checkpoint_dir"))
+    finetune = FineTuning(epochs=30, checkpoint_dir=checkpoint_dir)
+    LLMEmbedder({TINY}, random_state=0, finetune=finetune, memory=memory).fit({TEXTS})
 except OSError as error:
-    print("told:", error)
+    print("raised:", error)
 """
 
 
@@ -187,7 +207,7 @@ def test_a_disk_that_fills_up_is_told_and_nothing_half_written_is_used(tmp_path,
     done = subprocess.run(
         [sys.executable, "-c", FULL, where, str(tmp_path)], capture_output=True, text=True, env=environment, timeout=120
     )
-    assert "told: The model could not be written to" in done.stdout, done.stderr
-    embedder = LLMEmbedder(TINY, random_state=0, epochs=30, dtype="float32", **{where: tmp_path}).fit(TEXTS)
-    plain = LLMEmbedder(TINY, random_state=0, epochs=30, dtype="float32").fit(TEXTS)
-    assert_equal_weights(embedder, plain)
+    assert "raised: The model could not be written to" in done.stdout, done.stderr
+    settings = {"epochs": 30, "batch_tokens": "auto"}
+    embedder = long_training(**settings, **{where: tmp_path}).fit(TEXTS)
+    assert_equal_weights(embedder, long_training(**settings).fit(TEXTS))

@@ -11,7 +11,7 @@ import sys
 
 import numpy as np
 import pytest
-from estimators import BASELINES, IMPORTS_HOTPP, OF_EVENTS, OF_TEXTS, REWRITERS, each_of, installed
+from estimators import BASELINES, IMPORTS_HOTPP, OF_EVENTS, OF_TEXTS, PARAMETERS, each_of, installed
 from native_checks import CHECKS, assert_alike, check_column_transformer, values
 from numeric_rows import RowTransformer
 from sklearn.base import BaseEstimator, clone
@@ -103,7 +103,7 @@ def texts(users):
 
 
 def test_every_public_estimator_is_checked():
-    checked = {type(each) for each in (ESTIMATORS | REWRITERS).values()}
+    checked = {type(each) for each in (ESTIMATORS | PARAMETERS).values()}
     packages = [each.name for each in pkgutil.iter_modules(skllm4es.__path__, "skllm4es.") if each.ispkg]
     public = {
         value
@@ -120,7 +120,7 @@ def test_common_checks_of_any_input(estimator, check):
     getattr(estimator_checks, check)(type(estimator).__name__, estimator)
 
 
-@each_of(REWRITERS)
+@each_of(PARAMETERS)
 @pytest.mark.parametrize("check", OF_PARAMETERS)
 def test_common_checks_of_parameters(estimator, check):
     getattr(estimator_checks, check)(type(estimator).__name__, estimator)

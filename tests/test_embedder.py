@@ -7,10 +7,22 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
 
-from skllm4es import LLMEmbedder
+from skllm4es import FineTuning, FromScratch, LLMEmbedder, LoRA
 
-TINY = {"vocab_size": 300, "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}
+TINY = FromScratch(
+    config={
+        "vocab_size": 300,
+        "hidden_size": 8,
+        "intermediate_size": 16,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+    }
+)
+DIVERGING = FineTuning(learning_rate=1e30, epochs=20)
 TEXTS = [f"day|title|rating\n{day}, Heat, 5\n{day + 1}, Alien, {day % 5}" for day in range(12)]
 
 
@@ -57,7 +69,16 @@ def test_empty_text_gives_a_finite_vector(fitted):
 
 
 def test_training_lowers_the_loss():
-    losses = LLMEmbedder(TINY, features="hidden", epochs=60, learning_rate=0.02, random_state=0).fit(TEXTS).loss_curve_
+    losses = (
+        LLMEmbedder(
+            TINY,
+            features="hidden",
+            random_state=0,
+            finetune=FineTuning(epochs=60, learning_rate=0.02),
+        )
+        .fit(TEXTS)
+        .loss_curve_
+    )
     assert losses[-1] < 0.5 * losses[0]
 
 
@@ -72,8 +93,8 @@ def test_a_pretrained_model_is_trained_on_the_variants_and_not_the_text(tmp_path
 
 def test_a_model_from_scratch_is_trained_on_the_text_as_well():
     frame = pd.DataFrame({"text": TEXTS, "variant_0": [text.upper() for text in TEXTS]})
-    both = LLMEmbedder(TINY, epochs=1, random_state=0).fit(frame)
-    each = [LLMEmbedder(TINY, epochs=1, random_state=0).fit(frame[name]) for name in frame]
+    both = LLMEmbedder(TINY, random_state=0, finetune=FineTuning(epochs=1)).fit(frame)
+    each = [LLMEmbedder(TINY, random_state=0, finetune=FineTuning(epochs=1)).fit(frame[name]) for name in frame]
     assert both.n_tokens_seen_ > max(embedder.n_tokens_seen_ for embedder in each)
 
 
@@ -92,8 +113,8 @@ def test_auto_depth_is_all_layers_of_a_small_model(fitted):
 
 
 def test_a_fit_that_fails_leaves_the_embedder_as_it_was(fitted):
-    embedder = pickle.loads(pickle.dumps(fitted)).set_params(pooling_depth=1, learning_rate=1e30, epochs=20)
-    with pytest.raises(ValueError, match="Lower learning_rate"):
+    embedder = pickle.loads(pickle.dumps(fitted)).set_params(finetune=DIVERGING, pooling_depth=1)
+    with pytest.raises(ValueError, match="Lower the learning rate"):
         embedder.fit(TEXTS)
     np.testing.assert_array_equal(embedder.transform(TEXTS), fitted.transform(TEXTS))
 
@@ -116,7 +137,12 @@ class TestLongTexts:
     def test_truncation_keeps_instruction_and_header_and_latest_events(self, instruction):
         long = instruction + self.LONG
         embedder = LLMEmbedder(
-            TINY, features="hidden", max_length=64, overflow="truncate", dtype="float32", random_state=0
+            TINY,
+            features="hidden",
+            max_length=64,
+            overflow="truncate",
+            dtype="float32",
+            random_state=0,
         ).fit([*TEXTS, long])
         with pytest.warns(UserWarning, match="1 of 2 texts have more than max_length=64 tokens"):
             cut = embedder.transform([long, TEXTS[0]])
@@ -151,7 +177,7 @@ class TestLongTexts:
 @pytest.mark.real_data
 def test_real_pretrained_llama(data_home, finetune):
     directory = data_home / "tinystories-656k"
-    embedder = LLMEmbedder(directory, finetune=finetune, pooling_depth=2, dtype="float32", random_state=0).fit(TEXTS)
+    embedder = LLMEmbedder(directory, pooling_depth=2, dtype="float32", random_state=0, finetune=finetune).fit(TEXTS)
     assert embedder.max_length_ == 512
     expected = [reference_embedding(embedder, text, 2) for text in TEXTS]
     np.testing.assert_allclose(embedder.transform(TEXTS), expected, rtol=1e-4, atol=1e-5)
@@ -161,7 +187,7 @@ def test_real_pretrained_llama(data_home, finetune):
 @pytest.mark.real_data
 def test_finetuning_changes_a_pretrained_model(data_home):
     frozen, tuned = (
-        LLMEmbedder(data_home / "tinystories-656k", finetune=finetune, random_state=0).fit(TEXTS).transform(TEXTS)
+        LLMEmbedder(data_home / "tinystories-656k", random_state=0, finetune=finetune).fit(TEXTS).transform(TEXTS)
         for finetune in (None, "full")
     )
     assert not np.allclose(frozen, tuned)
@@ -175,20 +201,19 @@ def test_finetuning_changes_a_pretrained_model(data_home):
         ({}, [TEXTS[0], 3.5], TypeError, r"row 1 of column 'text' is float"),
         ({}, {"text": TEXTS}, TypeError, "got dict, which is not a sequence"),
         ({}, pd.DataFrame([["a", "b"]], columns=["text", "text"]), ValueError, "columns of the same name"),
-        ({"model": {"hidden_sizes": 8}}, TEXTS, ValueError, r"Did you mean \['hidden_size'\]"),
+        ({"model": FromScratch(config={"hidden_sizes": 8})}, TEXTS, ValueError, r"Did you mean \['hidden_size'\]"),
         ({}, 5, TypeError, "iterable over texts expected; got int"),
         ({}, [], ValueError, "found 0 texts"),
         ({}, np.array(TEXTS).reshape(2, 2, 3), ValueError, r"got \(2, 2, 3\)"),
         ({}, pd.DataFrame({"a": TEXTS, "b": TEXTS}), ValueError, "one must be 'text'"),
-        ({"pooling_depth": 4}, TEXTS, ValueError, "pooling_depth=4 is more than the 3 layers"),
+        ({"features": "hidden", "pooling_depth": 4}, TEXTS, ValueError, "pooling_depth=4 is more than the 3 layers"),
         ({"pooling_depth": 0}, TEXTS, ValueError, "pooling_depth"),
         ({"max_length": 4096}, TEXTS, ValueError, "max_length=4096 is more than the 512 positions"),
         ({"finetune": None}, TEXTS, ValueError, "random weights"),
         ({"finetune": "half"}, TEXTS, ValueError, "finetune"),
-        ({"layers": [4]}, TEXTS, ValueError, r"layers=\[4\] must name .* of the 3 layers of the language model: 0"),
-        ({"layers": []}, TEXTS, ValueError, "at least one layer"),
-        ({"layers": [3, -1]}, TEXTS, ValueError, "none twice"),
-        ({"learning_rate": 1e30, "epochs": 20}, TEXTS, ValueError, "Lower learning_rate"),
+        ({"finetune": DIVERGING}, TEXTS, ValueError, "Lower the learning rate"),
+        ({"finetune": LoRA()}, TEXTS, ValueError, "random weights"),
+        ({"finetune": FineTuning(patience=0)}, TEXTS, ValueError, "patience"),
     ],
 )
 def test_bad_input_is_refused(params, X, error, message):
@@ -198,5 +223,78 @@ def test_bad_input_is_refused(params, X, error, message):
 
 @pytest.mark.parametrize("name", ["no/such-model", "./no_such_directory"])
 def test_a_model_that_cannot_be_loaded_gets_remedies(name):
-    with pytest.raises(OSError, match=r"(?s)could not be loaded.*1\. A local model.*5\. No model at all"):
+    with pytest.raises(OSError, match=r"(?s)could not be loaded.*1\. A local model.*5\. No pretrained model"):
         LLMEmbedder(name).fit(TEXTS)
+
+
+class TestObjectsAsParameters:
+    """`FineTuning`, `LoRA` and `FromScratch` inside of an embedder."""
+
+    def test_a_search_reaches_into_them(self):
+        pipeline = make_pipeline(
+            LLMEmbedder(TINY, features="hidden", finetune=FineTuning(epochs=1), random_state=0), LogisticRegression()
+        )
+        grid = {"llmembedder__finetune__learning_rate": [1e-3, 1e-2], "llmembedder__pooling_depth": [1, 2]}
+        search = GridSearchCV(pipeline, grid, cv=2, error_score="raise").fit(TEXTS, [0, 1] * 6)
+        assert set(search.best_params_) == set(grid)
+
+    def test_strings_stand_for_the_objects_with_their_defaults(self, tmp_path, fitted):
+        fitted.save_pretrained(tmp_path / "model")
+        for word, finetune in (("full", FineTuning()), ("lora", LoRA())):
+            said, passed = (
+                LLMEmbedder(tmp_path / "model", finetune=value, random_state=0).fit_transform(TEXTS)
+                for value in (word, finetune)
+            )
+            np.testing.assert_array_equal(said, passed)
+
+    def test_no_model_stands_for_one_from_scratch(self):
+        vectors = [LLMEmbedder(model, random_state=0).fit_transform(TEXTS) for model in (None, FromScratch())]
+        np.testing.assert_array_equal(*vectors)
+
+    @pytest.mark.parametrize(
+        ("params", "name", "suggested"),
+        [
+            ({}, "finetune__epochs", r"finetune='full' is not .* LLMEmbedder\(finetune=FineTuning\(...\)\)"),
+            ({"finetune": "lora"}, "finetune__r", r"finetune='lora' is not .* LLMEmbedder\(finetune=LoRA\(...\)\)"),
+            ({"finetune": None}, "finetune__epochs", r"finetune=None is not .*FineTuning"),
+            ({}, "model__n_params", r"model=None is not .* LLMEmbedder\(model=FromScratch\(...\)\)"),
+            ({"model": "owner/name"}, "model__n_params", r"model='owner/name' is not"),
+        ],
+    )
+    def test_a_search_inside_of_a_string_or_None_says_to_pass_the_object(self, params, name, suggested):
+        with pytest.raises(ValueError, match=suggested):
+            LLMEmbedder(**params).set_params(**{name: 1})
+
+    def test_an_object_and_its_parameters_may_be_set_at_once(self):
+        embedder = LLMEmbedder().set_params(finetune=FineTuning(), finetune__epochs=3)
+        assert embedder.finetune.epochs == 3
+
+    def test_unknown_parameters_of_an_object_are_named(self):
+        with pytest.raises(ValueError, match="Invalid parameter 'epoch' for estimator FineTuning"):
+            LLMEmbedder(finetune=FineTuning()).set_params(finetune__epoch=3)
+
+    @pytest.mark.parametrize("finetune", [FineTuning(learning_rate=-1), LoRA(r=0), FineTuning(epochs="many")])
+    def test_parameters_are_validated_in_fit(self, finetune):
+        with pytest.raises(ValueError, match=r"The '(learning_rate|r|epochs)' parameter of (FineTuning|LoRA) must be"):
+            LLMEmbedder("no/model", finetune=finetune).fit(TEXTS)
+
+
+class TestFrozenModels:
+    """`finetune=None`."""
+
+    def test_texts_to_train_on_are_not_used_and_a_warning_says_so(self, tmp_path, fitted):
+        fitted.save_pretrained(tmp_path / "model")
+        frame = pd.DataFrame({"text": TEXTS, "variant_0": TEXTS})
+        frozen = LLMEmbedder(tmp_path / "model", finetune=None, dtype="float32")
+        with pytest.warns(
+            UserWarning, match=r"columns \['variant_0'\] hold texts to train on and are not used"
+        ) as record:
+            frozen.fit(frame)
+        assert record[0].filename == __file__
+        np.testing.assert_array_equal(frozen.transform(frame), fitted.transform(TEXTS))
+
+    def test_extra_texts_have_no_effect(self):
+        with pytest.raises(
+            ValueError, match="extra_texts are texts to train on, and have no effect with finetune=None"
+        ):
+            LLMEmbedder("no/model", finetune=None, extra_texts=TEXTS).fit(TEXTS)

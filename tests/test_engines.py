@@ -15,12 +15,14 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.pipeline import make_pipeline
 
-from skllm4es import EventSerializer, LLMEmbedder
+from skllm4es import EventSerializer, FineTuning, FromScratch, LLMEmbedder
 from skllm4es.datasets import make_transactions
 
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "docs" / "recipes"
-TINY = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+TINY = FromScratch(
+    config={"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+)
 N_FILES = 4
 
 # What a site has, and a recipe takes as it finds it: a cluster of two workers.
@@ -49,9 +51,9 @@ def home(tmp_path_factory):
     X, _ = make_transactions(80, mean_events=10, random_state=0)
     X.index = X.index + 1000
     serializer = EventSerializer().fit(X)
-    LLMEmbedder(TINY, epochs=1, dtype="float32", random_state=0).fit(serializer.transform(X)).save_pretrained(
-        home / "model"
-    )
+    LLMEmbedder(TINY, dtype="float32", random_state=0, finetune=FineTuning(epochs=1)).fit(
+        serializer.transform(X)
+    ).save_pretrained(home / "model")
     pipeline = make_pipeline(serializer, LLMEmbedder.from_pretrained(home / "model"))
     (home / "users").mkdir()
     table = pa.Table.from_pandas(X.rename_axis("user").reset_index(), preserve_index=False)

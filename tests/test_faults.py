@@ -25,18 +25,27 @@ import transformers
 from test_enrichment import TEXTS as HISTORIES
 from test_enrichment import Language
 
-from skllm4es import LLMEmbedder, TextEnricher
+from skllm4es import FineTuning, FromScratch, LLMEmbedder, TextEnricher
 from skllm4es.datasets._base import fetch_folder
 from skllm4es.lm import pooling
 from skllm4es.lm.cache import Cache
 
-TINY = {"vocab_size": 300, "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}
+TINY = FromScratch(
+    config={
+        "vocab_size": 300,
+        "hidden_size": 8,
+        "intermediate_size": 16,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+    }
+)
 TEXTS = [f"day|title|rating\n{day}, Heat, 5\n{day + 1}, Alien, {day % 5}" for day in range(12)]
-SETTINGS = {"features": "both", "dtype": "float32", "epochs": 8, "batch_tokens": 100, "random_state": 0}
+SETTINGS = {"features": ["hidden", "scores"], "dtype": "float32", "random_state": 0}
 
 
-def embedder_in(memory=None, **params):
-    return LLMEmbedder(TINY, memory=memory, **{**SETTINGS, **params})
+def embedder_in(memory=None, checkpoint_dir=None):
+    finetune = FineTuning(epochs=8, batch_tokens=100, checkpoint_dir=checkpoint_dir)
+    return LLMEmbedder(TINY, memory=memory, finetune=finetune, **SETTINGS)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +79,7 @@ def assert_killed(process):
 
 @pytest.mark.slow
 def test_killed_while_a_model_is_kept(tmp_path, expected):
-    script = f"{HERE}from skllm4es.lm import training; training.write_course = lambda *args: {KILL}\n"
+    script = f"{HERE}from skllm4es.lm import training; training.write_log = lambda *args: {KILL}\n"
     assert_killed(run(script + "embedder_in(sys.argv[1]).fit(TEXTS)", tmp_path))
     assert len(list((tmp_path / "models").glob("draft-*/model.safetensors"))) == 1
     np.testing.assert_array_equal(embedder_in(tmp_path).fit_transform(TEXTS), expected)
@@ -304,7 +313,7 @@ def test_a_disk_too_full_for_rewritings(disk):
 
 
 def test_a_disk_too_full_for_a_saved_embedder(disk, undisturbed, expected):
-    told = r"could not be written to .*saved.* Make room.* and save again"
+    told = r"could not be written to .*saved.*Free some space.* and save again"
     with disk.full(), pytest.raises(OSError, match=told):
         undisturbed.save_pretrained(disk.path / "saved")
     assert list(disk.path.iterdir()) == []
@@ -331,9 +340,9 @@ def test_a_disk_that_may_not_be_written_to(disk, server, undisturbed, expected):
                 embedder_in(disk.path / memory).fit(TEXTS)
         with pytest.raises(OSError, match=r"vectors.sqlite cannot be used: .*may be written to"):
             embedder_in().fit(TEXTS).set_params(memory=disk.path / "memory").transform(TEXTS)
-        with pytest.raises(OSError, match=rf"{disk.refusal}.*directory that may be written to"):
+        with pytest.raises(OSError, match=rf"{disk.refusal}.*directory that you may write to"):
             embedder_in(checkpoint_dir=disk.path / "checkpoints").fit(TEXTS)
-        with pytest.raises(OSError, match=rf"{disk.refusal}.*may be written to, and save again"):
+        with pytest.raises(OSError, match=rf"{disk.refusal}.*you may write to, and save again"):
             undisturbed.save_pretrained(disk.path / "again")
         with pytest.raises(OSError, match=rf"The cache .* cannot be used: .*{disk.refusal}.*may be written to"):
             TextEnricher(Language(), memory=disk.path / "rewrites", random_state=0).fit_transform(HISTORIES)
@@ -472,6 +481,6 @@ def test_a_training_too_large_for_memory_is_told_and_goes_on_where_there_is_more
 
     with monkeypatch.context() as patch:
         patch.setattr(transformers.Trainer, "training_step", out_of_memory)
-        with pytest.raises(MemoryError, match=r"does not fit into the memory of cpu: .*Lower max_length, set grad"):
+        with pytest.raises(MemoryError, match=r"does not fit into the memory of cpu: .*Shorten the window"):
             embedder_in(checkpoint_dir=tmp_path).fit(TEXTS)
     np.testing.assert_array_equal(embedder_in(checkpoint_dir=tmp_path).fit_transform(TEXTS), expected)

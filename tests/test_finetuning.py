@@ -8,13 +8,21 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from skllm4es import LLMEmbedder
+from skllm4es import FineTuning, FromScratch, LLMEmbedder
 from skllm4es.lm import finetuning
-from skllm4es.lm.finetuning import Schedule, finetune, make_packs
-from skllm4es.lm.packing import PACKED_ATTENTION, collate, pack
+from skllm4es.lm.finetuning import finetune
+from skllm4es.lm.packing import collate, make_packs, pack, packed_attention
 from skllm4es.lm.processes import Processes
+from skllm4es.lm.schedule import Schedule
 
-TINY = {"vocab_size": 300, "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}
+TINY_CONFIG = {
+    "vocab_size": 300,
+    "hidden_size": 8,
+    "intermediate_size": 16,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+}
+TINY = FromScratch(config=TINY_CONFIG)
 TEXTS = [f"day|title|rating\n{day}, Heat, 5\n{day + 1}, Alien, {day % 5}" for day in range(12)]
 
 
@@ -38,7 +46,7 @@ def sequences(lengths, seed=0):
 
 def llama():
     torch.manual_seed(0)
-    return LlamaForCausalLM(LlamaConfig(**TINY, max_position_embeddings=512)).eval()
+    return LlamaForCausalLM(LlamaConfig(**TINY_CONFIG, max_position_embeddings=512)).eval()
 
 
 class TestPacking:
@@ -59,8 +67,8 @@ class TestPacking:
                 model(input_ids=torch.tensor([text]), labels=torch.tensor([text])).loss.item() * (len(text) - 1)
                 for text in texts
             ]
-            model.set_attn_implementation(PACKED_ATTENTION)
-            packed = model(**collate(texts)).loss.item()
+            with packed_attention(model):
+                packed = model(**collate(texts)).loss.item()
         assert packed == pytest.approx(sum(losses) / sum(len(text) - 1 for text in texts), abs=1e-5)
 
     def test_training_on_packs_is_training_on_texts(self):
@@ -82,9 +90,9 @@ class TestPacking:
         """128 texts of 16 tokens: in batches of 512 tokens they make 4 steps, in batches of 64 they make 32."""
         for batch_tokens, steps in ((512, 4), (64, 32)):
             schedule = Schedule(epochs=1, learning_rate=1e-3, weight_decay=0.0, batch_tokens=batch_tokens)
-            _, course = finetune(llama(), sequences([16] * 128), schedule, max_length=128, seed=0, group=ONE)
-            assert len(course.losses) == steps
-            assert course.n_tokens == 128 * 16
+            _, log = finetune(llama(), sequences([16] * 128), schedule, max_length=128, seed=0, group=ONE)
+            assert len(log.losses) == steps
+            assert log.n_tokens == 128 * 16
 
 
 ONE = Processes(0, 1)
@@ -94,7 +102,7 @@ ONE = Processes(0, 1)
 def test_weights_that_are_shared_out_among_processes_come_together_again(tmp_path, monkeypatch, finetune):
     """By way of the Trainer's own saving, as for FSDP and DeepSpeed, which do not run on a CPU."""
     LLMEmbedder(TINY, random_state=0, dtype="float32").fit(TEXTS).save_pretrained(tmp_path / "model")
-    fit = LLMEmbedder(tmp_path / "model", finetune=finetune, random_state=0, dtype="float32").fit
+    fit = LLMEmbedder(tmp_path / "model", random_state=0, dtype="float32", finetune=finetune).fit
     expected = fit(TEXTS).transform(TEXTS)
     monkeypatch.setattr(finetuning, "_is_sharded", lambda trainer: True)
     np.testing.assert_allclose(fit(TEXTS).transform(TEXTS), expected, rtol=1e-5, atol=1e-6)
@@ -131,7 +139,7 @@ class TestSchedule:
     )
     def test_each_setting_changes_the_weights(self, changed):
         def fit(**params):
-            return weights_of(embedder(**{"epochs": 4, "batch_tokens": 100, **params}).fit(TEXTS))
+            return weights_of(embedder(finetune=FineTuning(**{"epochs": 4, "batch_tokens": 100, **params})).fit(TEXTS))
 
         plain, other = fit(), fit(**changed)
         assert not all(torch.equal(plain[name], other[name]) for name in plain)
@@ -141,8 +149,10 @@ class TestSettingsOfTheTrainer:
     """`training_args`."""
 
     def test_gradient_checkpointing_changes_nothing_but_memory(self):
-        plain = embedder(epochs=2, training_args={"bf16": False}).fit(TEXTS)
-        saving = embedder(epochs=2, training_args={"bf16": False}, gradient_checkpointing=True).fit(TEXTS)
+        plain = embedder(finetune=FineTuning(epochs=2, training_args={"bf16": False})).fit(TEXTS)
+        saving = embedder(
+            finetune=FineTuning(epochs=2, training_args={"bf16": False}, gradient_checkpointing=True)
+        ).fit(TEXTS)
         for name, weights in weights_of(plain).items():
             torch.testing.assert_close(weights_of(saving)[name], weights, rtol=1e-4, atol=1e-6)
 
@@ -152,7 +162,7 @@ class TestSettingsOfTheTrainer:
         monkeypatch.chdir(tmp_path)
         if chosen:
             monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", chosen)
-        embedder(training_args={"report_to": "tensorboard"}).fit(TEXTS)
+        embedder(finetune=FineTuning(training_args={"report_to": "tensorboard"})).fit(TEXTS)
         assert list((tmp_path / (chosen or "runs")).rglob("events.out.tfevents.*"))
 
     @pytest.mark.parametrize(
@@ -161,21 +171,24 @@ class TestSettingsOfTheTrainer:
             ({"adam_beta3": 1}, r"\['adam_beta3'\], which are not settings of TrainingArguments. Did you mean"),
             ({"learning_rte": 1}, r"Did you mean \['learning_rate'\]"),
             ({"learning_rate": 1}, r"cannot take 'learning_rate' \(set learning_rate instead\)"),
-            ({"seed": 1, "max_steps": 3}, r"'seed' \(set random_state instead\), 'max_steps' \(set epochs instead\)"),
+            (
+                {"seed": 1, "max_steps": 3},
+                r"'seed' \(set random_state of LLMEmbedder instead\), 'max_steps' \(set epochs ",
+            ),
             ({"remove_unused_columns": True}, "packing needs it as it is"),
         ],
     )
     def test_unknown_and_contradictory_ones_are_refused(self, arguments, message):
         with pytest.raises(ValueError, match=message):
-            embedder(training_args=arguments).fit(TEXTS)
+            embedder(finetune=FineTuning(training_args=arguments)).fit(TEXTS)
 
 
 class TestHeldOutUsers:
     """`validation_fraction` and `patience`."""
 
     def test_they_are_evaluated_and_not_trained_on(self):
-        fitted = embedder(validation_fraction=0.25, epochs=4).fit(TEXTS)
-        everything = embedder(epochs=4).fit(TEXTS)
+        fitted = embedder(finetune=FineTuning(validation_fraction=0.25, epochs=4)).fit(TEXTS)
+        everything = embedder(finetune=FineTuning(epochs=4)).fit(TEXTS)
         assert fitted.validation_loss_curve_
         assert everything.validation_loss_curve_ == []
         assert fitted.n_tokens_seen_ == pytest.approx(0.75 * everything.n_tokens_seen_, rel=0.05)
@@ -183,32 +196,34 @@ class TestHeldOutUsers:
     def test_all_texts_of_a_user_are_held_out_together(self):
         """Two users, of whom one is held out: the words of either appear in no text that is trained on."""
         frame = pd.DataFrame({"text": ["a", "b"], "variant_0": ["aaaa aaaa", "bbbb bbbb"], "variant_1": ["aaa", "bbb"]})
-        tokenizer = embedder(validation_fraction=0.5).fit(frame).load_model()[1]
+        tokenizer = embedder(finetune=FineTuning(validation_fraction=0.5)).fit(frame).load_model()[1]
         assert ("aa" in tokenizer.get_vocab()) != ("bb" in tokenizer.get_vocab())
 
     def test_training_stops_where_the_loss_rises_and_takes_the_best_weights(self):
         noise = ["".join(chr(97 + (i * j * j) % 26) for j in range(1, 60)) for i in range(1, 13)]
-        fitted = embedder(validation_fraction=0.5, epochs=200, learning_rate=0.05, patience=2).fit(noise)
+        fitted = embedder(finetune=FineTuning(validation_fraction=0.5, epochs=200, learning_rate=0.05, patience=2)).fit(
+            noise
+        )
         curve = fitted.validation_loss_curve_
         assert int(np.argmin(curve)) == len(curve) - 3
         assert len(fitted.loss_curve_) < 50
 
     def test_a_share_that_leaves_nobody_is_refused(self):
         with pytest.raises(ValueError, match=r"validation_fraction=0.5 holds out 1 of 1 users"):
-            embedder(validation_fraction=0.5).fit(TEXTS[:1])
+            embedder(finetune=FineTuning(validation_fraction=0.5)).fit(TEXTS[:1])
 
     def test_their_loss_is_the_mean_over_tokens(self):
         """One text fills a pack, and a short one is the other pack: each token counts, not each pack."""
         long, short = sequences([120, 3])
         schedule = Schedule(epochs=1, learning_rate=1e-9, weight_decay=0, batch_tokens=120, arguments={"bf16": False})
         model = llama()
-        _, course = finetune(model, [long], schedule, max_length=120, seed=0, group=ONE, held_out=[long, short])
+        _, log = finetune(model, [long], schedule, max_length=120, seed=0, group=ONE, held_out=[long, short])
         with torch.inference_mode():
             sums = [
                 model(input_ids=torch.tensor([text]), labels=torch.tensor([text])).loss.item() * (len(text) - 1)
                 for text in (long, short)
             ]
-        assert course.validation_losses[-1] == pytest.approx(sum(sums) / 121, abs=1e-5)
+        assert log.validation_losses[-1] == pytest.approx(sum(sums) / 121, abs=1e-5)
 
 
 class TestFurtherTexts:
@@ -247,17 +262,20 @@ class TestObservation:
     def test_loss_curve_reaches_the_last_step(self):
         """Of 103 steps, the losses of each two are noted, and that of the last one."""
         schedule = Schedule(epochs=103, learning_rate=1e-3, weight_decay=0, batch_tokens=20)
-        _, course = finetune(llama(), sequences([20]), schedule, max_length=20, seed=0, group=ONE)
-        assert len(course.losses) == 52
-        assert course.losses[0] == pytest.approx(math.log(300), rel=0.1)
+        _, log = finetune(llama(), sequences([20]), schedule, max_length=20, seed=0, group=ONE)
+        assert len(log.losses) == 52
+        assert log.losses[0] == pytest.approx(math.log(300), rel=0.1)
 
     def test_tokens_and_time_are_counted(self):
-        one, three = embedder(epochs=1).fit(TEXTS), embedder(epochs=3).fit(TEXTS)
+        one, three = (
+            embedder(finetune=FineTuning(epochs=1)).fit(TEXTS),
+            embedder(finetune=FineTuning(epochs=3)).fit(TEXTS),
+        )
         assert three.n_tokens_seen_ == 3 * one.n_tokens_seen_ > 12 * 10
         assert three.training_time_ > 0
 
     def test_verbose_tells_packing_loss_and_speed(self, capfd):
-        embedder(verbose=1, epochs=3).fit(TEXTS)
+        embedder(verbose=1, finetune=FineTuning(epochs=3)).fit(TEXTS)
         shown = capfd.readouterr()
         assert "fine-tuning on 12 texts" in shown.out + shown.err
         assert "% full" in shown.out + shown.err
@@ -265,7 +283,7 @@ class TestObservation:
         assert "loss" in shown.err
 
     def test_silent_by_default(self, capfd):
-        embedder(validation_fraction=0.5, epochs=3).fit(TEXTS)
+        embedder(finetune=FineTuning(validation_fraction=0.5, epochs=3)).fit(TEXTS)
         assert capfd.readouterr() == ("", "")
 
     def test_callbacks_of_scikit_learn_are_told_of_every_step(self):
@@ -285,7 +303,7 @@ class TestObservation:
             def on_fit_task_end(self, estimator, context):
                 told.append(f"end of {context.task_name}")
 
-        embedder(epochs=2).set_callbacks(Recorder()).fit(TEXTS)
+        embedder(finetune=FineTuning(epochs=2)).set_callbacks(Recorder()).fit(TEXTS)
         step = ["step", "end of step"]
         assert told == [
             "setup", "fit", "fine-tuning", *step, *step, "end of fine-tuning", "end of fit", "teardown",
@@ -297,21 +315,23 @@ class TestSize:
 
     @pytest.mark.parametrize("n_params", [150_000, 1_500_000])
     def test_the_model_from_scratch_has_about_as_many_weights_as_asked_for(self, n_params):
-        model, _ = LLMEmbedder(n_params=n_params, random_state=0).fit(TEXTS).load_model()
+        model, _ = LLMEmbedder(FromScratch(n_params=n_params), random_state=0).fit(TEXTS).load_model()
         assert 0.5 * n_params < model.num_parameters() < 1.7 * n_params
 
     def test_more_text_gives_a_larger_model(self):
         texts = [f"mcc|amount\n{i}, {i * i}\n{i * 7}, {i * 31}" * 40 for i in range(600)]
-        few, many = (LLMEmbedder(epochs=1e-9).fit(some).load_model()[0].num_parameters() for some in (texts[:9], texts))
+        few, many = (
+            LLMEmbedder(finetune=FineTuning(epochs=1e-9)).fit(part).load_model()[0].num_parameters()
+            for part in (texts[:9], texts)
+        )
         assert many > 2 * few
 
     def test_a_pretrained_model_has_the_size_that_it_has(self, tmp_path):
-        embedder().fit(TEXTS).save_pretrained(tmp_path / "model")
-        with pytest.raises(ValueError, match="n_params=1000 is of a model from scratch"):
-            LLMEmbedder(tmp_path / "model", n_params=1000).fit(TEXTS)
+        with pytest.raises(ValueError, match=r"model__n_params cannot be set, because model=.* is not an object"):
+            LLMEmbedder(str(tmp_path / "model")).set_params(model__n_params=1000)
 
     def test_settings_of_the_model_replace_its_size(self):
-        fitted = LLMEmbedder({"hidden_size": 64}, features="hidden", random_state=0).fit(TEXTS)
+        fitted = LLMEmbedder(FromScratch(config={"hidden_size": 64}), features="hidden", random_state=0).fit(TEXTS)
         assert fitted.n_features_out_ == 64
 
 
@@ -323,19 +343,19 @@ def test_one_short_text_is_enough(texts):
 @pytest.mark.parametrize("seed", [0, np.random.RandomState(0)])
 def test_the_same_seed_gives_the_same_weights_bit_by_bit(seed):
     def fit():
-        return embedder(random_state=np.random.RandomState(0) if seed else 0, epochs=3, validation_fraction=0.2).fit(
-            TEXTS
-        )
+        return embedder(
+            random_state=np.random.RandomState(0) if seed else 0, finetune=FineTuning(epochs=3, validation_fraction=0.2)
+        ).fit(TEXTS)
 
     assert_equal_weights(weights_of(fit()), weights_of(fit()))
 
 
 def test_a_training_that_diverges_in_its_last_step_gives_no_model(tmp_path):
-    with pytest.raises(ValueError, match="Lower learning_rate"):
-        embedder(learning_rate=1e38, epochs=0.01, memory=tmp_path).fit(TEXTS)
+    with pytest.raises(ValueError, match="Lower the learning rate"):
+        embedder(memory=tmp_path, finetune=FineTuning(learning_rate=1e38, epochs=0.01)).fit(TEXTS)
     assert list(tmp_path.glob("models/*/model.safetensors")) == []
 
 
 def test_a_diverging_training_ends_at_once():
-    with pytest.raises(ValueError, match=r"The loss became (nan|inf) in step \d+ of 20 .*Lower learning_rate"):
-        embedder(learning_rate=1e30, epochs=20).fit(TEXTS)
+    with pytest.raises(ValueError, match=r"The loss became (nan|inf) in step \d+ of 20 .*Lower the learning rate"):
+        embedder(finetune=FineTuning(learning_rate=1e30, epochs=20)).fit(TEXTS)

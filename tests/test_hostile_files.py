@@ -18,13 +18,14 @@ import pytest
 import torch
 from recording_rewriter import RecordingRewriter
 from safetensors import SafetensorError
-from test_checkpoints import LONG, TINY, interrupted
 from test_checkpoints import TEXTS as LONG_TEXTS
+from test_checkpoints import TINY, interrupted, long_training
 
-from skllm4es import LLMEmbedder, TextEnricher
+from skllm4es import FineTuning, FromScratch, LLMEmbedder, LoRA, TextEnricher
 from skllm4es._store import hash_of
-from skllm4es.lm import checkpoints, finetuning, saving
-from skllm4es.lm.saving import hash_folder
+from skllm4es.embed import _saving
+from skllm4es.lm import checkpoints, finetuning
+from skllm4es.lm.folders import EMBEDDER_FILE, hash_folder
 from skllm4es.rewriters import RewritingError, TransformersRewriter
 
 TEXTS = ["title|rating\nHeat, 5\nAlien, 4", "title|rating\nBambi, 1"]
@@ -55,7 +56,9 @@ def payload(marker):
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     directory = tmp_path_factory.mktemp("hostile") / "embedder"
-    LLMEmbedder({**TINY, "num_hidden_layers": 1}, random_state=0, dtype="float32").fit(TEXTS).save_pretrained(directory)
+    LLMEmbedder(FromScratch(config={**TINY.config, "num_hidden_layers": 1}), random_state=0, dtype="float32").fit(
+        TEXTS
+    ).save_pretrained(directory)
     return directory
 
 
@@ -71,10 +74,10 @@ def change(file, **settings):
 
 def seal(directory):
     """Make the digest of a saved embedder that of what is in it now."""
-    file = directory / saving._SETTINGS
+    file = directory / EMBEDDER_FILE
     settings = json.loads(file.read_text())
-    hashed = {name: value for name, value in settings.items() if name not in {*saving._FORMAT, "digest"}}
-    change(file, digest=saving._digest(directory, hashed))
+    hashed = {name: value for name, value in settings.items() if name not in {*_saving._FORMAT, "digest"}}
+    change(file, digest=_saving._digest(directory, hashed))
 
 
 def load_in_every_way(directory, refusals=(OSError, ValueError, RewritingError, SafetensorError)):
@@ -82,9 +85,9 @@ def load_in_every_way(directory, refusals=(OSError, ValueError, RewritingError, 
     seal(directory)
     ways = [
         lambda: LLMEmbedder.from_pretrained(directory).transform(TEXTS),
-        lambda: LLMEmbedder(directory, finetune=None, features="hidden").fit_transform(TEXTS),
-        lambda: LLMEmbedder(directory, epochs=0.1, features="hidden").fit(TEXTS),
-        lambda: LLMEmbedder(directory, finetune="lora", epochs=0.1, features="hidden").fit(TEXTS),
+        lambda: LLMEmbedder(directory, features="hidden", finetune=None).fit_transform(TEXTS),
+        lambda: LLMEmbedder(directory, features="hidden", finetune=FineTuning(epochs=0.1)).fit(TEXTS),
+        lambda: LLMEmbedder(directory, features="hidden", finetune=LoRA(epochs=0.1)).fit(TEXTS),
         lambda: TransformersRewriter(
             str(directory), max_new_tokens=1, chat_template="{{ messages[0]['content'] }}"
         ).rewrite(TEXTS, ["html"] * 2, [0, 1]),
@@ -180,13 +183,14 @@ def test_a_chat_template_reaches_nothing_outside_itself(directory, marker):
 
 def test_an_embedder_from_elsewhere_writes_nowhere(directory, tmp_path):
     settings = json.loads((directory / "skllm4es.json").read_text())
-    elsewhere = {"memory": str(tmp_path / "memory"), "checkpoint_dir": str(tmp_path / "checkpoints")}
-    change(directory / "skllm4es.json", parameters=settings["parameters"] | elsewhere | {"memory_limit": 1})
+    finetune = {"FineTuning": {"checkpoint_dir": str(tmp_path / "checkpoints")}}
+    elsewhere = {"memory": str(tmp_path / "memory"), "finetune": finetune}
+    change(directory / "skllm4es.json", parameters=settings["parameters"] | elsewhere)
     seal(directory)
     before = sorted(tmp_path.rglob("*"))
     embedder = LLMEmbedder.from_pretrained(directory)
     embedder.transform(TEXTS)
-    assert (embedder.memory, embedder.memory_limit, embedder.checkpoint_dir) == (None, None, None)
+    assert (embedder.memory, embedder.finetune.checkpoint_dir) == (None, None)
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -208,7 +212,7 @@ def test_an_embedder_from_elsewhere_sets_no_other_attribute(directory):
 def adapter(saved, tmp_path):
     """An adapter on the saved model, to be made hostile."""
     directory = tmp_path / "adapter"
-    fitted = LLMEmbedder(saved, finetune="lora", merge_adapter=False, epochs=0.1, features="hidden", random_state=0)
+    fitted = LLMEmbedder(saved, features="hidden", random_state=0, finetune=LoRA(merge=False, epochs=0.1))
     fitted.fit(TEXTS).save_pretrained(directory)
     return directory
 
@@ -225,7 +229,7 @@ def test_an_adapter_is_read_from_safetensors_alone(adapter, marker, payload):
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"megatron_config": {"hidden_size": 8}, "megatron_core": "megatron.planted"}, "a module to be imported"),
+        ({"megatron_config": {"hidden_size": 8}, "megatron_core": "megatron.planted"}, "a module to import"),
         ({"auto_mapping": {"base_model_class": "Model", "parent_library": "planted"}}, None),
         (
             {
@@ -238,7 +242,7 @@ def test_an_adapter_is_read_from_safetensors_alone(adapter, marker, payload):
             },
             "prompt_embeddings",  # Its weights are not those of such an adapter.
         ),
-        ({"peft_type": "XLORA", "hidden_size": 8, "adapters": {"0": "PICKLED"}}, "other adapters to be read"),
+        ({"peft_type": "XLORA", "hidden_size": 8, "adapters": {"0": "PICKLED"}}, "other adapters to read"),
     ],
     ids=["megatron", "auto_mapping", "prompt tuning", "xlora"],
 )
@@ -277,12 +281,12 @@ def test_adapters_that_stand_on_each_other_come_to_an_end(adapter):
 @pytest.fixture
 def cache(tmp_path):
     """What an embedder keeps, to be made hostile."""
-    LLMEmbedder(TINY, memory=tmp_path / "cache", **LONG).fit(TEXTS).transform(TEXTS)
+    long_training(memory=tmp_path / "cache").fit(TEXTS).transform(TEXTS)
     return tmp_path / "cache"
 
 
 def use(cache):
-    return LLMEmbedder(TINY, memory=cache, **LONG).fit(TEXTS).transform(TEXTS)
+    return long_training(memory=cache).fit(TEXTS).transform(TEXTS)
 
 
 def test_a_vector_in_the_cache_is_numbers_whatever_it_holds(cache, marker, payload):
@@ -365,6 +369,6 @@ def test_a_checkpoint_runs_nothing(tmp_path, monkeypatch, marker, payload, name,
     begun_from, latest = [], checkpoints.latest_checkpoint
     monkeypatch.setattr(finetuning, "latest_checkpoint", lambda path: begun_from.append(latest(path)) or begun_from[0])
     with outcome:
-        LLMEmbedder(TINY, checkpoint_dir=tmp_path / "checkpoints", **LONG).fit(LONG_TEXTS)
+        long_training(checkpoint_dir=tmp_path / "checkpoints").fit(LONG_TEXTS)
     assert begun_from[0] is not None
     assert not marker.exists()

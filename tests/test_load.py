@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skllm4es import EventSerializer, LLMEmbedder
+from skllm4es import EventSerializer, FineTuning, FromScratch, LLMEmbedder
 from skllm4es.datasets import make_transactions
-from skllm4es.lm import language_model, packing
+from skllm4es.lm import language_model, sources, windows
 
-TINY = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 1}
+TINY = FromScratch(
+    config={"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 1}
+)
 
 
 @pytest.fixture(scope="module")
@@ -29,32 +31,32 @@ def texts(X):
 
 @pytest.fixture(scope="module")
 def fitted(texts):
-    return LLMEmbedder(TINY, epochs=1, dtype="float32", random_state=0).fit(texts)
+    return LLMEmbedder(TINY, dtype="float32", random_state=0, finetune=FineTuning(epochs=1)).fit(texts)
 
 
 def test_groups_have_all_texts_in_order_and_no_more_characters_than_fit(monkeypatch):
-    monkeypatch.setattr(packing, "_AT_ONCE", 10)
+    monkeypatch.setattr(windows, "_GROUP_CHARACTERS", 10)
     texts = ["a" * n for n in (4, 6, 1, 25, 10, 0, 1, 9)]
-    groups = list(packing.groups_of(texts))
+    groups = list(windows.groups_of(texts))
     assert [text for group in groups for text in group] == texts
     assert all(len(group) == 1 or sum(map(len, group)) <= 10 for group in groups)
     assert [len(group) for group in groups] == [2, 1, 1, 2, 2]
-    assert list(packing.groups_of([])) == []
+    assert list(windows.groups_of([])) == []
 
 
 def test_texts_are_turned_into_tokens_group_by_group(fitted, texts, monkeypatch):
     tokenizer = fitted.load_model()[1]
-    at_once, vectors = packing.tokenize(tokenizer, texts, 64), fitted.transform(texts)
-    monkeypatch.setattr(packing, "_AT_ONCE", 3 * len(texts[0]))
-    assert packing.tokenize(tokenizer, texts, 64) == at_once
+    at_once, vectors = windows.tokenize(tokenizer, texts, 64), fitted.transform(texts)
+    monkeypatch.setattr(windows, "_GROUP_CHARACTERS", 3 * len(texts[0]))
+    assert windows.tokenize(tokenizer, texts, 64) == at_once
     np.testing.assert_allclose(fitted.transform(texts), vectors, atol=1e-5)
 
 
 def test_a_process_loads_a_model_once_however_often_its_embedder_is_unpickled(fitted, texts, tmp_path, monkeypatch):
     fitted.save_pretrained(tmp_path / "model")
     pickled = pickle.dumps(LLMEmbedder.from_pretrained(tmp_path / "model"))
-    loaded, load = [], language_model.load_base_model
-    monkeypatch.setattr(language_model, "load_base_model", lambda *args: loaded.append(args) or load(*args))
+    loaded, load = [], sources.read_base_model
+    monkeypatch.setattr(sources, "read_base_model", lambda *args: loaded.append(args) or load(*args))
     language_model._SHARED.clear()
     for _ in range(4):
         np.testing.assert_array_equal(pickle.loads(pickled).transform(texts), fitted.transform(texts))
@@ -78,7 +80,7 @@ def resident_bytes():
 def test_fits_in_a_row_leave_neither_memory_nor_files_behind(X):
     def fit(seed):
         texts = EventSerializer().fit_transform(X)
-        LLMEmbedder(TINY, epochs=1, random_state=seed).fit(texts).transform(texts)
+        LLMEmbedder(TINY, random_state=seed, finetune=FineTuning(epochs=1)).fit(texts).transform(texts)
 
     for seed in range(6):  # What is kept for good is there after some.
         fit(seed)

@@ -8,11 +8,19 @@ from sklearn.compose import ColumnTransformer
 from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
 from sklearn.pipeline import FeatureUnion, Pipeline
 
-from skllm4es import EventSerializer, LLMEmbedder, TextEnricher
+from skllm4es import EventSerializer, FineTuning, FromScratch, LLMEmbedder, TextEnricher
 from skllm4es.datasets import fetch_movielens_100k, make_transactions
 from skllm4es.vocabularies import load_mcc_names
 
-TINY = {"vocab_size": 400, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2}
+TINY = FromScratch(
+    config={
+        "vocab_size": 400,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 2,
+    }
+)
 
 
 def make_pipeline(model=TINY, max_events=10, columns=None, **embedder):
@@ -20,7 +28,7 @@ def make_pipeline(model=TINY, max_events=10, columns=None, **embedder):
         [
             ("serialize", EventSerializer(columns, max_events=max_events)),
             ("enrich", TextEnricher(random_state=0)),
-            ("embed", LLMEmbedder(model, random_state=0, **{"epochs": 1, **embedder})),
+            ("embed", LLMEmbedder(model, random_state=0, **{"finetune": FineTuning(epochs=1), **embedder})),
             ("classify", LGBMClassifier(n_estimators=20, n_jobs=1, verbose=-1)),
         ]
     )
@@ -61,7 +69,7 @@ def test_cross_validation_in_two_processes_equals_one(transactions):
 def test_grid_search_over_pooling_depth_beside_profile_columns(transactions):
     X, y = transactions
     X = X.assign(age=np.arange(len(X)))
-    events = make_pipeline()[:-1]
+    events = make_pipeline(features="hidden")[:-1]
     columns = ColumnTransformer([("events", events, ["events"]), ("profile", "passthrough", ["age"])])
     pipeline = Pipeline([("columns", columns), ("classify", LGBMClassifier(n_estimators=5, verbose=-1))])
     grid = {"columns__events__embed__pooling_depth": [1, 4]}
@@ -72,9 +80,11 @@ def test_grid_search_over_pooling_depth_beside_profile_columns(transactions):
 def test_feature_union_of_two_depths(transactions):
     X, _ = transactions
     texts = EventSerializer().fit_transform(X)
-    union = FeatureUnion(
-        [(f"k{depth}", LLMEmbedder(TINY, epochs=1, pooling_depth=depth, random_state=0)) for depth in (1, 4)]
+    shallow, deep = (
+        LLMEmbedder(TINY, features="hidden", pooling_depth=depth, random_state=0, finetune=FineTuning(epochs=1))
+        for depth in (1, 4)
     )
+    union = FeatureUnion([("k1", shallow), ("k4", deep)])
     assert union.fit_transform(texts).shape == (60, 32)
     assert union.get_feature_names_out()[0] == "k1__llmembedder0"
 
@@ -102,21 +112,23 @@ def test_labels_reach_the_texts(transactions):
 class TestMovieLens:
     """On the real data; little training over few events keeps it short."""
 
-    SHORT = {"columns": ["genres", "rating"], "max_events": 30, "epochs": 0.02}
+    SHORT = {"columns": ["genres", "rating"], "max_events": 30}
+    TRAINING = FineTuning(epochs=0.02)
 
     def test_cross_val_score(self, movielens):
         X, y = movielens
-        scores = cross_val_score(make_pipeline(**self.SHORT), X, y, scoring="roc_auc", cv=2, error_score="raise")
+        pipeline = make_pipeline(**self.SHORT, finetune=self.TRAINING)
+        scores = cross_val_score(pipeline, X, y, scoring="roc_auc", cv=2, error_score="raise")
         assert scores.mean() > 0.5
 
     def test_grid_search_over_pooling_depth(self, movielens):
         X, y = movielens
-        search = GridSearchCV(
-            make_pipeline(**self.SHORT), {"embed__pooling_depth": [1, 2, 4]}, cv=2, error_score="raise"
-        )
-        assert search.fit(X, y).best_params_["embed__pooling_depth"] in (1, 2, 4)
+        pipeline = make_pipeline(**self.SHORT, features="hidden", finetune=self.TRAINING)
+        search = GridSearchCV(pipeline, {"embed__pooling_depth": [1, 2, 4]}, cv=2, error_score="raise").fit(X, y)
+        assert search.best_params_["embed__pooling_depth"] in (1, 2, 4)
 
-    @pytest.mark.parametrize("finetune", [None, "full"])
+    @pytest.mark.filterwarnings("ignore:The columns .* hold texts to train on and are not used:UserWarning")
+    @pytest.mark.parametrize("finetune", [None, TRAINING], ids=["frozen", "trained"])
     def test_real_pretrained_llama(self, movielens, data_home, finetune):
         X, y = movielens
         pipeline = make_pipeline(data_home / "tinystories-656k", finetune=finetune, pooling_depth=2, **self.SHORT)

@@ -13,7 +13,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skllm4es import EventSerializer, LLMEmbedder
+from skllm4es import EventSerializer, FineTuning, FromScratch, LLMEmbedder
 from skllm4es.baselines import EventAggregator
 from skllm4es.datasets import make_transactions
 from skllm4es.plotting import (
@@ -28,7 +28,7 @@ matplotlib = pytest.importorskip("matplotlib", reason="needs matplotlib")
 matplotlib.use("Agg")
 plt = pytest.importorskip("matplotlib.pyplot")
 
-TINY = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}
+TINY = FromScratch(config={"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2})
 SCORES = np.array([[0.6, 0.7], [0.8, 0.9], [0.5, 0.7]])
 
 
@@ -46,7 +46,7 @@ def transactions():
 @pytest.fixture(scope="module")
 def pipeline(transactions):
     """A fitted pipeline with an embedder that held users out and sees 64 tokens at once."""
-    embedder = LLMEmbedder(TINY, epochs=1, max_length=64, validation_fraction=0.2, random_state=0)
+    embedder = LLMEmbedder(TINY, max_length=64, random_state=0, finetune=FineTuning(epochs=1, validation_fraction=0.2))
     classifier = LGBMClassifier(n_estimators=5, n_jobs=1, verbose=-1)
     return make_pipeline(EventSerializer(["mcc", "amount"]), embedder, classifier).fit(*transactions)
 

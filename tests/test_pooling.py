@@ -5,11 +5,19 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel, BertTokenizerFast, LlamaConfig, LlamaForCausalLM, T5Config
 
-from skllm4es import LLMEmbedder
-from skllm4es.lm.packing import Window, split, tokenize
-from skllm4es.lm.pooling import LayerPooler, TokenPooling, is_causal
+from skllm4es import FromScratch, LLMEmbedder
+from skllm4es.lm.architecture import is_causal
+from skllm4es.lm.pooling import LayerPooler, token_weights
+from skllm4es.lm.windows import Window, split, tokenize
 
-TINY = {"vocab_size": 300, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
+TINY_CONFIG = {
+    "vocab_size": 300,
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+}
+TINY = FromScratch(config=TINY_CONFIG)
 HEADER = "day|title|rating"
 TEXTS = [
     *("\n".join([HEADER, *(f"{day}, Heat, {day % 5}" for day in range(n))]) for n in (0, 1, 2, 5, 30)),
@@ -51,16 +59,15 @@ def pooled(states, n_header, kind):
         return states.max(axis=1)
     if kind == "events":
         return states[:, n_header if n_header < n_tokens else 0 :].mean(axis=1)
-    weights = 0.5 ** ((n_tokens - 1 - np.arange(n_tokens)) / 8) if kind == "recency" else np.ones(n_tokens)
-    return np.average(states, axis=1, weights=weights)
+    return states.mean(axis=1)
 
 
-KINDS = ["mean", "last", "max", "events", "recency"]
+KINDS = ["mean", "last", "max", "events"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_layers_are_pooled_as_defined(texts_directory, kind):
-    embedder = embedder_of(texts_directory, token_pooling=kind, half_life=8)
+    embedder = embedder_of(texts_directory, token_pooling=kind)
     layers = embedder.transform_layers(TEXTS)
     assert layers.shape == (len(TEXTS), 4, 16)
     assert layers.dtype == np.float32
@@ -69,21 +76,10 @@ def test_layers_are_pooled_as_defined(texts_directory, kind):
         assert np.linalg.norm(given - expected) <= 1e-5 * np.linalg.norm(expected)
 
 
-@pytest.mark.parametrize(
-    ("params", "layers"),
-    [
-        ({"pooling_depth": 2}, [2, 3]),
-        ({"layers": [0, -1]}, [0, 3]),
-        ({"layers": [-3]}, [1]),
-        ({"layers": [3, 1], "layer_pooling": "concat"}, [1, 3]),
-        ({"pooling_depth": 3, "layer_pooling": "concat"}, [1, 2, 3]),
-    ],
-)
-def test_any_layers_are_slices_of_the_same_pass(texts_directory, params, layers):
-    embedder = embedder_of(texts_directory, **params)
-    every = embedder.transform_layers(TEXTS)[:, layers]
-    concat = params.get("layer_pooling") == "concat"
-    expected = every.reshape(len(TEXTS), -1) if concat else every.mean(axis=1)
+@pytest.mark.parametrize(("pooling_depth", "layers"), [(1, [3]), (2, [2, 3]), (3, [1, 2, 3]), ("auto", [1, 2, 3])])
+def test_any_depth_is_a_slice_of_the_same_pass(texts_directory, pooling_depth, layers):
+    embedder = embedder_of(texts_directory, pooling_depth=pooling_depth)
+    expected = embedder.transform_layers(TEXTS)[:, layers].mean(axis=1)
     np.testing.assert_allclose(embedder.transform(TEXTS), expected, rtol=1e-6)
     assert embedder.layers_ == layers
     assert len(embedder.get_feature_names_out()) == expected.shape[1] == embedder.n_features_out_
@@ -91,7 +87,7 @@ def test_any_layers_are_slices_of_the_same_pass(texts_directory, params, layers)
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_text_in_windows_is_pooled_over_all_of_them(texts_directory, kind):
-    embedder = embedder_of(texts_directory, token_pooling=kind, half_life=8, max_length=64)
+    embedder = embedder_of(texts_directory, token_pooling=kind, max_length=64)
     windows = split(tokenize(embedder.load_model()[1], [TEXTS[4]], 64, headers=True)[0], 64)
     assert len(windows) > 2
     states, events = [], []
@@ -109,17 +105,15 @@ def test_a_text_in_windows_is_pooled_over_all_of_them(texts_directory, kind):
 
 def test_weights_of_windows_are_those_of_one_text():
     windows = [Window([1, 2, 3], 1), Window([1, 4], 1)]
-    assert [w.tolist() for w in TokenPooling("mean").weights(windows)] == [
+    assert [w.tolist() for w in token_weights("mean", windows)] == [
         [pytest.approx(0.2)] * 3,
         [pytest.approx(0.2)] * 2,
     ]
-    assert [w.tolist() for w in TokenPooling("last").weights(windows)] == [[0, 0, 0], [0, 1]]
-    assert [w.tolist() for w in TokenPooling("events").weights(windows)] == [
+    assert [w.tolist() for w in token_weights("last", windows)] == [[0, 0, 0], [0, 1]]
+    assert [w.tolist() for w in token_weights("events", windows)] == [
         [0, pytest.approx(1 / 3), pytest.approx(1 / 3)],
         [0, pytest.approx(1 / 3)],
     ]
-    first, second = TokenPooling("recency", half_life=1).weights(windows)
-    assert np.concatenate([first, second]) == pytest.approx(np.array([1, 2, 4, 8, 16]) / 31)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -142,15 +136,15 @@ def test_a_text_does_not_depend_on_its_neighbours_or_their_order(texts_directory
 
 def llama():
     torch.manual_seed(0)
-    return LlamaForCausalLM(LlamaConfig(**TINY)).eval()
+    return LlamaForCausalLM(LlamaConfig(**TINY_CONFIG)).eval()
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory")])
 def test_out_of_memory_halves_the_budget_and_goes_on(monkeypatch, error):
     texts = [[Window(list(range(1, n + 2)), 0)] for n in range(20)]
     model = llama()
-    expected = dict(_pooled(LayerPooler(model, TokenPooling()), texts))
-    pooler = LayerPooler(model, TokenPooling(), token_budget=256)
+    expected = dict(_pooled(LayerPooler(model, "mean"), texts))
+    pooler = LayerPooler(model, "mean", token_budget=256)
     run, sizes = pooler._run, []
 
     def run_out_of_memory(sequences, weights):
@@ -168,13 +162,13 @@ def test_out_of_memory_halves_the_budget_and_goes_on(monkeypatch, error):
 
 
 def test_one_text_too_many_for_memory_is_an_error(monkeypatch):
-    pooler = LayerPooler(llama(), TokenPooling())
+    pooler = LayerPooler(llama(), "mean")
 
     def run_out_of_memory(sequences, weights):
         raise torch.OutOfMemoryError("out of memory")
 
     monkeypatch.setattr(pooler, "_run", run_out_of_memory)
-    with pytest.raises(MemoryError, match=r"2 tokens at once do not fit into the memory of cpu.* Lower max_length"):
+    with pytest.raises(MemoryError, match=r"2 tokens do not fit into the memory of cpu at once.* Shorten the window"):
         list(pooler.pool([[Window([1, 2], 0)]]))
 
 
@@ -205,7 +199,7 @@ def test_causality_is_found_by_trying(encoder_directory):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_bidirectional_encoders_get_a_mask(encoder_directory, kind):
-    embedder = embedder_of(encoder_directory, token_pooling=kind, half_life=8)
+    embedder = embedder_of(encoder_directory, token_pooling=kind)
     for text, given in zip(TEXTS, embedder.transform_layers(TEXTS), strict=True):
         states, n_header = hidden_states(embedder, text)
         # The encoder's token at the end has no place in the text, and counts as an event.
@@ -216,7 +210,7 @@ def test_bidirectional_encoders_get_a_mask(encoder_directory, kind):
 
 def test_a_model_with_encoder_and_decoder_is_refused(tmp_path):
     T5Config(vocab_size=100, d_model=8, num_layers=1).save_pretrained(tmp_path)
-    with pytest.raises(OSError, match=r"(?s)t5 has an encoder and a decoder.*such as T5, cannot"):
+    with pytest.raises(OSError, match=r"(?s)t5 has an encoder and a decoder.*such as T5 cannot"):
         LLMEmbedder(tmp_path, finetune=None).fit(TEXTS)
 
 

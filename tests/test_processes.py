@@ -7,24 +7,32 @@ import sys
 import numpy as np
 import pytest
 
-from skllm4es import LLMEmbedder
+from skllm4es import FineTuning, FromScratch, LLMEmbedder
 
-TINY = {"vocab_size": 300, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2}
+TINY = FromScratch(
+    config={
+        "vocab_size": 300,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+    }
+)
 TEXTS = [f"day|title|rating\n{day}, Heat, 5\n{day + 1}, Alien, {day % 5}" for day in range(40)]
 #: Texts that tell nothing of one another: the loss of those held out soon rises.
 NOISE = ["".join(chr(97 + (i * j * j + i) % 26) for j in range(1, 60)) for i in range(1, 41)]
 #: In batches of 4 packs, of which each of two processes has 2.
-PARAMS = {"epochs": 4, "max_length": 64, "batch_tokens": 228, "learning_rate": 1e-2, "dtype": "float32"}
-PARAMS |= {"training_args": {"bf16": False}}
+TRAINING = {"epochs": 4, "batch_tokens": 228, "learning_rate": 1e-2, "training_args": {"bf16": False}}
+PARAMS = {"max_length": 64, "dtype": "float32", "random_state": 0}
 
 SCRIPT = f"""
 import os, sys
 import numpy as np
-from skllm4es import LLMEmbedder
+from skllm4es import FineTuning, FromScratch, LLMEmbedder
 
 directory, memory = sys.argv[1], sys.argv[2] or None
-settings, texts = {PARAMS} | eval(sys.argv[3]), eval(sys.argv[4])
-embedder = LLMEmbedder({TINY}, random_state=0, memory=memory, **settings)
+finetune, texts = FineTuning(**{TRAINING} | eval(sys.argv[3])), eval(sys.argv[4])
+embedder = LLMEmbedder({TINY}, memory=memory, finetune=finetune, **{PARAMS})
 vectors = embedder.fit(texts).transform(texts)
 np.savez(f"{{directory}}/{{os.environ['RANK']}}.npz", vectors=vectors, losses=embedder.loss_curve_,
          n_tokens=embedder.n_tokens_seen_, validation_losses=embedder.validation_loss_curve_,
@@ -34,14 +42,14 @@ if memory and os.environ["RANK"] == "0":
 """
 
 
-def launch(tmp_path, memory="", texts=TEXTS, **params):
+def launch(tmp_path, memory="", texts=TEXTS, **training):
     """Run the script in two processes, and give what each of them has."""
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", str(script),
-         str(tmp_path), str(memory), repr(params), repr(texts)],
+         str(tmp_path), str(memory), repr(training), repr(texts)],
         capture_output=True, text=True, env=environment, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -50,7 +58,7 @@ def launch(tmp_path, memory="", texts=TEXTS, **params):
 
 @pytest.fixture(scope="module")
 def alone():
-    return LLMEmbedder(TINY, random_state=0, **PARAMS).fit(TEXTS)
+    return LLMEmbedder(TINY, finetune=FineTuning(**TRAINING), **PARAMS).fit(TEXTS)
 
 
 def assert_the_whole_result(results, alone):
@@ -71,7 +79,7 @@ def test_two_processes_give_what_one_gives(tmp_path, alone):
 @pytest.mark.slow
 def test_they_share_a_memory(tmp_path, alone):
     assert_the_whole_result(launch(tmp_path, tmp_path / "memory"), alone)
-    embedder = LLMEmbedder(TINY, random_state=0, memory=tmp_path / "memory", **PARAMS).fit(TEXTS)
+    embedder = LLMEmbedder(TINY, memory=tmp_path / "memory", finetune=FineTuning(**TRAINING), **PARAMS).fit(TEXTS)
     assert embedder.cache_info().n_models == 1
 
 
@@ -79,8 +87,8 @@ def test_they_share_a_memory(tmp_path, alone):
 @pytest.mark.parametrize("checkpoint_dir", [None, "checkpoints"])
 def test_they_all_take_the_best_weights(tmp_path, checkpoint_dir):
     checkpoint_dir = checkpoint_dir and str(tmp_path / checkpoint_dir)
-    params = {"validation_fraction": 0.2, "learning_rate": 0.1, "epochs": 20, "patience": 2}
-    results = launch(tmp_path, texts=NOISE, checkpoint_dir=checkpoint_dir, **params)
+    training = {"validation_fraction": 0.2, "learning_rate": 0.1, "epochs": 20, "patience": 2}
+    results = launch(tmp_path, texts=NOISE, checkpoint_dir=checkpoint_dir, **training)
     np.testing.assert_array_equal(results[0]["weights"], results[1]["weights"])
     np.testing.assert_array_equal(results[0]["vectors"], results[1]["vectors"])
     curve = results[1]["validation_losses"]

@@ -20,5 +20,5 @@ def model_with_code(tmp_path):
 def test_code_of_a_model_is_not_run(model_with_code, monkeypatch, finetune):
     monkeypatch.setattr("builtins.input", lambda *args: "y")
     with pytest.raises(OSError, match="could not be loaded"):
-        LLMEmbedder(model_with_code, finetune=finetune, random_state=0).fit(["a|b\n1, 2"])
+        LLMEmbedder(model_with_code, random_state=0, finetune=finetune).fit(["a|b\n1, 2"])
     assert not (model_with_code / "was-run").exists()

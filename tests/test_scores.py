@@ -11,12 +11,20 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
-from skllm4es import EventSerializer, LLMEmbedder, TextEnricher, nest_events
-from skllm4es.lm.packing import Window
-from skllm4es.lm.pooling import LayerPooler, TokenPooling
-from skllm4es.lm.scores import ScoreProjection, score_tokens, shared_tokens
+from skllm4es import EventSerializer, FineTuning, FromScratch, LLMEmbedder, TextEnricher, nest_events
+from skllm4es.embed._scores import ScoreProjection, shared_tokens
+from skllm4es.lm.pooling import LayerPooler
+from skllm4es.lm.scores import score_tokens
+from skllm4es.lm.windows import Window
 
-TINY = {"vocab_size": 300, "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+TINY_CONFIG = {
+    "vocab_size": 300,
+    "hidden_size": 8,
+    "intermediate_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+}
+TINY = FromScratch(config=TINY_CONFIG)
 TEXTS = [f"day|title|rating\n{day}, Heat, 5\n{day + 1}, Alien, {day % 5}" for day in range(12)]
 
 
@@ -45,7 +53,7 @@ def n_header(embedder, text):
 def test_scores_are_counts_less_what_the_model_expected(fitted):
     model = fitted.load_model()[0]
     tokens = np.array([5, 40, 70])
-    pooler = LayerPooler(model, TokenPooling(), scored=tokens)
+    pooler = LayerPooler(model, "mean", scored=tokens)
     ids = [fitted.load_model()[1](text)["input_ids"] for text in TEXTS]
     windows = [[Window(each, n_header(fitted, text))] for each, text in zip(ids, TEXTS, strict=True)]
     found = np.zeros((len(TEXTS), 3))
@@ -71,7 +79,7 @@ def test_predictions_in_several_parts_are_those_in_one(monkeypatch):
     hidden, output, ids = torch.randn(3, 8, 4), torch.randn(9, 4), torch.randint(9, (3, 8))
     counted, tokens = torch.rand(3, 8) < 0.8, torch.tensor([1, 4])
     whole = score_tokens(hidden, output, ids, counted, tokens)
-    monkeypatch.setattr("skllm4es.lm.scores._AT_ONCE", {"cpu": 20})
+    monkeypatch.setattr("skllm4es.lm.scores._HELD_PREDICTIONS", {"cpu": 20})
     torch.testing.assert_close(score_tokens(hidden, output, ids, counted, tokens), whole)
 
 
@@ -97,14 +105,12 @@ def test_a_projection_scales_takes_unit_length_and_principal_directions():
     ("params", "n_features"),
     [
         ({}, 5),
-        ({"n_score_components": 3}, 3),
+        ({"n_components": 3}, 3),
         ({"features": "hidden"}, 8),
-        ({"features": "both", "n_score_components": 3}, 11),
-        ({"pooling_depth": 1}, 8),
-        ({"layers": [0]}, 8),
-        ({"layer_pooling": "concat"}, 16),
-        ({"token_pooling": "max"}, 8),
-        ({"pooling_depth": 1, "features": "scores", "n_score_components": 2}, 2),
+        ({"features": ["hidden", "scores"], "n_components": 3}, 11),
+        ({"features": ("scores", "hidden"), "n_components": 3, "pooling_depth": 1}, 11),
+        ({"features": ["hidden"], "token_pooling": "max"}, 8),
+        ({"features": "scores", "n_components": 2}, 2),
     ],
 )
 def test_what_an_embedding_consists_of(params, n_features):
@@ -113,49 +119,72 @@ def test_what_an_embedding_consists_of(params, n_features):
     assert embedder.n_features_out_ == n_features == len(embedder.get_feature_names_out())
 
 
-def test_both_are_hidden_states_and_scores_side_by_side():
-    hidden, scores, both = (
+def test_a_list_of_features_puts_them_side_by_side_in_its_order():
+    hidden, scores, both, swapped = (
         LLMEmbedder(TINY, features=features, dtype="float32", random_state=0).fit_transform(TEXTS)
-        for features in ("hidden", "scores", "both")
+        for features in ("hidden", "scores", ["hidden", "scores"], ["scores", "hidden"])
     )
     np.testing.assert_allclose(both, np.hstack([hidden, scores]), atol=1e-6)
+    np.testing.assert_array_equal(swapped, np.hstack([both[:, 8:], both[:, :8]]))
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"pooling_depth": 1}, r"pooling_depth=1 has no effect with features='auto', which reads scores .*'hidden'"),
+        (
+            {"token_pooling": "max", "features": ["scores"]},
+            r"token_pooling='max' has no effect with features=\['scores'\]",
+        ),
+        ({"n_components": 3, "features": "hidden"}, r"n_components=3 has no effect with features='hidden'"),
+    ],
+)
+def test_a_parameter_without_effect_is_an_error_that_names_both(params, message):
+    with pytest.raises(ValueError, match=message):
+        LLMEmbedder(TINY, **params).fit(TEXTS)
+
+
+@pytest.mark.parametrize("features", [[], ["hidden", "hidden"], ["layers"], "both"])
+def test_unknown_features_are_rejected(features):
+    with pytest.raises(ValueError, match="features"):
+        LLMEmbedder(TINY, features=features).fit(TEXTS)
 
 
 def test_a_pretrained_model_gives_hidden_states_unless_asked(tmp_path, fitted):
     for part in fitted.load_model():
         part.save_pretrained(tmp_path)
     assert LLMEmbedder(tmp_path, finetune=None).fit_transform(TEXTS).shape == (12, 8)
-    assert LLMEmbedder(tmp_path, finetune=None, features="scores").fit_transform(TEXTS).shape == (12, 5)
+    assert LLMEmbedder(tmp_path, features="scores", finetune=None).fit_transform(TEXTS).shape == (12, 5)
 
 
 def test_a_model_with_an_output_layer_of_its_own_is_refused():
     with pytest.raises(ValueError, match="tie_word_embeddings is False"):
-        LLMEmbedder({**TINY, "tie_word_embeddings": False}, random_state=0).fit(TEXTS)
+        LLMEmbedder(FromScratch(config={**TINY_CONFIG, "tie_word_embeddings": False}), random_state=0).fit(TEXTS)
 
 
 def test_it_is_refused_where_the_model_is_kept_as_well(tmp_path):
-    untied = LLMEmbedder({**TINY, "tie_word_embeddings": False}, features="hidden", memory=tmp_path, random_state=0)
+    untied = LLMEmbedder(
+        FromScratch(config={**TINY_CONFIG, "tie_word_embeddings": False}),
+        features="hidden",
+        memory=tmp_path,
+        random_state=0,
+    )
     untied.fit(TEXTS)
     with pytest.raises(ValueError, match="tie_word_embeddings is False"):
         untied.set_params(features="scores").fit(TEXTS)
 
 
 def test_features_are_those_of_fit(fitted):
-    embedder = pickle.loads(pickle.dumps(fitted)).set_params(pooling_depth=1)
+    embedder = pickle.loads(pickle.dumps(fitted)).set_params(features="hidden")
     np.testing.assert_array_equal(embedder.transform(TEXTS), fitted.transform(TEXTS))
-    assert embedder.features_ == "scores"
-
-
-def test_layers_may_be_an_array():
-    embedder = LLMEmbedder(TINY, layers=np.array([1, 2]), random_state=0).fit(TEXTS)
-    assert (embedder.layers_, embedder.features_) == ([1, 2], "hidden")
+    assert (embedder.features_, embedder.layers_) == (["scores"], [])
 
 
 def test_a_model_that_limits_its_predictions_is_refused(tmp_path):
-    Gemma2ForCausalLM(Gemma2Config(**TINY, head_dim=4, num_key_value_heads=1)).save_pretrained(tmp_path)
+    Gemma2ForCausalLM(Gemma2Config(**TINY_CONFIG, head_dim=4, num_key_value_heads=1)).save_pretrained(tmp_path)
     LLMEmbedder(TINY, random_state=0).fit(TEXTS).load_model()[1].save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="final_logit_softcapping"):
-        LLMEmbedder(tmp_path, finetune=None, features="scores").fit(TEXTS)
+        LLMEmbedder(tmp_path, features="scores", finetune=None).fit(TEXTS)
 
 
 def test_the_same_text_in_two_columns_is_trained_on_once():
@@ -164,7 +193,7 @@ def test_the_same_text_in_two_columns_is_trained_on_once():
     np.testing.assert_array_equal(both.transform(TEXTS), LLMEmbedder(TINY, random_state=0).fit_transform(TEXTS))
 
 
-@pytest.mark.parametrize("features", ["scores", "hidden", "both"])
+@pytest.mark.parametrize("features", ["scores", "hidden", ["hidden", "scores"]])
 def test_fit_transform_is_fit_and_transform(features):
     texts = [*TEXTS, TEXTS[3]]
     embedder = LLMEmbedder(TINY, features=features, dtype="float32", random_state=0)
@@ -220,7 +249,7 @@ def test_the_cache_changes_nothing_and_fit_fills_it(tmp_path, fitted):
 
 def test_pooling_depth_can_be_searched():
     search = GridSearchCV(
-        make_pipeline(LLMEmbedder(TINY, random_state=0), LogisticRegression()),
+        make_pipeline(LLMEmbedder(TINY, features="hidden", random_state=0), LogisticRegression()),
         {"llmembedder__pooling_depth": [1, 2]},
         cv=2,
     ).fit(TEXTS, [0, 1] * 6)
@@ -229,7 +258,9 @@ def test_pooling_depth_can_be_searched():
 
 def test_common_field_values_are_one_token_in_all_formats():
     tokenizer = (
-        LLMEmbedder({**TINY, "vocab_size": 4200}, epochs=1e-9, random_state=0)
+        LLMEmbedder(
+            FromScratch(config={**TINY_CONFIG, "vocab_size": 4200}), random_state=0, finetune=FineTuning(epochs=1e-9)
+        )
         .fit([f'title\n"Good, the Bad, The"\nHoly Grail ({i % 2})\nRed' for i in range(20)])
         .load_model()[1]
     )

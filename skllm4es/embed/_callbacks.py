@@ -1,4 +1,4 @@
-"""scikit-learn's callbacks, which it has from version 1.9: they are told of every step of fine-tuning."""
+"""scikit-learn's callbacks, new in its version 1.9, are called at every step of fine-tuning."""
 
 from __future__ import annotations
 
@@ -6,40 +6,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-try:
-    from sklearn.callback import CallbackSupportMixin
-except ImportError:
-
-    class CallbackSupportMixin:  # type: ignore[no-redef]
-        """Stands in for the class of scikit-learn 1.9: there are no callbacks to tell."""
-
+from skllm4es._compat import callback_context
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
-__all__ = ["CallbackSupportMixin", "fit_told_to_callbacks"]
-
 
 @contextmanager
-def fit_told_to_callbacks(estimator: Any) -> Iterator[list[TrainerCallback]]:
-    """Tell the callbacks of an estimator of its `fit`, in it of the training, and in that of each step.
-
-    Parameters
-    ----------
-    estimator : estimator
-        The estimator.
-
-    Yields
-    ------
-    list of transformers.TrainerCallback
-        What to give to the Trainer; nothing where no callback is set.
-    """
-    if not getattr(estimator, "_skl_callbacks", None):
+def trainer_callbacks(estimator: Any) -> Iterator[list[TrainerCallback]]:
+    """Yield what to pass to the Trainer so that an estimator's callbacks follow `fit`, its training and each step."""
+    fit = callback_context(estimator)
+    if fit is None:
         yield []
         return
     from transformers import TrainerCallback
-
-    fit = estimator._init_callback_context(max_subtasks=1)
 
     class PassOn(TrainerCallback):
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-"""The language model: loading, packing, fine-tuning and pooling, in torch and transformers, without scikit-learn.
+"""The language model: sources, windows, packing, fine-tuning, pooling and cache, in torch and transformers.
 
-`LLMEmbedder` is built on this; nothing here knows of estimators or of events.
+`LLMEmbedder` is built on this. Nothing in here imports scikit-learn or knows about estimators.
 """

@@ -1,19 +1,15 @@
-"""What is kept on disk, so that nothing is computed twice: fine-tuned models, and every text's pooled layers.
+"""What is kept on disk so that nothing is computed twice: fine-tuned models, and every text's pooled layers.
 
-A directory with one SQLite file, which several processes read and write at once, and one folder a model.
+A directory with one SQLite file, which several processes read and write at once, and one folder per model.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-import tempfile
-import time
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from operator import itemgetter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,21 +17,22 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock
 
-from skllm4es._store import DRAFT, Store, hash_of, make_directory, umask
+from skllm4es._store import DRAFT, Store, hash_of, make_directory
+from skllm4es.lm.folders import new_folder
 
 _SCHEMA = (
     "CREATE TABLE vectors (space BLOB NOT NULL, text BLOB NOT NULL, value BLOB NOT NULL, "
-    "truncated INTEGER NOT NULL, digest BLOB NOT NULL, used REAL NOT NULL, PRIMARY KEY (space, text))"
+    "truncated INTEGER NOT NULL, digest BLOB NOT NULL, PRIMARY KEY (space, text))"
 )
 _MAX_VARIABLES = 500
-_IN_USE = 3600.0  # seconds for which a model is not dropped after it was found
+_KEY_LETTERS = 32
 
 #: Hits and misses of this process, by file.
 _COUNTS: dict[Path, Counter[str]] = {}
 
 
 class CacheInfo(NamedTuple):
-    """What a cache holds, and what it was good for.
+    """What a cache holds, and how often it was of use.
 
     Parameters
     ----------
@@ -49,8 +46,6 @@ class CacheInfo(NamedTuple):
         Fine-tuned models that are kept.
     n_bytes : int
         Size of all of it on disk.
-    limit : int or None
-        The size above which what was used least recently is dropped.
     """
 
     hits: int
@@ -58,7 +53,6 @@ class CacheInfo(NamedTuple):
     n_vectors: int
     n_models: int
     n_bytes: int
-    limit: int | None
 
 
 class Cache:
@@ -68,20 +62,17 @@ class Cache:
     ----------
     directory : str or path
         Where to keep them. It is made if it does not exist.
-    limit : int, default=None
-        The size in bytes above which `evict` drops what was used least recently.
 
     Raises
     ------
     OSError
-        By any method, if the file is damaged or not one of this package.
+        By any method, if the file is damaged or does not belong to this package.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], limit: int | None = None) -> None:
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
         self.directory = Path(directory).expanduser().absolute()
         self.file = self.directory / "vectors.sqlite"
         self.models = self.directory / "models"
-        self.limit = limit
         make_directory(self.models)
         self._store = Store(self.file, _SCHEMA, "vectors")
         self._counts = _COUNTS.setdefault(self.file, Counter())
@@ -104,21 +95,17 @@ class Cache:
         found = {}
         with self._store.connection() as connection:
             for start in range(0, len(texts), _MAX_VARIABLES):
-                some = texts[start : start + _MAX_VARIABLES]
-                marks = ",".join("?" * len(some))
+                batch = texts[start : start + _MAX_VARIABLES]
+                marks = ",".join("?" * len(batch))
                 rows = connection.execute(
                     "SELECT text, value, truncated, digest FROM vectors WHERE space = ? "
                     f"AND text IN ({marks})",  # only ?  # nosec B608
-                    [space, *some],
+                    [space, *batch],
                 ).fetchall()
                 for text, value, truncated, digest in rows:
                     if hash_of(space, text, value, bytes([truncated])) != digest:
                         raise self._store.broken("a vector in it is damaged")
                     found[text] = np.frombuffer(value, dtype="<f4"), bool(truncated)
-                connection.execute(
-                    f"UPDATE vectors SET used = ? WHERE space = ? AND text IN ({marks})",  # only ?  # nosec B608
-                    [time.time(), space, *some],
-                )
         self._counts["hits"] += len(found)
         return found
 
@@ -132,49 +119,22 @@ class Cache:
         vectors : mapping of bytes to (ndarray, bool)
             For the hash of each text its array, of dtype float32, and whether it was truncated.
         """
-        now = time.time()
         rows = []
         for text, (vector, truncated) in vectors.items():
             value = np.ascontiguousarray(vector, dtype="<f4").tobytes()
-            rows.append((space, text, value, truncated, hash_of(space, text, value, bytes([truncated])), now))
+            rows.append((space, text, value, truncated, hash_of(space, text, value, bytes([truncated]))))
         with self._store.connection() as connection:
-            connection.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?, ?, ?, ?)", rows)
+            connection.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?, ?, ?)", rows)
         self._counts["misses"] += len(rows)
 
     def lock_model(self, key: bytes) -> FileLock:
-        """Give a lock, so that one process makes a model while others wait for it.
-
-        Parameters
-        ----------
-        key : bytes
-            Hash of all that makes the model.
-
-        Returns
-        -------
-        filelock.FileLock
-            A context manager.
-        """
+        """Return a lock with which one process makes the model of a key while others wait for it."""
         return FileLock(self.models / f"{key.hex()}.lock")
 
     def find_model(self, key: bytes) -> Path | None:
-        """Give the folder of a model, if it is there.
-
-        Parameters
-        ----------
-        key : bytes
-            Hash of all that makes the model.
-
-        Returns
-        -------
-        pathlib.Path or None
-            The folder.
-        """
+        """Return the folder of the model of a key, if it is there."""
         folder = self.models / key.hex()
-        try:
-            os.utime(folder)
-        except FileNotFoundError:
-            return None
-        return folder
+        return folder if folder.is_dir() else None
 
     def store_model(self, key: bytes, save: Callable[[Path], None]) -> Path:
         """Keep a model, whole or not at all. Hold its lock.
@@ -192,118 +152,27 @@ class Cache:
             The folder where it is now.
         """
         folder = self.models / key.hex()
-        for left in self.models.glob(f"{DRAFT}{folder.name}-*"):  # By a process that was killed, as we hold the lock.
-            shutil.rmtree(left, ignore_errors=True)
+        # Drafts of a process that was killed, as we hold the lock.
+        for draft in self.models.glob(f"{DRAFT}{folder.name}-*"):
+            shutil.rmtree(draft, ignore_errors=True)
         with new_folder(folder) as draft:
             save(draft)
         return folder
 
-    def evict(self) -> None:
-        """Drop what was used least recently, models first, until the size is within the limit.
-
-        Models that were used within the last hour stay: other processes may be about to load them.
-        """
-        if self.limit is None:
-            return
-        for folder, _, used in sorted(self._model_folders(), key=itemgetter(2)):
-            if self._size() <= self.limit or time.time() - used < _IN_USE:
-                break
-            remove_folder(folder)
-        taken = sum(n_bytes for _, n_bytes, _ in self._model_folders())
-        if taken > self.limit:
-            warnings.warn(
-                f"The models in {self.models} that were used within the last hour take {taken:,} bytes, more than "
-                f"memory_limit={self.limit:,}: no vectors are kept beside them. Raise memory_limit.",
-                UserWarning,
-                stacklevel=2,
-            )
-        excess = self._size() - self.limit
-        if excess <= 0:
-            return
-        with self._store.connection() as connection:
-            # A tenth more than must be, so that not every batch has to drop something.
-            connection.execute(
-                "DELETE FROM vectors WHERE rowid IN (SELECT rowid FROM (SELECT rowid, SUM(LENGTH(value)) OVER "
-                "(ORDER BY used, rowid) - LENGTH(value) AS before FROM vectors) WHERE before < ?)",
-                [excess + self.limit // 10],
-            )
-        with self._store.connection() as connection:
-            # As a script: `execute` takes its first step alone, which frees one page.
-            connection.executescript("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE)")
-
     def info(self) -> CacheInfo:
-        """Tell what is there.
-
-        Returns
-        -------
-        CacheInfo
-            Numbers and sizes.
-        """
+        """Count and measure what is there."""
         with self._store.connection() as connection:
             (n_vectors,) = connection.execute("SELECT COUNT(*) FROM vectors").fetchone()
-        counts = self._counts
-        n_models = len(self._model_folders())
-        return CacheInfo(counts["hits"], counts["misses"], n_vectors, n_models, self._size(), self.limit)
-
-    def _model_folders(self) -> list[tuple[Path, int, float]]:
-        """Give the models' folders, their sizes, and when they were used."""
-        folders = [folder for folder in self.models.iterdir() if len(folder.name) == 32]
-        found = [(folder, _n_bytes(folder.glob("*")), _modified(folder)) for folder in folders]
-        return [(folder, n_bytes, used) for folder, n_bytes, used in found if used is not None]
-
-    def _size(self) -> int:
-        return _n_bytes(self.directory.glob(f"{self.file.name}*")) + sum(each[1] for each in self._model_folders())
-
-
-@contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
-    """Make a folder, whole or not at all.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-        Where it shall be; there may be an empty folder.
-
-    Yields
-    ------
-    pathlib.Path
-        The empty folder to write into.
-    """
-    draft = Path(tempfile.mkdtemp(prefix=f"{DRAFT}{folder.name}-", dir=folder.parent))
-    try:
-        yield draft
-        draft.chmod(0o777 & ~umask())
-        draft.replace(folder)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
-
-
-def remove_folder(folder: Path) -> None:
-    """Remove a folder; where this is interrupted, nobody takes what is left for the whole.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-        The folder.
-    """
-    draft = Path(tempfile.mkdtemp(prefix=DRAFT, dir=folder.parent))
-    with suppress(FileNotFoundError):  # Another process was first.
-        folder.replace(draft)
-    shutil.rmtree(draft, ignore_errors=True)
+        folders = [folder for folder in self.models.iterdir() if len(folder.name) == _KEY_LETTERS]
+        n_bytes = _n_bytes(self.directory.glob(f"{self.file.name}*"))
+        n_bytes += sum(_n_bytes(folder.glob("*")) for folder in folders)
+        return CacheInfo(self._counts["hits"], self._counts["misses"], n_vectors, len(folders), n_bytes)
 
 
 def _n_bytes(paths: Iterable[Path]) -> int:
-    """Sum the sizes of files, some of which other processes may just remove."""
+    """Sum the sizes of files, some of which other processes may be about to remove."""
     total = 0
     for path in paths:
         with suppress(FileNotFoundError):
             total += path.stat().st_size
     return total
-
-
-def _modified(path: Path) -> float | None:
-    try:
-        return path.stat().st_mtime
-    except FileNotFoundError:
-        return None

@@ -1,4 +1,4 @@
-"""Checkpoints of an unfinished training: sealed once they are whole; training goes on from a sealed one alone."""
+"""Checkpoints of an unfinished training: sealed once they are whole; training resumes only from a sealed one."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _SEAL = "seal"
 
 
 class SealCheckpoints(TrainerCallback):
-    """Writes into each checkpoint a digest of all that is in it.
+    """Write into each checkpoint a digest of all that is in it.
 
     Parameters
     ----------
     group : Processes
-        Those that train, and write, together.
+        The processes that train, and write, together.
     """
 
     def __init__(self, group: Processes) -> None:
@@ -27,25 +27,14 @@ class SealCheckpoints(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Seal the checkpoint that was just written."""
-        self.group.agree(None)  # All have written their parts.
+        self.group.wait()  # All have written their parts.
         if self.group.rank == 0:
             checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             (checkpoint / _SEAL).write_text(_digest(checkpoint), encoding="ascii")
 
 
 def latest_checkpoint(folder: Path) -> str | None:
-    """Find the latest checkpoint that is as it was written: neither cut short by a kill nor damaged since.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-        The checkpoints of one training.
-
-    Returns
-    -------
-    str or None
-        The directory of the checkpoint.
-    """
+    """Find the latest checkpoint of a training that is as it was written: neither cut short by a kill nor damaged."""
     for checkpoint in sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.rpartition("-")[2])):
         seal = checkpoint / _SEAL
         if seal.is_file() and seal.read_bytes() == _digest(checkpoint).encode():

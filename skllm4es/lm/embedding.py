@@ -1,4 +1,4 @@
-"""From texts to pooled layers: each distinct text once, and once for all where there is a cache."""
+"""From texts to pooled layers: each distinct text once, and with a cache once and for all."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from tqdm.auto import tqdm
 from skllm4es._store import hash_of
 from skllm4es.lm.cache import Cache
 from skllm4es.lm.language_model import LanguageModel
-from skllm4es.lm.packing import Window, groups_of, split, tokenize, truncate
-from skllm4es.lm.pooling import LayerPooler, TokenPooling
+from skllm4es.lm.pooling import LayerPooler
 from skllm4es.lm.processes import Processes
+from skllm4es.lm.windows import Window, groups_of, split, tokenize, truncate
 
-#: Changes whenever the vector of a text does, so that older ones are not taken for it.
+#: Raised whenever the vector of a text changes, so that no older one is taken for it.
 _VERSION = "2"
-#: Texts that are read from the cache at once.
-_READ_AT_ONCE = 256
-#: Texts that each of several processes embeds before all of them tell the others.
-_GATHERED_AT_ONCE = 1024
+#: Texts that are read from the cache together.
+_CACHE_BATCH = 256
+#: Texts that each of several processes embeds before all of them share the results.
+_GATHER_BATCH = 1024
 
 
 class Embedded(NamedTuple):
-    """One text.
+    """One text, embedded.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class Embedded(NamedTuple):
 
 @dataclass(frozen=True)
 class TextEmbedder:
-    """Runs a language model over texts.
+    """Run a language model over texts.
 
     Parameters
     ----------
@@ -63,11 +63,11 @@ class TextEmbedder:
     max_length : int
         The most tokens that the model sees at once.
     overflow : {"chunk", "truncate"}
-        What is embedded of a text that has more.
-    pooling : TokenPooling
+        Whether a longer text is embedded in windows, or cut.
+    pooling : {"mean", "last", "max", "events"}
         How tokens are pooled.
     group : Processes
-        Those that embed together.
+        The processes that embed together.
     scored : ndarray of shape (n_scored,), default=None
         Tokens to score.
     progress : bool, default=False
@@ -79,18 +79,18 @@ class TextEmbedder:
     device: str
     max_length: int
     overflow: str
-    pooling: TokenPooling
+    pooling: str
     group: Processes
     scored: npt.NDArray[np.int64] | None = None
     progress: bool = False
 
     def embed(self, texts: Sequence[str], cache: Cache | None = None) -> Iterator[Embedded]:
-        """Embed texts, in an order of their own.
+        """Embed each distinct text once, in any order.
 
         Parameters
         ----------
         texts : sequence of str
-            The texts; each distinct one is given once.
+            The texts.
         cache : Cache, default=None
             Where to look first, and to keep what was computed, group by group.
 
@@ -99,7 +99,7 @@ class TextEmbedder:
         Embedded
             A text and its pooled layers.
         """
-        # Sorted, so that in whatever order texts come, the same ones share a batch: vectors are equal to the last bit.
+        # Sorted, so that the same texts share a batch in whatever order they come: vectors are equal to the last bit.
         distinct = sorted(set(texts))
         if cache is None:
             for group in self._compute(distinct):
@@ -109,10 +109,10 @@ class TextEmbedder:
         space, keys = self._space(), {text: hash_of(text) for text in distinct}
         first = self.group.rank == 0
         missing = []
-        for start in range(0, len(distinct), _READ_AT_ONCE):
-            some = distinct[start : start + _READ_AT_ONCE]
-            found = self.group.agree(cache.read(space, [keys[text] for text in some]) if first else {})
-            for text in some:
+        for start in range(0, len(distinct), _CACHE_BATCH):
+            batch = distinct[start : start + _CACHE_BATCH]
+            found = self.group.agree(cache.read(space, [keys[text] for text in batch]) if first else {})
+            for text in batch:
                 if keys[text] in found:
                     vector, truncated = found[keys[text]]
                     layers, scores = np.split(vector, [n_values])
@@ -122,44 +122,31 @@ class TextEmbedder:
         for group in self._compute(missing):
             if first:
                 vectors = {
-                    keys[each.text]: (np.append(each.layers, each.scores), each.truncated)  # Flat.
-                    for each in group
+                    keys[embedded.text]: (np.append(embedded.layers, embedded.scores), embedded.truncated)  # Flat.
+                    for embedded in group
                 }
                 cache.write(space, vectors)
             yield from group
-        if missing and first:
-            cache.evict()
 
     def scorable(self, texts: Sequence[str]) -> Iterator[list[int]]:
-        """Give the tokens of texts that can be scored: those of events, as far as they are embedded.
-
-        Parameters
-        ----------
-        texts : sequence of str
-            The texts.
-
-        Yields
-        ------
-        list of int
-            The tokens of a text.
-        """
+        """Yield, for each text, the tokens that can be scored: those of the events that are embedded."""
         scoring = replace(self, scored=np.empty(0, dtype=np.int64))
-        for start in range(0, len(texts), _READ_AT_ONCE):
-            for windows in scoring._windows(texts[start : start + _READ_AT_ONCE])[0]:
+        for start in range(0, len(texts), _CACHE_BATCH):
+            for windows in scoring._windows(texts[start : start + _CACHE_BATCH])[0]:
                 yield [token for window in windows for token in window.ids[max(1, window.n_header) :]]
 
     def _compute(self, texts: Sequence[str]) -> Iterator[list[Embedded]]:
-        """Embed texts, each process its share of them; all have the results of all."""
+        """Embed texts, each process its share; every process gets all results."""
         if self.group.size == 1:
             yield from self._compute_here(texts)
             return
-        at_once = self.group.size * _GATHERED_AT_ONCE
-        for start in range(0, len(texts), at_once):
-            share = texts[start : start + at_once][self.group.rank :: self.group.size]
+        n_together = self.group.size * _GATHER_BATCH
+        for start in range(0, len(texts), n_together):
+            share = texts[start : start + n_together][self.group.rank :: self.group.size]
             yield self.group.gather([embedded for group in self._compute_here(share) for embedded in group])
 
     def _compute_here(self, texts: Sequence[str]) -> Iterator[list[Embedded]]:
-        if not texts:  # Nothing for which to load the model.
+        if not texts:  # No need to load the model.
             return
         pooler = LayerPooler(self.language_model.load(self.dtype, self.device), self.pooling, scored=self.scored)
         start, n_tokens = perf_counter(), 0
@@ -170,19 +157,19 @@ class TextEmbedder:
             leave=None,
             disable=not self.progress or self.group.rank > 0,
         ) as bar:
-            for some in groups_of(texts):  # The longest of a group are embedded first.
-                windows, truncated = self._windows(some)
+            for texts_group in groups_of(texts):  # The longest of a group are embedded first.
+                windows, truncated = self._windows(texts_group)
                 for positions, layers, scores in pooler.pool(windows):
                     yield [
-                        Embedded(some[i], of_text, scored, truncated[i])
-                        for i, of_text, scored in zip(positions, layers, scores, strict=True)
+                        Embedded(texts_group[i], text_layers, text_scores, truncated[i])
+                        for i, text_layers, text_scores in zip(positions, layers, scores, strict=True)
                     ]
                     n_tokens += sum(len(window.ids) for i in positions for window in windows[i])
                     bar.set_postfix_str(f"{n_tokens / (perf_counter() - start):,.0f} tokens/s", refresh=False)
                     bar.update(len(positions))
 
     def _windows(self, texts: Sequence[str]) -> tuple[list[list[Window]], list[bool]]:
-        tokenizer, headers = self.language_model.tokenizer, self.pooling.kind == "events" or self.scored is not None
+        tokenizer, headers = self.language_model.tokenizer, self.pooling == "events" or self.scored is not None
         tokenized = tokenize(tokenizer, texts, self.max_length, headers=headers)
         if self.overflow == "chunk":
             return [split(tokens, self.max_length) for tokens in tokenized], [False] * len(texts)
@@ -191,7 +178,6 @@ class TextEmbedder:
 
     def _space(self) -> bytes:
         """Hash all that changes the vector of a text."""
-        half_life = self.pooling.half_life if self.pooling.kind == "recency" else None
-        settings = (str(self.dtype), self.max_length, self.overflow, self.pooling.kind, half_life)
+        settings = (str(self.dtype), self.max_length, self.overflow, self.pooling)
         scored = b"" if self.scored is None else self.scored.tobytes()
         return hash_of(_VERSION, self.language_model.fingerprint, repr(settings), scored)

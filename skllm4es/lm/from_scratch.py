@@ -1,4 +1,4 @@
-"""The language model that is made from the texts alone: a byte-level tokenizer and a small Llama of fitting size."""
+"""The language model that is made from the texts alone: a byte-level tokenizer, and a Llama of a suitable size."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from skllm4es._messages import did_you_mean
+from skllm4es._compat import disable_word_cache
 
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 
 VOCAB_SIZE = 8192
-#: Of these, so many for pieces of words; the others for field values.
+#: How many of these are pieces of words; the others are field values.
 _PIECES = 4096
-#: Field values that so many users share are tokens by themselves, unless they are as short as a word's piece.
+#: Field values that this many users share are tokens by themselves, unless they are as short as a piece of a word.
 _MIN_USERS, _MIN_LETTERS = 5, 4
 _MAX_LETTERS = 128
 #: Whatever `EventSerializer` puts between the fields of an event.
 _BETWEEN_VALUES = re.compile(r'[|\n\t;"]|,(?! )|, ')
 _N_POSITIONS = 512
-#: Width of an attention head. The model has as many layers as heads, but four at the least: there is a depth to choose.
+#: Width of an attention head. The model has as many layers as heads, but at least four, so that there is a depth to
+#: choose.
 _HEAD, _MAX_HEADS = 32, 24
 _MIN_LAYERS = 4
 
@@ -40,7 +41,7 @@ def new_model(
     tokenizer : transformers.PreTrainedTokenizerFast
         Its tokenizer.
     n_params : int
-        About how many weights it shall have.
+        About how many weights it has.
     config : mapping, default=None
         Settings of `transformers.LlamaConfig` that replace those of this Llama.
 
@@ -70,38 +71,18 @@ def new_model(
     return LlamaForCausalLM(LlamaConfig(**settings)).eval()
 
 
-def check_config(config: Mapping[str, Any]) -> None:
-    """Refuse settings that a Llama does not have.
-
-    Parameters
-    ----------
-    config : mapping
-        Settings of `transformers.LlamaConfig`.
-
-    Raises
-    ------
-    ValueError
-        If one of them is unknown.
-    """
-    known = LlamaConfig().to_dict()
-    unknown = [name for name in config if name not in known]
-    if unknown:
-        hint = did_you_mean(unknown, known) or " See its documentation for their names."
-        raise ValueError(f"The settings {unknown} are not of transformers.LlamaConfig.{hint}")
-
-
 def train_tokenizer(texts: Sequence[str], vocab_size: int, users: Sequence[str] = ()) -> PreTrainedTokenizerFast:
-    """Train a byte-level BPE tokenizer, which can write any text, and for which common field values are one token each.
+    """Train a byte-level BPE tokenizer that can write any text, and whose common field values are one token each.
 
     Parameters
     ----------
     texts : sequence of str
         The texts.
     vocab_size : int
-        The largest number of tokens: 4,096 for pieces of words, the others for field values. Small corpora give fewer.
+        The largest number of tokens: 4,096 for pieces of words, the others for field values. Small corpora have fewer.
     users : sequence of str, default=()
-        One text of each user, where field values are looked for, between the separators of the serialised form. They
-        are recognised in all formats.
+        One text of each user, in which field values are found between the separators of the serialised form. They are
+        recognised in all formats.
 
     Returns
     -------
@@ -125,8 +106,7 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int, users: Sequence[str] 
         single=f"{BOS} $A", special_tokens=[(BOS, tokenizer.token_to_id(BOS))]
     )
     trained = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS, pad_token=PAD)
-    # tokenizers 0.23 never frees its cache of words: a hundred kilobytes a fit. Without it, a quarter more time.
-    trained.backend_tokenizer.model._resize_cache(0)
+    disable_word_cache(trained)
     return trained
 
 
@@ -138,7 +118,7 @@ def _common_values(users: Sequence[str]) -> list[str]:
 
 
 def _is_a_phrase(value: str) -> bool:
-    """Whether a field value may be a token: words, that a byte-level decoder gives back as they are."""
+    """Return whether a field value may be a token: words that a byte-level decoder restores as they are."""
     return (
         _MIN_LETTERS <= len(value) <= _MAX_LETTERS
         and value.isascii()
@@ -149,7 +129,7 @@ def _is_a_phrase(value: str) -> bool:
 
 
 def _n_heads(n_params: int, vocab_size: int) -> int:
-    """Find the number of heads of the Llama whose number of weights is nearest to the one wanted."""
+    """Find the number of heads with which a Llama comes nearest to a number of weights."""
 
     def difference(n_heads: int) -> int:
         width = _HEAD * n_heads

@@ -1,182 +1,43 @@
-"""From texts to token sequences that fit the model's window, and from sequences to full batches.
-
-Fine-tuning packs several texts into one window without padding, and without attention or loss from one text to the
-next; pooling splits long texts in the same way.
-"""
+"""Packs: several texts end to end in one row, without padding, attention or loss from one text to the next."""
 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional
-from transformers import AttentionInterface, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AttentionInterface, PreTrainedModel
 
-from skllm4es.serialize._lines import end_of_line
-from skllm4es.serialize._serialised import end_of_instruction
+from skllm4es._compat import attention_of
+from skllm4es.lm.architecture import can_pack
 
-#: Label that the loss leaves out, as transformers has it.
+#: Label that the loss leaves out, as in transformers.
 IGNORED = -100
 
 #: Name under which transformers finds `attend_within_texts`.
-PACKED_ATTENTION = "skllm4es_packed"
+_PACKED_ATTENTION = "skllm4es_packed"
 
-#: Characters of texts that are turned into tokens at once: a tokenizer holds a hundred bytes for each token meanwhile.
-_AT_ONCE = 2**24
-
-
-@dataclass(frozen=True)
-class Tokenized:
-    """The tokens of one text.
-
-    Parameters
-    ----------
-    ids : list of int
-        The tokens.
-    lines : list of int
-        Where the second, third, ... line begins; empty where it was not asked for.
-    body : int
-        Where the events begin, behind an instruction and the header line; 0 where it was not asked for.
-    """
-
-    ids: list[int]
-    lines: list[int]
-    body: int
+#: The sequences of tokens of one pack.
+Pack = list[Sequence[int]]
 
 
-@dataclass(frozen=True)
-class Window:
-    """Tokens that the model sees at once: a text, or a part of one behind its header.
+def make_packs(sequences: Sequence[Sequence[int]], capacity: int) -> list[Pack]:
+    """Gather sequences that have something to predict into packs.
 
     Parameters
     ----------
-    ids : list of int
-        The tokens.
-    n_header : int
-        How many of the first are instruction and header line; 0 where it was not asked for.
+    sequences : sequence of sequence of int
+        The tokens of each text.
+    capacity : int
+        The most tokens in a pack; a longer text is a pack by itself.
     """
-
-    ids: list[int]
-    n_header: int
-
-
-def tokenize(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int, *, headers: bool = False
-) -> list[Tokenized]:
-    """Turn texts into tokens, special tokens at the beginning included.
-
-    Parameters
-    ----------
-    tokenizer : transformers.PreTrainedTokenizerBase
-        A fast tokenizer.
-    texts : sequence of str
-        The texts.
-    max_length : int
-        Texts with more tokens than this also get the places where their lines begin, and their events.
-    headers : bool, default=False
-        Whether all texts get these.
-
-    Returns
-    -------
-    list of Tokenized
-        One entry a text, none without tokens.
-    """
-    encoded: list[list[int]] = []
-    for group in groups_of(texts):
-        encoded += tokenizer(group, add_special_tokens=True, return_attention_mask=False, verbose=False)["input_ids"]
-    filler = next(
-        token
-        for token in (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, 0)
-        if token is not None
-    )
-    return [
-        Tokenized(ids or [filler], *(_line_starts(tokenizer, text) if headers or len(ids) > max_length else ([], 0)))
-        for text, ids in zip(texts, encoded, strict=True)
-    ]
-
-
-def groups_of(texts: Sequence[str]) -> Iterator[list[str]]:
-    """Part texts into groups that fit into memory as tokens.
-
-    Parameters
-    ----------
-    texts : sequence of str
-        The texts.
-
-    Yields
-    ------
-    list of str
-        Some of the texts, in order: as many as have 16 million characters together, at least one.
-    """
-    group: list[str] = []
-    n_characters = 0
-    for text in texts:
-        if group and n_characters + len(text) > _AT_ONCE:
-            yield group
-            group, n_characters = [], 0
-        group.append(text)
-        n_characters += len(text)
-    if group:
-        yield group
-
-
-def split(tokens: Tokenized, max_length: int) -> list[Window]:
-    """Split a text that is longer than the window, between events where possible, its header repeated.
-
-    Parameters
-    ----------
-    tokens : Tokenized
-        The text.
-    max_length : int
-        The window.
-
-    Returns
-    -------
-    list of Window
-        Sequences of at most `max_length` tokens, in order.
-    """
-    if len(tokens.ids) <= max_length:
-        return [Window(tokens.ids, tokens.body)]
-    header = _header(tokens, max_length)
-    room = max_length - len(header)
-    windows = []
-    start = len(header)
-    while start < len(tokens.ids):
-        end = _last_line_start(tokens.lines, start, start + room)
-        if start + room >= len(tokens.ids):
-            end = len(tokens.ids)
-        windows.append(Window(header + tokens.ids[start:end], len(header)))
-        start = end
-    return windows
-
-
-def truncate(tokens: Tokenized, max_length: int) -> Window:
-    """Cut a text that is longer than the window: keep its header and its latest events.
-
-    Parameters
-    ----------
-    tokens : Tokenized
-        The text.
-    max_length : int
-        The window.
-
-    Returns
-    -------
-    Window
-        At most `max_length` tokens.
-    """
-    if len(tokens.ids) <= max_length:
-        return Window(tokens.ids, tokens.body)
-    header = _header(tokens, max_length)
-    start = len(tokens.ids) - (max_length - len(header))
-    at_line = bisect_left(tokens.lines, start)
-    if at_line < len(tokens.lines):
-        start = tokens.lines[at_line]
-    return Window(header + tokens.ids[start:], len(header))
+    useful = [sequence for sequence in sequences if len(sequence) > 1]
+    lengths = [min(len(sequence), capacity) for sequence in useful]
+    return [[useful[i] for i in positions] for positions in pack(lengths, capacity)]
 
 
 def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
@@ -208,12 +69,12 @@ def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     return packs
 
 
-def collate(pack_of_ids: Sequence[Sequence[int]]) -> dict[str, Any]:
+def collate(sequences: Pack) -> dict[str, Any]:
     """Lay the sequences of one pack end to end as a batch of one row.
 
     Parameters
     ----------
-    pack_of_ids : sequence of sequence of int
+    sequences : list of sequence of int
         The sequences.
 
     Returns
@@ -222,23 +83,27 @@ def collate(pack_of_ids: Sequence[Sequence[int]]) -> dict[str, Any]:
         The arguments of the model: `input_ids`, `labels`, `position_ids`, each of shape (1, n_tokens), and
         `text_ends`, a tuple of the places where the sequences end.
     """
-    ids = [token for sequence in pack_of_ids for token in sequence]
-    labels = [label for sequence in pack_of_ids for label in (IGNORED, *sequence[1:])]
-    positions = [position for sequence in pack_of_ids for position in range(len(sequence))]
+    ids = [token for sequence in sequences for token in sequence]
+    labels = [label for sequence in sequences for label in (IGNORED, *sequence[1:])]
+    positions = [position for sequence in sequences for position in range(len(sequence))]
     return {
         "input_ids": torch.tensor([ids]),
         "labels": torch.tensor([labels]),
         "position_ids": torch.tensor([positions]),
-        "text_ends": tuple(np.cumsum([len(sequence) for sequence in pack_of_ids]).tolist()),
+        "text_ends": tuple(np.cumsum([len(sequence) for sequence in sequences]).tolist()),
     }
 
 
-def can_pack(model: PreTrainedModel) -> bool:
-    """Whether the model's attention can be replaced by `attend_within_texts`: full attention in every layer."""
-    config = model.config.get_text_config()
-    layers = set(getattr(config, "layer_types", None) or ["full_attention"])
-    only_full = layers == {"full_attention"} and not getattr(config, "sliding_window", None)
-    return bool(getattr(model, "_supports_attention_backend", False)) and only_full
+@contextmanager
+def packed_attention(model: PreTrainedModel) -> Iterator[None]:
+    """Let a model attend within texts while it trains, if it can."""
+    usual = attention_of(model)
+    if can_pack(model):
+        model.set_attn_implementation(_PACKED_ATTENTION)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(usual)
 
 
 def attend_within_texts(
@@ -252,9 +117,9 @@ def attend_within_texts(
     text_ends: Sequence[int] | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Causal attention within each of the texts that lie end to end in a row.
+    """Attend causally within each of the texts that lie end to end in a row.
 
-    One scaled dot product a text: on a CPU, a block mask over the row costs four times as much.
+    One scaled dot product per text: on a CPU, a block mask over the row costs four times as much.
 
     Parameters
     ----------
@@ -276,7 +141,7 @@ def attend_within_texts(
     Returns
     -------
     output : torch.Tensor of shape (1, n_tokens, n_heads, head_dim)
-        What was attended to.
+        The attended values.
     weights : None
         Not computed.
     """
@@ -297,31 +162,4 @@ def attend_within_texts(
     return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
 
 
-AttentionInterface.register(PACKED_ATTENTION, attend_within_texts)
-
-
-def _header(tokens: Tokenized, max_length: int) -> list[int]:
-    """Give the tokens to repeat in each window: instruction and header line, or the first line, if half of it is left.
-
-    They are none where even the first line fills more than half of the window.
-    """
-    first_line = tokens.lines[0] if tokens.lines else 0
-    length = next((length for length in (tokens.body, first_line) if length <= max_length // 2), 0)
-    return tokens.ids[:length]
-
-
-def _last_line_start(lines: Sequence[int], after: int, limit: int) -> int:
-    """Find the last place at or before `limit` where a line begins, or `limit` where one line fills the whole room."""
-    at = bisect_left(lines, limit + 1) - 1
-    return lines[at] if at >= 0 and lines[at] > after else limit
-
-
-def _line_starts(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int], int]:
-    """Find the tokens with which the second, third, ... line of a text begin, and the one with which its events do."""
-    offsets = tokenizer(text, add_special_tokens=True, return_offsets_mapping=True, verbose=False)["offset_mapping"]
-    # Special tokens at the end have the offset 0; the search below needs rising ones.
-    starts = np.maximum.accumulate([start for start, _ in offsets])
-    breaks = np.array([position + 1 for position, character in enumerate(text) if character == "\n"], dtype=np.int64)
-    found = np.unique(np.searchsorted(starts, breaks))
-    body = np.searchsorted(starts, end_of_line(text, end_of_instruction(text)) + 1)
-    return found[found < len(starts)].tolist(), int(body) if body < len(starts) else 0
+AttentionInterface.register(_PACKED_ATTENTION, attend_within_texts)

@@ -1,7 +1,7 @@
 """The processes among which `torchrun` or `accelerate launch` shares the work; one, where nothing launched several.
 
 Every process runs the same script: it trains on its share of the batches and embeds its share of the texts, and in the
-end all of them have the whole result.
+end each has the whole result.
 """
 
 from __future__ import annotations
@@ -21,51 +21,33 @@ _LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 @dataclass(frozen=True)
 class Processes:
-    """Which process this one is among those that work together.
+    """Which process this is among those that work together.
 
     Parameters
     ----------
     rank : int
         Its number, from 0.
     size : int
-        How many there are.
+        How many processes there are.
     """
 
     rank: int
     size: int
 
     def agree(self, value: T) -> T:
-        """Give every process what the first one has.
-
-        Parameters
-        ----------
-        value : object
-            Anything that can be pickled; that of the other processes is left unused.
-
-        Returns
-        -------
-        object
-            The value of process 0.
-        """
+        """Return the value of process 0 in every process; it must be picklable."""
         if self.size == 1:
             return value
         values = [value]
         broadcast_object_list(values, from_process=0)
         return values[0]
 
+    def wait(self) -> None:
+        """Wait until every process has come this far."""
+        self.agree(None)
+
     def gather(self, values: list[T]) -> list[T]:
-        """Give every process what all of them have.
-
-        Parameters
-        ----------
-        values : list
-            Of objects that can be pickled.
-
-        Returns
-        -------
-        list
-            The values of process 0, then those of process 1, and so on.
-        """
+        """Return the values of process 0, then those of process 1, and so on, in every process."""
         if self.size == 1:
             return values
         gathered: list[T] = gather_object(values)
@@ -78,12 +60,7 @@ def processes(device: str | None) -> Processes:
     Parameters
     ----------
     device : str or None
-        Where the model shall run; None is a GPU where there is one.
-
-    Returns
-    -------
-    Processes
-        This process among the others.
+        Where the model runs; None is a GPU if there is one.
     """
     if any(name not in os.environ for name in _LAUNCHED) or int(os.environ["WORLD_SIZE"]) == 1:
         return Processes(0, 1)

@@ -1,4 +1,4 @@
-"""Reproducible draws from torch's and others' global random states, without disturbing them for the caller."""
+"""Reproducible draws from the global random states of torch and others, without disturbing them for the caller."""
 
 from __future__ import annotations
 
@@ -12,18 +12,7 @@ import torch
 
 @contextmanager
 def isolated_seed(seed: int) -> Iterator[None]:
-    """Seed the global random states that transformers draws from, and put them back afterwards.
-
-    Parameters
-    ----------
-    seed : int
-        The seed.
-
-    Yields
-    ------
-    None
-        Nothing.
-    """
+    """Seed the global random states that transformers draws from, and restore them afterwards."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
     cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     random.seed(seed)

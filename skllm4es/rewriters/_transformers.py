@@ -127,16 +127,18 @@ class TransformersRewriter(LanguageModelRewriter):
         # torch and transformers take seconds to import, which only those who rewrite should wait for.
         from skllm4es.lm.devices import resolve_device
         from skllm4es.lm.language_model import LanguageModel
+        from skllm4es.lm.sources import source_of
 
         device, dtype = resolve_device(self.device, self.dtype)
-        yield _LocalModel(self, LanguageModel(self.model), device, dtype)
+        yield _LocalModel(self, LanguageModel(source_of(self.model)), device, dtype)
 
     def _determinants(self) -> Mapping[str, object]:
         from skllm4es.lm.devices import resolve_device
         from skllm4es.lm.language_model import LanguageModel
+        from skllm4es.lm.sources import source_of
 
         return {
-            "model": LanguageModel(self.model).fingerprint,
+            "model": LanguageModel(source_of(self.model)).fingerprint,
             "dtype": resolve_device(self.device, self.dtype)[1],
             "temperature": float(self.temperature),
             "top_p": float(self.top_p),

@@ -1,0 +1,323 @@
+"""FineTuning and LoRA: how a language model is trained on the users' texts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import fields
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
+
+from sklearn.base import BaseEstimator
+
+from skllm4es._compat import Interval, StrOptions, validate_parameter_constraints
+from skllm4es._messages import did_you_mean
+
+if TYPE_CHECKING:
+    from skllm4es.lm.schedule import Schedule
+    from skllm4es.lm.training import Adapter
+
+#: The paper's schedule for pretrained models; from scratch, what benchmarks/bench_from_scratch.py found best on
+#: held-out users, for 20,000 and for 450,000 tokens: many small steps.
+_PRETRAINED = {"epochs": 2, "learning_rate": 1e-5, "weight_decay": 1e-6, "batch_tokens": 16_384}
+_FROM_SCRATCH = {"epochs": None, "learning_rate": 5e-3, "weight_decay": 1e-2, "batch_tokens": 512}
+#: Ten times the paper's, as "LoRA Without Regret" (Schulman et al., 2025) finds.
+_LORA_LEARNING_RATE = 1e-4
+
+#: Settings of `transformers.TrainingArguments` that training needs as they are, and the parameters that set the others.
+_RESERVED = {
+    "output_dir": "checkpoint_dir",
+    "resume_from_checkpoint": "checkpoint_dir",
+    "num_train_epochs": "epochs",
+    "max_steps": "epochs",
+    "learning_rate": "learning_rate",
+    "warmup_steps": "warmup",
+    "weight_decay": "weight_decay",
+    "per_device_train_batch_size": "batch_tokens",
+    "per_device_eval_batch_size": "batch_tokens",
+    "gradient_accumulation_steps": "batch_tokens",
+    "auto_find_batch_size": "batch_tokens",
+    "save_strategy": "checkpoint_dir",
+    "eval_strategy": "validation_fraction",
+    "load_best_model_at_end": "validation_fraction",
+    "metric_for_best_model": "validation_fraction",
+    "greater_is_better": "validation_fraction",
+    "seed": "random_state of LLMEmbedder",
+    "data_seed": "random_state of LLMEmbedder",
+    "use_cpu": "device of LLMEmbedder",
+    "disable_tqdm": "verbose of LLMEmbedder",
+    "gradient_checkpointing": "gradient_checkpointing",
+    "activation_checkpointing": "gradient_checkpointing",
+    "remove_unused_columns": None,
+    "train_sampling_strategy": None,
+    "length_column_name": None,
+    "include_num_input_tokens_seen": None,
+}
+
+
+class FineTuning(BaseEstimator):
+    """Training of all weights by next-token prediction, for the parameter `finetune` of `LLMEmbedder`.
+
+    With the defaults it is what ``finetune="full"`` stands for.
+
+    Parameters
+    ----------
+    epochs : float or "auto", default="auto"
+        How often training sees each text. "auto" is 2 for a pretrained model. From scratch it is once, but as often as
+        makes 100,000 tokens, at most ten times, and only a part of the texts if there are more than 500,000 tokens,
+        which is enough for score features.
+    learning_rate : float or "auto", default="auto"
+        The highest learning rate, from which it falls as a cosine. "auto" is 1e-5 for a pretrained model and 5e-3 from
+        scratch.
+    warmup : float or "auto", default="auto"
+        Share of the steps (below 1) or number of steps (from 1) over which the learning rate rises. "auto" is 608
+        steps, as in the authors' code, but at most a tenth of all steps.
+    weight_decay : float or "auto", default="auto"
+        Weight decay of AdamW (betas 0.9 and 0.95). "auto" is 1e-6 for a pretrained model and 1e-2 from scratch.
+    batch_tokens : int or "auto", default="auto"
+        About how many tokens there are in the batch of one step, over all devices; windows of `max_length` are
+        accumulated until they hold as many, and a text is never split for this. "auto" is 16,384 for a pretrained
+        model and 512 from scratch.
+    validation_fraction : float, default=None
+        Share of the users to hold out. Training stops when the loss on their texts no longer falls, and the weights
+        with the lowest loss are taken.
+    patience : int, default=5
+        Evaluations on the held-out users without a lower loss after which training stops. There are about ten
+        evaluations in a training; ``training_args={"eval_steps": 20, "save_steps": 20}`` sets another rhythm.
+    gradient_checkpointing : bool, default=False
+        Whether to compute hidden states again in the backward pass instead of holding them: less memory, about a sixth
+        more time on a CPU.
+    checkpoint_dir : str or path, default=None
+        Directory where training is saved from time to time. A `fit` that was interrupted resumes from there when it is
+        called again with the same texts and parameters, and ends with the same weights. Its checkpoints are removed
+        when it ends; those of trainings that were never resumed are yours to remove. Needs a `random_state`.
+    training_args : dict, default=None
+        Further settings of :class:`transformers.TrainingArguments`, such as ``{"report_to": "tensorboard"}``,
+        ``{"adam_beta2": 0.999}`` or ``{"fsdp": "full_shard"}``.
+
+    See Also
+    --------
+    LoRA : Trains small matrices beside the weights.
+    LLMEmbedder : The embedder whose model is trained.
+
+    Notes
+    -----
+    The loss is the paper's (LLM4ES, arXiv 2508.05688, section 3.3): ``L = -sum_t log P(x_t | x_<t)``, by the `Trainer`
+    of transformers.
+
+    Examples
+    --------
+    >>> from skllm4es import FineTuning, LLMEmbedder
+    >>> embedder = LLMEmbedder(finetune=FineTuning(epochs=3, validation_fraction=0.1))
+    >>> embedder.set_params(finetune__learning_rate=1e-3).finetune
+    FineTuning(epochs=3, learning_rate=0.001, validation_fraction=0.1)
+    """
+
+    _parameter_constraints: dict[str, list[Any]] = {
+        "epochs": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
+        "learning_rate": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
+        "warmup": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
+        "weight_decay": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
+        "batch_tokens": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither"), None],
+        "patience": [Interval(Integral, 1, None, closed="left")],
+        "gradient_checkpointing": ["boolean"],
+        "checkpoint_dir": [str, os.PathLike, None],
+        "training_args": [Mapping, None],
+    }
+
+    def __init__(
+        self,
+        *,
+        epochs: float | str = "auto",
+        learning_rate: float | str = "auto",
+        warmup: float | str = "auto",
+        weight_decay: float | str = "auto",
+        batch_tokens: int | str = "auto",
+        validation_fraction: float | None = None,
+        patience: int = 5,
+        gradient_checkpointing: bool = False,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
+        training_args: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.epochs = epochs
+        self.learning_rate = learning_rate
+        self.warmup = warmup
+        self.weight_decay = weight_decay
+        self.batch_tokens = batch_tokens
+        self.validation_fraction = validation_fraction
+        self.patience = patience
+        self.gradient_checkpointing = gradient_checkpointing
+        self.checkpoint_dir = checkpoint_dir
+        self.training_args = training_args
+
+    def _check(self) -> None:
+        """Reject parameters that conflict or do not exist."""
+        validate_parameter_constraints(self._parameter_constraints, self.get_params(deep=False), type(self).__name__)
+        from transformers import TrainingArguments
+
+        arguments = self.training_args or {}
+        _check_names(
+            "training_args", arguments, {field.name for field in fields(TrainingArguments)}, "TrainingArguments"
+        )
+        reserved = [
+            f"{name!r} ({f'set {_RESERVED[name]} instead' if _RESERVED[name] else 'packing needs it as it is'})"
+            for name in arguments
+            if name in _RESERVED
+        ]
+        if reserved:
+            raise ValueError(f"training_args cannot take {', '.join(reserved)}.")
+
+    def _schedule(self, *, from_scratch: bool) -> Schedule:
+        """Return the schedule of `skllm4es.lm`, with what "auto" stands for."""
+        from skllm4es.lm.schedule import Schedule
+
+        def resolve(name: str, kind: type) -> Any:
+            value = getattr(self, name)
+            value = defaults[name] if value == "auto" else value
+            return None if value is None else kind(value)  # 2 and 2.0 are the same training.
+
+        defaults = {"warmup": None, **(_FROM_SCRATCH if from_scratch else self._pretrained_defaults)}
+        return Schedule(
+            **{name: resolve(name, float) for name in ("epochs", "learning_rate", "warmup", "weight_decay")},
+            batch_tokens=resolve("batch_tokens", int),
+            validation_fraction=self.validation_fraction,
+            patience=int(self.patience),
+            gradient_checkpointing=self.gradient_checkpointing,
+            arguments=dict(self.training_args or {}),
+        )
+
+    def _adapter(self) -> Adapter | None:
+        """Return the adapter that is trained in place of all weights."""
+        return None
+
+    @property
+    def _pretrained_defaults(self) -> dict[str, Any]:
+        return _PRETRAINED
+
+
+class LoRA(FineTuning):
+    """Training of small matrices beside the weights of a model, for the parameter `finetune` of `LLMEmbedder`.
+
+    It takes a fraction of the memory that training all weights takes. With the defaults it is what ``finetune="lora"``
+    stands for.
+
+    Parameters
+    ----------
+    r : int, default=16
+        Rank of the matrices.
+    lora_alpha : float, default=32
+        Their product is multiplied by ``lora_alpha / r``.
+    target_modules : str or list of str, default="all-linear"
+        The modules that they are put beside: names or a pattern, as peft understands them. All linear layers come
+        nearest to training all weights ("LoRA Without Regret", Schulman et al., 2025).
+    lora_args : dict, default=None
+        Further settings of :class:`peft.LoraConfig`, such as ``{"lora_dropout": 0.1}`` or ``{"use_dora": True}``.
+    merge : bool, default=True
+        Whether the adapter becomes part of the weights. If not, `memory` and `save_pretrained` keep the adapter alone,
+        a few megabytes, and need the pretrained model where it was.
+    epochs : float or "auto", default="auto"
+        How often training sees each text. "auto" is 2.
+    learning_rate : float or "auto", default="auto"
+        The highest learning rate, from which it falls as a cosine. "auto" is 1e-4.
+    warmup : float or "auto", default="auto"
+        As for `FineTuning`.
+    weight_decay : float or "auto", default="auto"
+        Weight decay of AdamW (betas 0.9 and 0.95). "auto" is 1e-6.
+    batch_tokens : int or "auto", default="auto"
+        About how many tokens there are in the batch of one step, over all devices. "auto" is 16,384.
+    validation_fraction : float, default=None
+        As for `FineTuning`.
+    patience : int, default=5
+        As for `FineTuning`.
+    gradient_checkpointing : bool, default=False
+        As for `FineTuning`.
+    checkpoint_dir : str or path, default=None
+        As for `FineTuning`.
+    training_args : dict, default=None
+        As for `FineTuning`.
+
+    See Also
+    --------
+    FineTuning : Trains all weights.
+    LLMEmbedder : The embedder whose model is trained.
+
+    Examples
+    --------
+    >>> from skllm4es import LLMEmbedder, LoRA
+    >>> embedder = LLMEmbedder("owner/name", finetune=LoRA(r=8, merge=False))
+    >>> embedder.get_params()["finetune__r"]
+    8
+    """
+
+    _parameter_constraints: dict[str, list[Any]] = {
+        **FineTuning._parameter_constraints,
+        "r": [Interval(Integral, 1, None, closed="left")],
+        "lora_alpha": [Interval(Real, 0, None, closed="neither")],
+        "target_modules": [str, "array-like"],
+        "lora_args": [Mapping, None],
+        "merge": ["boolean"],
+    }
+
+    def __init__(
+        self,
+        *,
+        r: int = 16,
+        lora_alpha: float = 32,
+        target_modules: str | list[str] = "all-linear",
+        lora_args: Mapping[str, Any] | None = None,
+        merge: bool = True,
+        epochs: float | str = "auto",
+        learning_rate: float | str = "auto",
+        warmup: float | str = "auto",
+        weight_decay: float | str = "auto",
+        batch_tokens: int | str = "auto",
+        validation_fraction: float | None = None,
+        patience: int = 5,
+        gradient_checkpointing: bool = False,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
+        training_args: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(
+            epochs=epochs,
+            learning_rate=learning_rate,
+            warmup=warmup,
+            weight_decay=weight_decay,
+            batch_tokens=batch_tokens,
+            validation_fraction=validation_fraction,
+            patience=patience,
+            gradient_checkpointing=gradient_checkpointing,
+            checkpoint_dir=checkpoint_dir,
+            training_args=training_args,
+        )
+        self.r = r
+        self.lora_alpha = lora_alpha
+        self.target_modules = target_modules
+        self.lora_args = lora_args
+        self.merge = merge
+
+    def _check(self) -> None:
+        super()._check()
+        from peft import LoraConfig
+
+        own = {"task_type", "inference_mode", "r", "lora_alpha", "target_modules"}
+        known = {field.name for field in fields(LoraConfig)} - own
+        _check_names("lora_args", self.lora_args or {}, known, "peft.LoraConfig, or parameters of LoRA itself")
+
+    def _adapter(self) -> Adapter | None:
+        from skllm4es.lm.training import Adapter
+
+        modules = self.target_modules if isinstance(self.target_modules, str) else list(self.target_modules)
+        settings = {"r": int(self.r), "lora_alpha": self.lora_alpha, "target_modules": modules}
+        return Adapter(settings | dict(self.lora_args or {}), self.merge)
+
+    @property
+    def _pretrained_defaults(self) -> dict[str, Any]:
+        return _PRETRAINED | {"learning_rate": _LORA_LEARNING_RATE}
+
+
+def _check_names(parameter: str, given: Mapping[str, Any], known: set[str], where: str) -> None:
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        hint = did_you_mean(unknown, known) or " See its documentation for their names."
+        raise ValueError(f"{parameter} names {unknown}, which are not settings of {where}.{hint}")

@@ -1,0 +1,44 @@
+"""Hidden features: the mean of the last hidden layers, each pooled over the tokens of a text (paper, section 3.4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+#: The paper's pooling depth.
+_PAPER_DEPTH = 8
+
+
+@dataclass(frozen=True)
+class LayerMean:
+    """From the pooled layers of a text to their mean.
+
+    Parameters
+    ----------
+    layers : list of int
+        The layers, from 0 for the embedded tokens.
+    size : int
+        Length of a hidden state.
+    """
+
+    layers: list[int]
+    size: int
+
+    def __call__(self, layers: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return the mean, of shape (size,), of layers of shape (n_layers + 1, size)."""
+        mean: npt.NDArray[np.float32] = layers[self.layers].mean(axis=0)
+        return mean
+
+
+def last_layers(pooling_depth: int | str, n_layers: int) -> list[int]:
+    """Return the layers that a pooling depth means, of a model with this many."""
+    if pooling_depth == "auto":
+        depth = min(_PAPER_DEPTH, n_layers)
+    elif (depth := int(pooling_depth)) > n_layers:
+        raise ValueError(
+            f"pooling_depth={pooling_depth} is more than the {n_layers} layers of the language model. "
+            f"Choose 1 to {n_layers}, or 'auto'."
+        )
+    return list(range(n_layers + 1 - depth, n_layers + 1))

@@ -1,0 +1,104 @@
+"""Folders of models: written whole or not at all, recognised by what is in them."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from skllm4es._store import DRAFT, umask
+
+#: Files beside a model that are not part of it: how it was trained, and the embedder that it belongs to.
+TRAINING_FILE, EMBEDDER_FILE = "training.json", "skllm4es.json"
+
+#: Codes of OSErrors that come from a disk.
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty draft to write into, which becomes `folder` in the end: whole, or not at all."""
+    draft = Path(tempfile.mkdtemp(prefix=f"{DRAFT}{folder.name}-", dir=folder.parent))
+    try:
+        yield draft
+        draft.chmod(0o777 & ~umask())
+        draft.replace(folder)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder; if this is interrupted, nobody takes what is left for the whole."""
+    draft = Path(tempfile.mkdtemp(prefix=DRAFT, dir=folder.parent))
+    with suppress(FileNotFoundError):  # Another process was first.
+        folder.replace(draft)
+    shutil.rmtree(draft, ignore_errors=True)
+
+
+def hash_folder(directory: Path) -> str:
+    """Hash the files of a model, without those that lie beside it."""
+    beside = (TRAINING_FILE, EMBEDDER_FILE)
+    files = sorted(path for path in directory.iterdir() if path.is_file() and path.name not in beside)
+    return _hash_files(tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files))
+
+
+@lru_cache(maxsize=64)
+def _hash_files(files: tuple[tuple[str, int, int], ...]) -> str:
+    """Hash the contents of files; their sizes and times say when to do so again."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path, _, _ in files:
+        digest.update(Path(path).name.encode())
+        with open(path, "rb") as file:
+            digest.update(hashlib.file_digest(file, "blake2b").digest())
+    return digest.hexdigest()
+
+
+def check_room(folder: Path, needed: int) -> None:
+    """Raise an OSError if the disk of a folder has fewer free bytes than a training will write."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OSError(
+            f"The disk of {folder} has {free:,} bytes free, and the training will need {needed:,}. Nothing was trained "
+            "yet. Free some space, or choose another directory."
+        )
+
+
+@contextmanager
+def writing_errors(
+    folder: Path, again: str = "train again: with a directory for checkpoints, training resumes from the last whole one"
+) -> Iterator[None]:
+    """Raise an OSError with a remedy where a model cannot be written, whichever library fails.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Where it is written.
+    again : str, default="train again: ..."
+        What to do once it can be written.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not _comes_from_a_disk(error):
+            raise
+        raise OSError(
+            f"The model could not be written to {folder}: {error}. Nothing half-written will be used. Free some space, "
+            f"or choose a directory that you may write to, and {again}."
+        ) from error
+
+
+def _comes_from_a_disk(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in _DISK_ERRORS
+    if isinstance(error, RuntimeError):
+        return "PytorchStreamWriter" in str(error)
+    # Tokenizers raise nothing more specific.
+    return isinstance(error, SafetensorError) or (type(error) is Exception and "(os error " in str(error))
