@@ -52,9 +52,6 @@ _SAVED = (
 #: Parameters that mean something only for one kind of features, their defaults, and this kind.
 _DEPENDENT = (("pooling_depth", "auto", "hidden"), ("token_pooling", "mean", "hidden"), ("n_components", 128, "scores"))
 
-#: Settings of models that change their predictions after the output layer.
-_RESCALING = ("final_logit_softcapping", "logits_scaling", "logit_scale")
-
 #: Texts from which the principal directions of scores are found, if there are more.
 _ENOUGH_TEXTS = 8192
 
@@ -86,9 +83,11 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
     pooling_depth : int or "auto", default="auto"
         How many of the last hidden layers are averaged. "auto" is 8, as in the paper, or all layers of a smaller
         model. Only for "hidden" features.
-    token_pooling : {"mean", "last", "max", "events"}, default="mean"
-        How the tokens of a text are pooled: their mean, the last one, the maximum of each dimension, or the mean
-        without instruction and header line. Only for "hidden" features.
+    token_pooling : {"mean", "rest", "events", "last", "max"}, default="mean"
+        How the tokens of a text are pooled: "mean" over all of them, as in the paper; "rest" over all but the first, an
+        attention sink whose norm is a hundred times that of the others in many pretrained models; "events" over those
+        of events, without instruction and header line; "last" is the last one, and "max" the maximum of each dimension.
+        Only for "hidden" features.
     n_components : int, default=128
         How many principal components of the scores are kept; there are no more than distinct texts in `fit`, or tokens
         that are followed. Only for "scores" features.
@@ -200,7 +199,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         "model": [str, os.PathLike, FromScratch, None],
         "features": [StrOptions({"auto", *_FEATURES}), "array-like"],
         "pooling_depth": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-        "token_pooling": [StrOptions({"mean", "last", "max", "events"})],
+        "token_pooling": [StrOptions({"mean", "rest", "events", "last", "max"})],
         "n_components": [Interval(Integral, 1, None, closed="left")],
         "finetune": [StrOptions({"full", "lora"}), FineTuning, None],
         "max_length": [Interval(Integral, 8, None, closed="left"), StrOptions({"auto"})],
@@ -622,13 +621,17 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
     def _check(self, language_model: LanguageModel, features: list[str]) -> tuple[list[int], int]:
         """Reject a model off which the features cannot be read; return the layers to pool, and its window."""
         if "scores" in features:
-            config = language_model.config.get_text_config()
-            rescaled = [name for name in _RESCALING if getattr(config, name, None) not in (None, 1)]
-            if not config.tie_word_embeddings or rescaled:
-                why = ", ".join(rescaled) or "tie_word_embeddings is False"
+            import torch
+
+            from skllm4es.lm.scores import can_score
+
+            device, dtype = self._resolve_device()
+            # A model that is about to be trained keeps its float32 weights.
+            dtype = "float32" if language_model.source.in_memory else dtype
+            if not can_score(language_model.load_with_head(getattr(torch, dtype), device)):
                 raise ValueError(
-                    f"features={self.features!r} needs predictions that are the product of hidden states and input "
-                    f"embeddings; those of {self.model!r} are not ({why}). Set features='hidden'."
+                    f"features={self.features!r} needs a model whose predictions are the product of its hidden states "
+                    f"and input embeddings; those of {self.model!r} are not. Set features='hidden'."
                 )
         layers = last_layers(self.pooling_depth, language_model.n_layers) if "hidden" in features else []
         limit = language_model.n_positions or np.inf

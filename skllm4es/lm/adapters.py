@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from transformers import PreTrainedModel
 
@@ -41,6 +42,13 @@ def add_adapter(
     config = LoraConfig(task_type=TaskType.CAUSAL_LM, **settings)
     with _deprecated_names_allowed():
         adapted = get_peft_model(model, config, revision=revision)
+    if model.config.get_text_config().tie_word_embeddings:
+        tied = (model.get_input_embeddings(), model.get_output_embeddings())
+        if any(isinstance(module, BaseTunerLayer) for module in tied):
+            raise ValueError(
+                "The adapter would change the input embeddings or the output layer, whose weights this model shares: "
+                f"merged, it would change both. Name other modules than {config.target_modules!r}."
+            )
     config.base_model_name_or_path = reference
     return adapted
 

@@ -4,35 +4,103 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
-from skllm4es._compat import supports_own_attention
-
 #: Held during a forward pass: embedders share models, and a hook is called for every forward pass of its model.
 FORWARD = threading.Lock()
+#: What was found out, for as long as the models exist.
+_DECODERS: weakref.WeakKeyDictionary[PreTrainedModel, weakref.ref[PreTrainedModel]] = weakref.WeakKeyDictionary()
+_LAYERS: weakref.WeakKeyDictionary[PreTrainedModel, weakref.ref[torch.nn.ModuleList]] = weakref.WeakKeyDictionary()
 _CAUSAL: weakref.WeakKeyDictionary[PreTrainedModel, bool] = weakref.WeakKeyDictionary()
 
 
-def decoder_layers(decoder: torch.nn.Module) -> torch.nn.ModuleList:
-    """Find the list of a decoder's layers, first to last, whatever the architecture calls it.
+def decoder_of(model: PreTrainedModel) -> PreTrainedModel:
+    """Find the part of a model that turns tokens into hidden states, without head or towers for other inputs.
 
     Parameters
     ----------
-    decoder : torch.nn.Module
-        A model of transformers without its head.
+    model : transformers.PreTrainedModel
+        A model with or without its head.
 
     Raises
     ------
     ValueError
         If there is none.
     """
-    n_layers = decoder.config.get_text_config().num_hidden_layers  # type: ignore[union-attr,operator]
-    for module in decoder.modules():
-        if isinstance(module, torch.nn.ModuleList) and len(module) == n_layers:
-            return module
-    raise ValueError(f"{type(decoder).__name__} has no list of {n_layers} layers: its hidden states cannot be read.")
+    if model not in _DECODERS:
+        _DECODERS[model] = weakref.ref(_try_decoders(model))
+    decoder = _DECODERS[model]()
+    assert decoder is not None  # It is a part of the model.
+    return decoder
+
+
+def _try_decoders(model: PreTrainedModel) -> PreTrainedModel:
+    found = (model.get_decoder(), model.base_model, getattr(model, "model", None))
+    for decoder in found:
+        if isinstance(decoder, PreTrainedModel) and hasattr(_run(decoder, _some_ids(model)), "last_hidden_state"):
+            return decoder
+    raise ValueError(f"{type(model).__name__} has no part that returns hidden states. Choose another model.")
+
+
+def decoder_layers(decoder: PreTrainedModel) -> torch.nn.ModuleList:
+    """Find the list of a decoder's layers, first to last, by watching which are called with hidden states.
+
+    Parameters
+    ----------
+    decoder : transformers.PreTrainedModel
+        A model without its head, in evaluation mode.
+
+    Raises
+    ------
+    ValueError
+        If there is no list whose layers are called once each, in order, with hidden states.
+    """
+    if decoder not in _LAYERS:
+        _LAYERS[decoder] = weakref.ref(_try_layers(decoder))
+    layers = _LAYERS[decoder]()
+    assert layers is not None
+    return layers
+
+
+def _try_layers(decoder: PreTrainedModel) -> torch.nn.ModuleList:
+    config = decoder.config.get_text_config()
+    candidates = [
+        module
+        for module in decoder.modules()
+        if isinstance(module, torch.nn.ModuleList) and len(module) == config.num_hidden_layers
+    ]
+    called: list[list[tuple[int, torch.Size]]] = [[] for _ in candidates]
+    hooks = [
+        layer.register_forward_pre_hook(_note_call(number, calls), with_kwargs=True)
+        for layers, calls in zip(candidates, called, strict=True)
+        for number, layer in enumerate(layers)
+    ]
+    ids = _some_ids(decoder)
+    try:
+        _run(decoder, ids)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    expected = [(number, torch.Size((*ids.shape, config.hidden_size))) for number in range(config.num_hidden_layers)]
+    for layers, calls in zip(candidates, called, strict=True):
+        if calls == expected:
+            return layers
+    raise ValueError(
+        f"The hidden states of {type(decoder).__name__} cannot be pooled: it has no list of {config.num_hidden_layers} "
+        f"layers that are called once each with hidden states of length {config.hidden_size}. Choose another model."
+    )
+
+
+def _note_call(number: int, calls: list[tuple[int, torch.Size]]) -> Callable[..., None]:
+    def note(_: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        hidden = args[0] if args else kwargs.get("hidden_states")
+        calls.append((number, hidden.shape if isinstance(hidden, torch.Tensor) else torch.Size()))
+
+    return note
 
 
 def is_causal(model: PreTrainedModel) -> bool:
@@ -53,23 +121,23 @@ def is_causal(model: PreTrainedModel) -> bool:
     return _CAUSAL[model]
 
 
-@torch.inference_mode()
 def _try_causality(model: PreTrainedModel) -> bool:
     n_same, n_other = 4, 12
     ids = torch.arange(n_same + 2 * n_other) % model.config.get_text_config().vocab_size
     same, one, other = ids.to(model.device).split([n_same, n_other, n_other])
     texts = torch.stack([torch.cat([same, one]), torch.cat([same, other])])
-    with FORWARD:
-        hidden = model.base_model(input_ids=texts).last_hidden_state[:, :n_same].float()
+    hidden = _run(decoder_of(model), texts).last_hidden_state[:, :n_same].float()
     return bool((hidden[0] - hidden[1]).abs().max() <= 1e-5 * hidden.abs().max())
 
 
-def can_pack(model: PreTrainedModel) -> bool:
-    """Return whether a model can keep texts apart that lie end to end: it has full attention in every layer."""
-    config = model.config.get_text_config()
-    layers = set(getattr(config, "layer_types", None) or ["full_attention"])
-    only_full = layers == {"full_attention"} and not getattr(config, "sliding_window", None)
-    return supports_own_attention(model) and only_full
+def _some_ids(model: PreTrainedModel) -> torch.Tensor:
+    return torch.arange(8, device=model.device)[None] % model.config.get_text_config().vocab_size
+
+
+@torch.inference_mode()
+def _run(model: PreTrainedModel, ids: torch.Tensor) -> Any:
+    with FORWARD:
+        return model(input_ids=ids, use_cache=False)
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from tqdm.auto import tqdm
-from transformers import TrainerCallback
+from transformers import EarlyStoppingCallback, TrainerCallback
 
 
 class DivergedError(ValueError):
@@ -34,6 +34,16 @@ class WatchLoss(TrainerCallback):
                     f"The loss became {loss} in step {state.global_step} of {state.max_steps} of fine-tuning. "
                     f"Lower the learning rate (it was {self.learning_rate:g})."
                 )
+
+
+class EarlyStop(EarlyStoppingCallback):
+    """Stop when the loss on the held-out texts no longer falls, and stay stopped when the training is resumed."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Stop at once if the checkpoint is one after which training had stopped."""
+        super().on_train_begin(args, state, control, **kwargs)
+        if self.early_stopping_patience_counter >= self.early_stopping_patience:
+            control.should_training_stop = True
 
 
 class ProgressBar(TrainerCallback):

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from tqdm.auto import tqdm
+from transformers import __version__ as transformers_version
 
 from skllm4es._store import hash_of
 from skllm4es.lm.cache import Cache
@@ -20,7 +21,7 @@ from skllm4es.lm.processes import Processes
 from skllm4es.lm.windows import Window, groups_of, split, tokenize, truncate
 
 #: Raised whenever the vector of a text changes, so that no older one is taken for it.
-_VERSION = "2"
+_VERSION = "3"
 #: Texts that are read from the cache together.
 _CACHE_BATCH = 256
 #: Texts that each of several processes embeds before all of them share the results.
@@ -64,7 +65,7 @@ class TextEmbedder:
         The most tokens that the model sees at once.
     overflow : {"chunk", "truncate"}
         Whether a longer text is embedded in windows, or cut.
-    pooling : {"mean", "last", "max", "events"}
+    pooling : {"mean", "rest", "events", "last", "max"}
         How tokens are pooled.
     group : Processes
         The processes that embed together.
@@ -133,7 +134,9 @@ class TextEmbedder:
         scoring = replace(self, scored=np.empty(0, dtype=np.int64))
         for start in range(0, len(texts), _CACHE_BATCH):
             for windows in scoring._windows(texts[start : start + _CACHE_BATCH])[0]:
-                yield [token for window in windows for token in window.ids[max(1, window.n_header) :]]
+                yield [
+                    token for window in windows for token in window.ids[max(1, window.n_header, window.n_repeated) :]
+                ]
 
     def _compute(self, texts: Sequence[str]) -> Iterator[list[Embedded]]:
         """Embed texts, each process its share; every process gets all results."""
@@ -178,6 +181,6 @@ class TextEmbedder:
 
     def _space(self) -> bytes:
         """Hash all that changes the vector of a text."""
-        settings = (str(self.dtype), self.max_length, self.overflow, self.pooling)
+        settings = (str(self.dtype), self.device.partition(":")[0], self.max_length, self.overflow, self.pooling)
         scored = b"" if self.scored is None else self.scored.tobytes()
-        return hash_of(_VERSION, self.language_model.fingerprint, repr(settings), scored)
+        return hash_of(_VERSION, transformers_version, self.language_model.fingerprint, repr(settings), scored)

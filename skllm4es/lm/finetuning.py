@@ -18,48 +18,52 @@ from typing import Any
 import torch
 from peft import PeftModel
 from tqdm.auto import tqdm
-from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from skllm4es._compat import use_one_gpu
-from skllm4es.lm.architecture import can_pack, is_out_of_memory
-from skllm4es.lm.callbacks import DivergedError, ProgressBar, WatchLoss
+from skllm4es._messages import warn
+from skllm4es.lm.architecture import is_out_of_memory
+from skllm4es.lm.callbacks import DivergedError, EarlyStop, ProgressBar, WatchLoss
 from skllm4es.lm.checkpoints import SealCheckpoints, latest_checkpoint
 from skllm4es.lm.devices import multiplies_bfloat16_fast
 from skllm4es.lm.folders import writing_errors
 from skllm4es.lm.loading import quietly
-from skllm4es.lm.packing import Pack, collate, make_packs, packed_attention
+from skllm4es.lm.packing import Pack, can_pack, collate, make_packs, n_labels, packed_attention
 from skllm4es.lm.processes import Processes
 from skllm4es.lm.schedule import Schedule
 from skllm4es.lm.seeding import isolated_seed
 from skllm4es.lm.sources import Model, read_trained
 from skllm4es.lm.training_log import TrainingLog
+from skllm4es.lm.windows import Window
 
 #: How often the losses are logged in a training, and how often it is saved and evaluated.
 _LOGS, _SAVES = 50, 10
+#: How much larger than asked for batches may be before a warning says so.
+_LARGER_BATCH = 1.5
 
 
 def finetune(
     model: Model,
-    sequences: Sequence[Sequence[int]],
+    windows: Sequence[Window],
     schedule: Schedule,
     *,
     max_length: int,
     seed: int,
     group: Processes,
-    held_out: Sequence[Sequence[int]] = (),
+    held_out: Sequence[Window] = (),
     checkpoints: Path | None = None,
     callbacks: Sequence[TrainerCallback] = (),
     progress: bool = False,
 ) -> tuple[Model, TrainingLog]:
-    """Train a causal language model on sequences of tokens.
+    """Train a causal language model on windows of tokens.
 
     Parameters
     ----------
     model : transformers.PreTrainedModel or peft.PeftModel
         The model, on the device where it is trained; its weights are changed in place.
-    sequences : sequence of sequence of int
-        The tokens of each text, at most `max_length`.
+    windows : sequence of Window
+        The tokens of each text, in windows of at most `max_length`.
     schedule : Schedule
         How to train.
     max_length : int
@@ -68,7 +72,7 @@ def finetune(
         Seed of the order of the batches.
     group : Processes
         The processes that train together.
-    held_out : sequence of sequence of int, default=()
+    held_out : sequence of Window, default=()
         Texts to evaluate on; training stops when their loss no longer falls, and the best weights are taken.
     checkpoints : pathlib.Path, default=None
         Where to save the training from time to time. If there is a checkpoint, the training resumes from it.
@@ -94,14 +98,18 @@ def finetune(
     decoder = model.get_base_model() if isinstance(model, PeftModel) else model
     packable = can_pack(decoder)
     # A model that cannot keep texts apart in one pack gets them one at a time.
-    capacity = _capacity(sequences, min(max_length, schedule.batch_tokens)) if packable else 1
-    packs, validation_packs = make_packs(sequences, capacity), make_packs(held_out, capacity)
+    capacity = 1
+    if packable:
+        share = schedule.batch_tokens // group.size
+        capacity = max(min(max_length, share), max((len(window.ids) for window in windows), default=0))
+    packs, validation_packs = make_packs(windows, capacity), make_packs(held_out, capacity)
     if not packs:
         raise ValueError(
             "There is nothing to fine-tune on: no text has two tokens or more. Check the texts, or do not fine-tune."
         )
-    n_tokens = sum(len(sequence) for texts in packs for sequence in texts)
+    n_tokens = sum(len(window.ids) for windows_of_pack in packs for window in windows_of_pack)
     accumulated = max(1, round(schedule.batch_tokens / (n_tokens / len(packs)) / group.size))
+    _check_batch(accumulated * group.size * n_tokens / len(packs), schedule.batch_tokens, group)
     steps = max(1, round(schedule.n_epochs(n_tokens) * math.ceil(len(packs) / group.size / accumulated)))
     shown = progress and group.rank == 0
     if shown:
@@ -109,7 +117,7 @@ def finetune(
     with (
         tempfile.TemporaryDirectory() as scratch,
         closing(ProgressBar(disable=not shown)) as bar,
-        packed_attention(decoder),
+        packed_attention(decoder, packable),
         _gradient_checkpointing(decoder, schedule.gradient_checkpointing),
         isolated_seed(seed),
         quietly(),
@@ -144,7 +152,7 @@ def finetune(
         if checkpoints is not None:
             trainer.add_callback(SealCheckpoints(group))
         if validation_packs:
-            trainer.add_callback(EarlyStoppingCallback(early_stopping_patience=schedule.patience))
+            trainer.add_callback(EarlyStop(early_stopping_patience=schedule.patience))
         for callback in (bar, *callbacks):
             trainer.add_callback(callback)
         start = time.perf_counter()
@@ -166,8 +174,14 @@ def finetune(
     )
 
 
-def _capacity(sequences: Sequence[Sequence[int]], wanted: int) -> int:
-    return max(wanted, max(map(len, sequences), default=0))
+def _check_batch(n_tokens: float, wanted: int, group: Processes) -> None:
+    """Warn where several processes cannot share a batch of the size that was asked for, and train on larger ones."""
+    if group.size > 1 and group.rank == 0 and n_tokens > _LARGER_BATCH * wanted:
+        warn(
+            f"Batches have about {n_tokens:,.0f} tokens, not the {wanted:,} that were asked for, because each of "
+            f"{group.size} processes trains on one window per step. So there are fewer steps than with one process: "
+            "use fewer processes, or ask for such batches."
+        )
 
 
 def _arguments(
@@ -224,12 +238,12 @@ class _TokenWeightedTrainer(Trainer):
 
     @cached_property
     def _mean_labels(self) -> float:
-        n_labels = [sum(len(sequence) - 1 for sequence in texts) for texts in self.eval_dataset]
-        return sum(n_labels) / len(n_labels)
+        counts = [sum(map(n_labels, windows)) for windows in self.eval_dataset]
+        return sum(counts) / len(counts)
 
 
 def _print_packing(packs: Sequence[Pack], capacity: int | None) -> None:
-    n_texts, n_tokens = sum(map(len, packs)), sum(len(ids) for texts in packs for ids in texts)
+    n_texts, n_tokens = sum(map(len, packs)), sum(len(window.ids) for windows in packs for window in windows)
     how = "one at a time, because this model cannot keep packed texts apart"
     if capacity is not None:
         how = f"in {len(packs):,} windows of {capacity:,}, {n_tokens / (len(packs) * capacity):.1%} full"

@@ -2,42 +2,51 @@
 
 from __future__ import annotations
 
+import weakref
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch.nn import functional
 from transformers import AttentionInterface, PreTrainedModel
 
-from skllm4es._compat import attention_of
-from skllm4es.lm.architecture import can_pack
+from skllm4es._compat import attention_of, supports_own_attention
+from skllm4es.lm.architecture import FORWARD
+from skllm4es.lm.windows import Window
 
 #: Label that the loss leaves out, as in transformers.
 IGNORED = -100
 
+_PACKABLE: weakref.WeakKeyDictionary[PreTrainedModel, bool] = weakref.WeakKeyDictionary()
+
 #: Name under which transformers finds `attend_within_texts`.
 _PACKED_ATTENTION = "skllm4es_packed"
 
-#: The sequences of tokens of one pack.
-Pack = list[Sequence[int]]
+#: The windows of one pack.
+Pack: TypeAlias = list[Window]
 
 
-def make_packs(sequences: Sequence[Sequence[int]], capacity: int) -> list[Pack]:
-    """Gather sequences that have something to predict into packs.
+def make_packs(windows: Sequence[Window], capacity: int) -> list[Pack]:
+    """Gather windows that have something to predict into packs.
 
     Parameters
     ----------
-    sequences : sequence of sequence of int
-        The tokens of each text.
+    windows : sequence of Window
+        The tokens of each text, long ones in several windows.
     capacity : int
-        The most tokens in a pack; a longer text is a pack by itself.
+        The most tokens in a pack; a longer window is a pack by itself.
     """
-    useful = [sequence for sequence in sequences if len(sequence) > 1]
-    lengths = [min(len(sequence), capacity) for sequence in useful]
+    useful = [window for window in windows if n_labels(window)]
+    lengths = [min(len(window.ids), capacity) for window in useful]
     return [[useful[i] for i in positions] for positions in pack(lengths, capacity)]
+
+
+def n_labels(window: Window) -> int:
+    """Return how many tokens of a window are predicted: all but the first and those that an earlier window had."""
+    return len(window.ids) - max(1, window.n_repeated)
 
 
 def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
@@ -69,41 +78,86 @@ def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     return packs
 
 
-def collate(sequences: Pack) -> dict[str, Any]:
-    """Lay the sequences of one pack end to end as a batch of one row.
+def collate(windows: Pack) -> dict[str, Any]:
+    """Lay the windows of one pack end to end as a batch of one row.
 
     Parameters
     ----------
-    sequences : list of sequence of int
-        The sequences.
+    windows : list of Window
+        The windows.
 
     Returns
     -------
     dict
         The arguments of the model: `input_ids`, `labels`, `position_ids`, each of shape (1, n_tokens), and
-        `text_ends`, a tuple of the places where the sequences end.
+        `text_ends`, a tuple of the places where the windows end.
     """
-    ids = [token for sequence in sequences for token in sequence]
-    labels = [label for sequence in sequences for label in (IGNORED, *sequence[1:])]
-    positions = [position for sequence in sequences for position in range(len(sequence))]
+    ids = [token for window in windows for token in window.ids]
+    labels = []
+    for window in windows:
+        n_ignored = len(window.ids) - n_labels(window)
+        labels += [IGNORED] * n_ignored + window.ids[n_ignored:]
+    positions = [position for window in windows for position in range(len(window.ids))]
     return {
         "input_ids": torch.tensor([ids]),
         "labels": torch.tensor([labels]),
         "position_ids": torch.tensor([positions]),
-        "text_ends": tuple(np.cumsum([len(sequence) for sequence in sequences]).tolist()),
+        "text_ends": tuple(np.cumsum([len(window.ids) for window in windows]).tolist()),
     }
 
 
 @contextmanager
-def packed_attention(model: PreTrainedModel) -> Iterator[None]:
-    """Let a model attend within texts while it trains, if it can."""
+def packed_attention(model: PreTrainedModel, enabled: bool = True) -> Iterator[None]:
+    """Let a model attend within the texts of a pack."""
     usual = attention_of(model)
-    if can_pack(model):
+    if enabled:
         model.set_attn_implementation(_PACKED_ATTENTION)
     try:
         yield
     finally:
         model.set_attn_implementation(usual)
+
+
+def can_pack(model: PreTrainedModel) -> bool:
+    """Find out, by trying once, whether a model with its head keeps the texts of a pack apart.
+
+    Two texts in one pack must have the logits that each has alone. A limit of attention to a number of tokens does not
+    show in texts so short, and is looked up in the configuration.
+    """
+    if model not in _PACKABLE:
+        _PACKABLE[model] = _has_full_attention(model) and _try_packing(model)
+    return _PACKABLE[model]
+
+
+def _has_full_attention(model: PreTrainedModel) -> bool:
+    config = model.config.get_text_config()
+    layers = set(getattr(config, "layer_types", None) or ["full_attention"])
+    limits = ("sliding_window", "attention_chunk_size", "local_attention", "window_size")
+    only_full = layers == {"full_attention"} and not any(getattr(config, name, None) for name in limits)
+    return supports_own_attention(model) and only_full
+
+
+@torch.inference_mode()
+def _try_packing(model: PreTrainedModel) -> bool:
+    vocab_size = model.config.get_text_config().vocab_size
+    texts = [[(7 * i + shift) % vocab_size for i in range(n)] for n, shift in ((9, 1), (12, 3))]
+    training = model.training
+    try:
+        model.eval()
+        with FORWARD:
+            apart = [model(input_ids=torch.tensor([ids], device=model.device)).logits[0] for ids in texts]
+            with packed_attention(model):
+                arguments = collate([Window(ids, 0) for ids in texts])
+                del arguments["labels"]
+                tensors = {name: arguments[name].to(model.device) for name in ("input_ids", "position_ids")}
+                packed = model(**tensors, text_ends=arguments["text_ends"]).logits[0]
+    except (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError, NotImplementedError):
+        return False  # What fails with packs is trained without them.
+    finally:
+        model.train(training)
+    expected = torch.cat(apart).float()
+    tolerance = 1e-4 if model.dtype == torch.float32 else 2e-2
+    return bool((packed.float() - expected).abs().max() <= tolerance * expected.abs().max())
 
 
 def attend_within_texts(

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from transformers import PreTrainedModel
 
-from skllm4es.lm.architecture import FORWARD, decoder_layers, is_causal, is_out_of_memory
+from skllm4es.lm.architecture import FORWARD, decoder_layers, decoder_of, is_causal, is_out_of_memory
 from skllm4es.lm.scores import score_tokens
 from skllm4es.lm.windows import Window
 
@@ -34,9 +34,9 @@ def token_weights(pooling: str, windows: Sequence[Window]) -> list[FloatArray]:
 
     Parameters
     ----------
-    pooling : {"mean", "last", "max", "events"}
-        The mean over all tokens (the paper's), the last token, the maximum of each dimension, for which weights have no
-        meaning, or the mean without instruction and header.
+    pooling : {"mean", "rest", "events", "last", "max"}
+        The mean over all tokens (the paper's), over all but the first of each window, or over those of events; the last
+        token; the maximum of each dimension, for which weights have no meaning. What later windows repeat counts once.
     windows : sequence of Window
         The windows, in order.
 
@@ -46,14 +46,16 @@ def token_weights(pooling: str, windows: Sequence[Window]) -> list[FloatArray]:
         One array per window.
     """
     sizes = [len(window.ids) for window in windows]
-    weights = np.ones(sum(sizes))
+    n_skipped = [window.n_repeated for window in windows]
+    if pooling == "rest":
+        n_skipped = [max(1, window.n_repeated) for window in windows]
+    elif pooling == "events":
+        n_skipped = [max(window.n_header, window.n_repeated) for window in windows]
+    weights = np.concatenate([np.arange(size) >= n for size, n in zip(sizes, n_skipped, strict=True)]).astype(float)
+    if not weights.any():  # The text of a user without events is the header alone; an empty text may be one token.
+        weights[:] = 1
     if pooling == "last":
         weights[:-1] = 0
-    elif pooling == "events":
-        headers = [window.n_header for window in windows]
-        events = np.concatenate([np.arange(size) >= n for size, n in zip(sizes, headers, strict=True)])
-        if events.any():  # The text of a user without events is the header alone.
-            weights = events.astype(float)
     return np.split((weights / weights.sum()).astype(np.float32), np.cumsum(sizes)[:-1])
 
 
@@ -68,7 +70,7 @@ class LayerPooler:
     ----------
     model : transformers.PreTrainedModel
         A language model; its head is not run.
-    pooling : {"mean", "last", "max", "events"}
+    pooling : {"mean", "rest", "events", "last", "max"}
         How tokens are pooled (see `token_weights`).
     token_budget : int, default=None
         Tokens in a batch, padding included; by default what suits the device. It is halved whenever memory runs out.
@@ -83,7 +85,7 @@ class LayerPooler:
         token_budget: int | None = None,
         scored: npt.NDArray[np.int64] | None = None,
     ) -> None:
-        self.decoder = model.base_model
+        self.decoder = decoder_of(model)
         self.layers = decoder_layers(self.decoder)
         self.pooling = pooling
         self.token_budget = token_budget or TOKEN_BUDGET.get(model.device.type, TOKEN_BUDGET["cpu"])
@@ -195,7 +197,8 @@ class LayerPooler:
         scores = torch.zeros(len(sequences), 0)
         if self.scored is not None and self.output is not None:
             # The header line says nothing about the user.
-            events = torch.tensor([sequence.n_header for sequence in sequences])[:, None] <= torch.arange(width)
+            n_skipped = torch.tensor([max(sequence.n_header, sequence.n_repeated) for sequence in sequences])
+            events = n_skipped[:, None] <= torch.arange(width)
             scores = score_tokens(last, self.output, ids, (present & events).to(device), self.scored)
         return torch.stack(reduced, dim=1).cpu().numpy(), scores.cpu().numpy()
 

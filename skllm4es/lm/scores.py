@@ -7,10 +7,44 @@ generative models in discriminative classifiers", 1998) for the language model.
 
 from __future__ import annotations
 
+import weakref
+
 import torch
+from transformers import PreTrainedModel
+
+from skllm4es.lm.architecture import FORWARD, decoder_of
+
+_PREDICTABLE: weakref.WeakKeyDictionary[PreTrainedModel, bool] = weakref.WeakKeyDictionary()
 
 #: Predictions that are held at once: tokens of text times tokens of the vocabulary.
 _HELD_PREDICTIONS = {"cpu": 2**20, "cuda": 2**28}
+
+
+def can_score(model: PreTrainedModel) -> bool:
+    """Find out, by trying once, whether a model's logits are the product of hidden states and input embeddings.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        The model with its head, in evaluation mode.
+    """
+    if model not in _PREDICTABLE:
+        _PREDICTABLE[model] = _try_product(model)
+    return _PREDICTABLE[model]
+
+
+@torch.inference_mode()
+def _try_product(model: PreTrainedModel) -> bool:
+    ids = torch.arange(8, device=model.device)[None] % model.config.get_text_config().vocab_size
+    decoder = decoder_of(model)
+    with FORWARD:
+        logits = model(input_ids=ids, use_cache=False).logits.float()
+        hidden = decoder(input_ids=ids, use_cache=False).last_hidden_state.float()
+    embeddings = model.get_input_embeddings().weight.float()
+    if hidden.shape[-1] != embeddings.shape[-1] or logits.shape[-1] != len(embeddings):
+        return False
+    tolerance = 1e-4 if model.dtype == torch.float32 else 2e-2
+    return bool((logits - hidden @ embeddings.T).abs().max() <= tolerance * logits.abs().max())
 
 
 def score_tokens(

@@ -10,7 +10,7 @@ import json
 import tempfile
 from collections.abc import Mapping, Sequence, Set
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback
 from skllm4es import __version__
 from skllm4es._store import hash_of
 from skllm4es.lm.cache import Cache
+from skllm4es.lm.devices import multiplies_bfloat16_fast
 from skllm4es.lm.finetuning import finetune
 from skllm4es.lm.folders import check_room, remove_folder, writing_errors
 from skllm4es.lm.from_scratch import VOCAB_SIZE, new_model, train_tokenizer
@@ -31,7 +32,7 @@ from skllm4es.lm.schedule import Schedule
 from skllm4es.lm.seeding import isolated_seed
 from skllm4es.lm.sources import CacheSource, MemorySource, Model, Source, read_with_adapter
 from skllm4es.lm.training_log import TrainingLog, read_log, write_log
-from skllm4es.lm.windows import split, tokenize
+from skllm4es.lm.windows import Window, split, tokenize
 
 #: The texts of each user.
 Corpus = Sequence[Sequence[str]]
@@ -41,7 +42,7 @@ _OF_REPORTS = ("report_to", "logging", "log_", "run_name", "project", "trackio")
 #: Bytes of a weight, and of a weight with what AdamW keeps of it.
 _WEIGHT, _WITH_STATE = 4, 12
 #: Raised whenever other weights come of the same settings and texts.
-_VERSION = 3
+_VERSION = 4
 #: Checkpoints that exist while one is written.
 _N_CHECKPOINTS = 3
 
@@ -116,8 +117,11 @@ class Recipe:
     seed: int
     seeded: bool
 
-    def key(self, corpus: Corpus) -> bytes:
-        """Hash what changes the trained weights: not how a training is reported or fits into memory."""
+    def key(self, corpus: Corpus, *machine: str) -> bytes:
+        """Hash what changes the trained weights: not how a training is reported or fits into memory.
+
+        `machine` is what else it depends on: the number of processes, the device and its precision.
+        """
         start = self.start.fingerprint if isinstance(self.start, LanguageModel) else asdict(self.start)
         schedule = asdict(self.schedule) | {"gradient_checkpointing": None}
         if self.schedule.validation_fraction is None:
@@ -130,6 +134,7 @@ class Recipe:
             "max_length": self.max_length,
             "seed": self.seed if self.seeded else None,
             "version": [__version__, _VERSION],
+            "machine": machine,
         }
         texts = [part for user_texts in corpus for part in (*user_texts, f"{len(user_texts)} texts")]
         return hash_of(json.dumps(settings, sort_keys=True, default=_as_json), *texts)
@@ -233,7 +238,7 @@ class Training:
             return model, read_log(Path(model.source.directory))
         if self.cache is None and self.checkpoint_dir is None:
             return self._train(model, corpus, max_length, None)
-        key = self.recipe.key(corpus)
+        key = self._key(corpus)
         with ExitStack() as stack:
             if self.cache is not None:
                 self._hold(stack, self.cache.lock_model(key))
@@ -243,9 +248,7 @@ class Training:
             if self.checkpoint_dir is not None:
                 with writing_errors(self.checkpoint_dir):
                     self.checkpoint_dir.mkdir(parents=True, exist_ok=True)
-                # Processes share the batches, so another number of them would continue in another way.
-                name = f"{key.hex()}-{self.group.size}" if self.group.size > 1 else key.hex()
-                checkpoints = self.checkpoint_dir / name
+                checkpoints = self.checkpoint_dir / key.hex()
                 self._hold(stack, FileLock(checkpoints.with_suffix(".lock")))
             model, log = self._train(model, corpus, max_length, checkpoints)
             if self.cache is not None:
@@ -254,10 +257,15 @@ class Training:
                 remove_folder(checkpoints)
         return model, log
 
+    def _key(self, corpus: Corpus) -> bytes:
+        device = torch.device(self.device)
+        precision = "bfloat16" if multiplies_bfloat16_fast(device) else "float32"
+        return self.recipe.key(corpus, f"{self.group.size} processes", device.type, precision)
+
     def _find(self, corpus: Corpus) -> LanguageModel | None:
         if self.cache is None:
             return None
-        folder = self.group.agree(self.cache.find_model(self.recipe.key(corpus)))
+        folder = self.group.agree(self.cache.find_model(self._key(corpus)))
         return None if folder is None else LanguageModel(CacheSource(str(folder)))
 
     def _hold(self, stack: ExitStack, lock: FileLock) -> None:
@@ -306,12 +314,12 @@ class Training:
         self._check_room(trainable, checkpoints)
         trained, log = finetune(
             trainable.to(self.device),
-            _sequences(model.tokenizer, corpus, max_length),
+            _windows(model.tokenizer, corpus, max_length),
             recipe.schedule,
             max_length=max_length,
             seed=recipe.seed,
             group=self.group,
-            held_out=_sequences(model.tokenizer, held_out, max_length),
+            held_out=_windows(model.tokenizer, held_out, max_length),
             checkpoints=checkpoints,
             callbacks=self.callbacks,
             progress=self.progress,
@@ -321,16 +329,15 @@ class Training:
         return LanguageModel(MemorySource(trained, model.tokenizer)), log
 
 
-def _sequences(tokenizer: PreTrainedTokenizerBase, corpus: Corpus, max_length: int) -> list[list[int]]:
+def _windows(tokenizer: PreTrainedTokenizerBase, corpus: Corpus, max_length: int) -> list[Window]:
     """Tokenise texts, longer texts in several windows, the last of which ends with the token for the end."""
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     room = max_length - len(end)
-    return [
-        window.ids + (end if window is windows[-1] else [])
-        for tokens in tokenize(tokenizer, [text for texts in corpus for text in texts], room)
-        for windows in [split(tokens, room)]
-        for window in windows
-    ]
+    windows = []
+    for tokens in tokenize(tokenizer, [text for texts in corpus for text in texts], room):
+        *earlier, last = split(replace(tokens, suffix=[]), room)
+        windows += [*earlier, replace(last, ids=last.ids + end)]
+    return windows
 
 
 def _as_json(value: object) -> object:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -15,6 +16,8 @@ from skllm4es.serialize._serialised import end_of_instruction
 #: Characters of texts that are tokenised together: a tokenizer holds a hundred bytes for each token meanwhile.
 _GROUP_CHARACTERS = 2**24
 
+_AS_PLAIN_TEXT: dict[str, Any] = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
+
 
 @dataclass(frozen=True)
 class Tokenized:
@@ -23,14 +26,18 @@ class Tokenized:
     Parameters
     ----------
     ids : list of int
-        The tokens.
+        The tokens, without special ones.
+    prefix, suffix : list of int
+        The special tokens that the tokenizer puts before and after a text, such as ``<s>`` or ``[CLS]`` and ``[SEP]``.
     lines : list of int
-        Where the second, third, ... line begins; empty if it was not asked for.
+        Where in `ids` the second, third, ... line begins; empty if it was not asked for.
     body : int
-        Where the events begin, behind an instruction and the header line; 0 if it was not asked for.
+        Where in `ids` the events begin, behind an instruction and the header line; 0 if it was not asked for.
     """
 
     ids: list[int]
+    prefix: list[int]
+    suffix: list[int]
     lines: list[int]
     body: int
 
@@ -44,17 +51,20 @@ class Window:
     ids : list of int
         The tokens.
     n_header : int
-        How many of the first are instruction and header line; 0 if it was not asked for.
+        How many of the first are special tokens, instruction and header line; 0 if it was not asked for.
+    n_repeated : int, default=0
+        How many of the first stand in an earlier window of the same text already.
     """
 
     ids: list[int]
     n_header: int
+    n_repeated: int = 0
 
 
 def tokenize(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int, *, headers: bool = False
 ) -> list[Tokenized]:
-    """Tokenise texts, with the special tokens at their beginning.
+    """Tokenise texts. Whatever they hold is text: control tokens such as ``<|im_end|>`` are spelled out.
 
     Parameters
     ----------
@@ -72,18 +82,38 @@ def tokenize(
     list of Tokenized
         One entry per text, none without tokens.
     """
+    prefix, suffix = _special_tokens(tokenizer)
     encoded: list[list[int]] = []
     for group in groups_of(texts):
-        encoded += tokenizer(group, add_special_tokens=True, return_attention_mask=False, verbose=False)["input_ids"]
+        encoded += tokenizer(group, **_AS_PLAIN_TEXT, return_attention_mask=False)["input_ids"]
+    n_special = len(prefix) + len(suffix)
     filler = next(
         token
         for token in (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, 0)
         if token is not None
     )
     return [
-        Tokenized(ids or [filler], *(_line_starts(tokenizer, text) if headers or len(ids) > max_length else ([], 0)))
+        Tokenized(
+            ids if ids or n_special else [filler],
+            prefix,
+            suffix,
+            *(_line_starts(tokenizer, text) if headers or len(ids) + n_special > max_length else ([], 0)),
+        )
         for text, ids in zip(texts, encoded, strict=True)
     ]
+
+
+def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+    """Find the special tokens that a tokenizer puts before and after a text, by looking at one."""
+    plain = tokenizer("a", **_AS_PLAIN_TEXT)["input_ids"]
+    whole = tokenizer("a", add_special_tokens=True, verbose=False)["input_ids"]
+    starts = [i for i in range(len(whole) - len(plain) + 1) if whole[i : i + len(plain)] == plain]
+    if not starts:
+        raise ValueError(
+            f"{type(tokenizer).__name__} does more than put special tokens around a text: it also changes the others. "
+            "Choose a model with another tokenizer."
+        )
+    return whole[: starts[0]], whole[starts[0] + len(plain) :]
 
 
 def groups_of(texts: Sequence[str]) -> Iterator[list[str]]:
@@ -103,6 +133,8 @@ def groups_of(texts: Sequence[str]) -> Iterator[list[str]]:
 def split(tokens: Tokenized, max_length: int) -> list[Window]:
     """Split a text that is longer than the window, between events if possible, and repeat its header.
 
+    Every window has the special tokens around it.
+
     Parameters
     ----------
     tokens : Tokenized
@@ -115,17 +147,16 @@ def split(tokens: Tokenized, max_length: int) -> list[Window]:
     list of Window
         Windows of at most `max_length` tokens, in order.
     """
-    if len(tokens.ids) <= max_length:
-        return [Window(tokens.ids, tokens.body)]
-    header = _header(tokens, max_length)
-    room = max_length - len(header)
-    windows = []
-    start = len(header)
+    room = max_length - len(tokens.prefix) - len(tokens.suffix)
+    if len(tokens.ids) <= room:
+        return [_window(tokens, 0, 0, len(tokens.ids))]
+    n_header = _n_repeatable(tokens, room)
+    windows: list[Window] = []
+    start = n_header
     while start < len(tokens.ids):
-        end = _last_line_start(tokens.lines, start, start + room)
-        if start + room >= len(tokens.ids):
-            end = len(tokens.ids)
-        windows.append(Window(header + tokens.ids[start:end], len(header)))
+        limit = start + room - n_header
+        end = len(tokens.ids) if limit >= len(tokens.ids) else _last_line_start(tokens.lines, start, limit)
+        windows.append(_window(tokens, n_header, start, end, first=not windows))
         start = end
     return windows
 
@@ -140,24 +171,34 @@ def truncate(tokens: Tokenized, max_length: int) -> Window:
     max_length : int
         The window.
     """
-    if len(tokens.ids) <= max_length:
-        return Window(tokens.ids, tokens.body)
-    header = _header(tokens, max_length)
-    start = len(tokens.ids) - (max_length - len(header))
+    room = max_length - len(tokens.prefix) - len(tokens.suffix)
+    if len(tokens.ids) <= room:
+        return _window(tokens, 0, 0, len(tokens.ids))
+    n_header = _n_repeatable(tokens, room)
+    start = len(tokens.ids) - (room - n_header)
     at_line = bisect_left(tokens.lines, start)
     if at_line < len(tokens.lines):
         start = tokens.lines[at_line]
-    return Window(header + tokens.ids[start:], len(header))
+    return _window(tokens, n_header, start, len(tokens.ids))
 
 
-def _header(tokens: Tokenized, max_length: int) -> list[int]:
-    """Return the tokens to repeat in each window: instruction and header line, or the first line.
+def _window(tokens: Tokenized, n_header: int, start: int, end: int, *, first: bool = True) -> Window:
+    """Return a window of the first `n_header` tokens of a text and those from `start` to `end`."""
+    ids = [*tokens.prefix, *tokens.ids[:n_header], *tokens.ids[start:end], *tokens.suffix]
+    # A header too long to be repeated runs on into the windows that hold it.
+    rest_of_header = max(0, min(end, tokens.body) - start)
+    n_before = len(tokens.prefix) + n_header
+    in_header = n_before + rest_of_header if tokens.body else 0
+    return Window(ids, in_header, 0 if first else n_before)
 
-    They must leave half of the window; if even the first line does not, there are none.
+
+def _n_repeatable(tokens: Tokenized, room: int) -> int:
+    """Return how many tokens to repeat in each window: instruction and header line, or the first line.
+
+    They must leave half of the room; if even the first line does not, there are none.
     """
     first_line = tokens.lines[0] if tokens.lines else 0
-    length = next((length for length in (tokens.body, first_line) if length <= max_length // 2), 0)
-    return tokens.ids[:length]
+    return next((length for length in (tokens.body, first_line) if length <= room // 2), 0)
 
 
 def _last_line_start(lines: Sequence[int], after: int, limit: int) -> int:
@@ -168,9 +209,8 @@ def _last_line_start(lines: Sequence[int], after: int, limit: int) -> int:
 
 def _line_starts(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int], int]:
     """Find the tokens with which the second, third, ... line of a text begin, and the one with which its events do."""
-    offsets = tokenizer(text, add_special_tokens=True, return_offsets_mapping=True, verbose=False)["offset_mapping"]
-    # Special tokens at the end have the offset 0; the search below needs rising ones.
-    starts = np.maximum.accumulate([start for start, _ in offsets])
+    offsets = tokenizer(text, **_AS_PLAIN_TEXT, return_offsets_mapping=True)["offset_mapping"]
+    starts = np.array([start for start, _ in offsets], dtype=np.int64)
     breaks = np.array([position + 1 for position, character in enumerate(text) if character == "\n"], dtype=np.int64)
     found = np.unique(np.searchsorted(starts, breaks))
     body = np.searchsorted(starts, end_of_line(text, end_of_instruction(text)) + 1)
