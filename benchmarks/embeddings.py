@@ -1,7 +1,7 @@
 """Embeddings on disk: each is computed once for all targets, classifiers, ensembles and numbers of labelled users.
 
-This is also how an interrupted run goes on. An embedding is found again by all that it depends on: the transformer with
-its settings, the data set, and the users that it is fitted on. The code is not among this: empty the folder when it
+They also let an interrupted run continue. An embedding is found by everything that it depends on: the transformer with
+its settings, the data set, and the users that it is fitted on, but not the code: empty the folder when the code
 changes.
 """
 
@@ -29,7 +29,7 @@ _CLEAR_REFS = Path("/proc/self/clear_refs")
 
 @dataclass(frozen=True)
 class Embedding:
-    """The vectors of a data set's users, NaN for those without a label, and what they cost."""
+    """The vectors of a data set's users (NaN for users without a label) and what they cost."""
 
     key: str
     vectors: npt.NDArray[np.float32]
@@ -37,7 +37,7 @@ class Embedding:
 
 
 class EmbeddingStore:
-    """A folder with one file an embedding.
+    """A folder with one file per embedding.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ class EmbeddingStore:
         self.folder = folder
 
     def get(self, transformer: BaseEstimator, data: Data, seen: Rows) -> Embedding:
-        """Give the vectors of a transformer that is fitted on the users in `seen`; computed now if they are not there.
+        """Return the vectors of a transformer fitted on the users in `seen`; compute them first if they are missing.
 
         Parameters
         ----------
@@ -58,12 +58,12 @@ class EmbeddingStore:
         data : Data
             The users.
         seen : ndarray of int of shape (n_seen,)
-            Rows of the users that it is fitted on.
+            Rows of the users to fit on.
 
         Returns
         -------
         Embedding
-            Its vectors are of shape (n_users, n_features).
+            With vectors of shape (n_users, n_features).
         """
         key = joblib.hash((transformer, data.name, len(data.X), seen))
         file = self.folder / data.name / f"{key}.npz"
@@ -79,7 +79,7 @@ class EmbeddingStore:
         start = time.perf_counter()
         transformer.fit(data.X.iloc[seen])
         fitted = time.perf_counter()
-        # Nobody needs the vectors of those without a label.
+        # Vectors of users without a label are never used.
         vectors = np.asarray(transformer.transform(data.X.iloc[data.labelled]), dtype=np.float32)
         costs = {"fit_s": fitted - start, "transform_s": time.perf_counter() - fitted, **_peaks()}
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -90,17 +90,17 @@ class EmbeddingStore:
 
 
 def _keeping_progress(transformer: Any, folder: Path) -> Any:
-    """Let what takes hours go on where it was interrupted; this changes no result, and so no key."""
+    """Let long work continue after an interruption; this changes no result, and so no key."""
     parameters = transformer.get_params()
     if parameters.get("enrich__rewriter") is not None:
         transformer.set_params(enrich__memory=str(folder / "rewrites"))
-    if parameters.get("embed__model") is not None and parameters["embed__finetune"] is not None:
-        transformer.set_params(embed__checkpoint_dir=str(folder / "checkpoints"))
+    if isinstance(parameters.get("embed__model"), str) and "embed__finetune__checkpoint_dir" in parameters:
+        transformer.set_params(embed__finetune__checkpoint_dir=str(folder / "checkpoints"))
     return transformer
 
 
 def _forget_peaks() -> None:
-    """Let the peak of memory begin anew, where the system can."""
+    """Reset the peak memory, where the system can."""
     if _CLEAR_REFS.exists():
         _CLEAR_REFS.write_text("5")
     if (cuda := _cuda()) is not None:
@@ -108,11 +108,11 @@ def _forget_peaks() -> None:
 
 
 def _peaks() -> dict[str, float]:
-    """Give the peaks of memory in megabytes, of the whole process."""
+    """Return the peak memory of the whole process, in megabytes."""
     if _CLEAR_REFS.exists():
         status = Path("/proc/self/status").read_text()
         peak = int(status.partition("VmHWM:")[2].split()[0]) / 1024
-    else:  # Of the whole life of the process.
+    else:  # The peak since the process started.
         unit = 1024**2 if sys.platform == "darwin" else 1024
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
     peaks = {"peak_mb": peak}
