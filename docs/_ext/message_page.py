@@ -1,4 +1,4 @@
-"""The Sphinx directive `package-messages`: a section per subpackage with its errors and warnings, each with an anchor."""
+"""The Sphinx directive `package-messages`: the errors and warnings of each subpackage, each with an anchor."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ TITLES = {
     "events": "Events in tables",
     "formats": "Text formats",
     "lm": "Language models: loading, training, running",
-    "models": "Installed models",
     "plotting": "Plotting",
     "rewriters": "Rewriters",
     "serialize": "Serialising",
@@ -27,7 +26,7 @@ TITLES = {
 
 
 class PackageMessages(SphinxDirective):
-    """List every message of the package."""
+    """List all messages of the package."""
 
     def run(self) -> list[nodes.Node]:
         """Return one section per subpackage."""
