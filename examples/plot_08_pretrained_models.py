@@ -44,10 +44,11 @@ sorted(path.name for path in directory.iterdir())
 # Three ways to use it
 # --------------------
 # - ``finetune=None`` leaves it as it is. Nothing is trained, and the weights hold
-# nothing about the users. - ``finetune="full"`` or ``FineTuning(...)`` trains all
-# weights, as in the paper. - ``finetune="lora"`` or ``LoRA(...)`` trains a low-rank
-# adapter, which needs a fraction of the memory for a large model. With ``merge=False``,
-# only a few megabytes are saved.
+#   nothing about the users.
+# - ``finetune="full"`` or ``FineTuning(...)`` trains all weights, as in the paper.
+# - ``finetune="lora"`` or ``LoRA(...)`` trains a low-rank adapter, which needs a
+#   fraction of the memory for a large model. With ``merge=False``, only a few megabytes
+#   are saved.
 #
 # The learning rates of large models are too low for one this small, so they are raised
 # here.
