@@ -50,6 +50,7 @@ import pandas as pd
 from sklearn.base import BaseEstimator, clone
 from sklearn.model_selection import KFold, StratifiedKFold, cross_val_score
 
+from benchmarks.json_lines import append, read
 from benchmarks.protocol import head_of
 from skllm4es import unnest_events
 from skllm4es.baselines import (
@@ -110,16 +111,6 @@ REFERENCES: dict[tuple[str, str], tuple[str, str]] = {
     ("IFTPP-T", "mean"): ("hotpp-benchmark 0.7.0", "0.651 ± .047 / 0.659 / 9.13 / 8.42"),
     ("DeTPP", "mean"): ("hotpp-benchmark 0.7.0", "0.697 ± .018 / 0.728 / 8.75 / 8.28"),
 }
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def append(path: Path, record: dict[str, Any]) -> None:
-    with path.open("a") as file:
-        file.write(json.dumps(record) + "\n")
-    print(record, flush=True)
 
 
 def embed(method: str, seed: int, X: pd.DataFrame) -> Iterator[tuple[str, float, Any]]:
@@ -189,8 +180,8 @@ def measure_quality(
             | score(vectors, gender, age)
             for pooling, seconds, vectors in embedded
         ]
-        for record in records:
-            append(path, record)
+        append(path, records)
+        print(*records, sep="\n", flush=True)
 
 
 def print_quality(records: list[dict[str, Any]]) -> None:
@@ -264,7 +255,8 @@ def measure_speed(path: Path, methods: list[str], python: str, repeats: int, dat
             for _ in range(repeats):
                 for way, command in ways.items():
                     seconds[way].append(run(command)[-1])
-            append(path, {"method": method, **seconds})
+            append(path, [{"method": method, **seconds}])
+            print(method, seconds, flush=True)
 
 
 def print_speed(records: list[dict[str, Any]]) -> None:

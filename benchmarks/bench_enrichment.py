@@ -27,7 +27,6 @@ computed again.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -43,6 +42,7 @@ from sklearn.model_selection import StratifiedKFold, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from benchmarks.json_lines import Record, append, read
 from skllm4es import EventSerializer, FineTuning, FromScratch, LLMEmbedder, TextEnricher
 from skllm4es.datasets import fetch_movielens_100k
 from skllm4es.lm.from_scratch import train_tokenizer
@@ -58,16 +58,13 @@ ROWS: dict[str, dict[str, Any] | None] = {
 }
 BUDGETS = ("equal epochs", "equal tokens")
 
-Record = dict[str, Any]
-
 
 class Results:
     """The records of a file, one per line, which are not computed again."""
 
     def __init__(self, file: Path, scale: Record) -> None:
         self.file, self.scale = file, scale
-        lines = file.read_text().splitlines() if file.exists() else []
-        self.records = [record for record in map(json.loads, lines) if record["scale"] == scale]
+        self.records = [record for record in read(file) if record["scale"] == scale]
 
     def get(self, cell: Record, compute: Callable[[], list[Record]]) -> list[Record]:
         """Return the records of a cell; compute and write them first if they are missing."""
@@ -77,8 +74,7 @@ class Results:
             found = [{"scale": self.scale, "cell": cell, **scores} for scores in compute()]
             for record in found:
                 record["seconds"] = round(time.perf_counter() - start, 1)
-            with self.file.open("a") as file:
-                file.write("".join([json.dumps(record) + "\n" for record in found]))
+            append(self.file, found)
             self.records += found
             print(f"{cell}: {found[0]['tokens']:,} tokens, {found[0]['seconds']} s", flush=True)
         return found

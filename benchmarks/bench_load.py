@@ -40,10 +40,9 @@ from benchmarks.bench_serializer import (
     LARGE_SIZES,
     MCC,
     nest,
-    peak_bytes,
-    resident_bytes,
     write_large,
 )
+from benchmarks.memory import peak_bytes, resident_bytes
 from skllm4es import EventSerializer, FineTuning, FromScratch, LLMEmbedder
 from skllm4es.datasets import make_transactions
 from skllm4es.vocabularies import load_mcc_names

@@ -21,7 +21,6 @@ cards.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 import warnings
 from collections import defaultdict
@@ -37,6 +36,7 @@ from sklearn.metrics import mean_absolute_error, roc_auc_score
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 
+from benchmarks.json_lines import append, read
 from benchmarks.protocol import score
 from benchmarks.settings import make_embedder
 from skllm4es import EventSerializer, TextEnricher
@@ -113,10 +113,11 @@ def run(data: str, seed: int, wanted: list[str], development: bool, file: Path) 
             if one in vectors and other in vectors:
                 vectors[f"{one} + {other}"] = np.hstack([vectors[one], vectors[other]])
         about = {"data": data, "development": development, "seed": seed, "fold": fold}
-        with file.open("a") as lines:  # A whole fold at once, so that an interrupted fold is run again.
-            for row, Z in vectors.items():
-                scores = {name: _scores(row, Z, y.to_numpy(), train, test) for name, y in targets.items()}
-                lines.write(json.dumps({**about, "row": row, "s": seconds.get(row, 0.0), "scores": scores}) + "\n")
+        records = []
+        for row, Z in vectors.items():
+            scores = {name: _scores(row, Z, y.to_numpy(), train, test) for name, y in targets.items()}
+            records.append({**about, "row": row, "s": seconds.get(row, 0.0), "scores": scores})
+        append(file, records)  # A whole fold at once, so that an interrupted fold is run again.
 
 
 def _scores(row: str, Z: npt.NDArray[np.float32], y: npt.NDArray[Any], train: Rows, test: Rows) -> dict[str, float]:
@@ -132,10 +133,6 @@ def _scores(row: str, Z: npt.NDArray[np.float32], y: npt.NDArray[Any], train: Ro
             value = mean_absolute_error(y[test], regression.predict(Z[test]))
         scores["linear, not scaled"] = float(value)
     return scores
-
-
-def read(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
 def table(file: Path) -> str:

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import re
-import resource
 import statistics
 import subprocess
 import sys
@@ -27,6 +25,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from benchmarks.memory import peak_bytes, reset_peak, resident_bytes
 from benchmarks.serializing_references import (
     AMOUNT,
     CURRENCY,
@@ -182,23 +181,6 @@ def measure_one(path: str) -> None:
         f"| {len(lengths):,} | {lengths.sum():,} | {size / 1e6:,.0f} | {seconds:.2f} | {seconds / millions:.3f} "
         f"| {peak / size:.2f} |"
     )
-
-
-def resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-
-
-def reset_peak() -> None:
-    """Reset the kernel's high-water mark of resident memory to the current value."""
-    Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak_bytes() -> int:
-    """Read the kernel's high-water mark, which misses no peak, as a sampling thread could.
-
-    `getrusage` would return the larger of this mark and the parent's at the time of the fork.
-    """
-    return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
 
 
 def _draw_amounts(rng: np.random.Generator, n_events: int) -> np.ndarray:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import sys
 import time
 from dataclasses import dataclass
@@ -22,9 +21,8 @@ import numpy.typing as npt
 from sklearn.base import BaseEstimator
 
 from benchmarks.data import Data
+from benchmarks.memory import peak_bytes, reset_peak
 from benchmarks.protocol import Rows
-
-_CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ class EmbeddingStore:
             return Embedding(key, vectors, json.loads(str(stored["costs"])))
 
     def _compute(self, transformer: Any, data: Data, seen: Rows, file: Path) -> None:
-        _forget_peaks()
+        _reset_peaks()
         start = time.perf_counter()
         transformer.fit(data.X.iloc[seen])
         fitted = time.perf_counter()
@@ -99,23 +97,16 @@ def _keeping_progress(transformer: Any, folder: Path) -> Any:
     return transformer
 
 
-def _forget_peaks() -> None:
+def _reset_peaks() -> None:
     """Reset the peak memory, where the system can."""
-    if _CLEAR_REFS.exists():
-        _CLEAR_REFS.write_text("5")
+    reset_peak()
     if (cuda := _cuda()) is not None:
         cuda.reset_peak_memory_stats()
 
 
 def _peaks() -> dict[str, float]:
     """Return the peak memory of the whole process, in megabytes."""
-    if _CLEAR_REFS.exists():
-        status = Path("/proc/self/status").read_text()
-        peak = int(status.partition("VmHWM:")[2].split()[0]) / 1024
-    else:  # The peak since the process started.
-        unit = 1024**2 if sys.platform == "darwin" else 1024
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    peaks = {"peak_mb": peak}
+    peaks = {"peak_mb": peak_bytes() / 1024**2}
     if (cuda := _cuda()) is not None:
         peaks["peak_gpu_mb"] = cuda.max_memory_allocated() / 1024**2
     return peaks

@@ -108,7 +108,7 @@ _PAPER: dict[tuple[str, str, str], Figures] = {
     ("strategies", "rosbank", "churn"): _STRATEGIES,
     ("base-llms", "rosbank", "churn"): _BASE_LLMS,
 }
-#: Where the paper has no such data set: whose figures stand beside it.
+#: For data sets that the paper lacks, those whose figures are shown instead.
 _ELSEWHERE = {"mimic-iv-demo": ["mimic-iv"]}
 
 

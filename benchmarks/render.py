@@ -259,7 +259,7 @@ def draw(content: Record, target: str, file: Path) -> None:
     file : path
         The file of the plot.
     """
-    # An extra; who runs tables alone does without.
+    # An extra, not needed to run tables.
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
