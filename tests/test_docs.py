@@ -66,24 +66,23 @@ def test_tutorials_are_numbered_in_order():
 
 
 def test_messages_are_collected_with_gaps_and_constants(tmp_path):
-    (tmp_path / "room").mkdir()
-    (tmp_path / "room" / "_module.py").write_text(
+    (tmp_path / "events").mkdir()
+    (tmp_path / "events" / "_trees.py").write_text(
         """
 _REMEDY = "Pass another."
 
-def check(value, problems, tree):
+def check(value, tree, problems):
     if value < 0:
         raise ValueError(f"value={value!r} is negative. {_REMEDY}")
     warn("The tree of " + value + " is old.")
     problems.append(f"no leaf in {tree}")
     raise_if(problems, "The tree does not fit", "It has leaves.")
-    raise _Internal
     raise _InternalError("not for users to see")
 """,
         encoding="utf-8",
     )
     assert package_messages.find_messages(tmp_path) == {
-        "room": [
+        "events": [
             ("ValueError", "The tree does not fit: …. It has leaves."),
             ("Warning", "The tree of … is old."),
             ("ValueError", "no leaf in …"),
