@@ -29,7 +29,6 @@ from skllm4es import EventSerializer, LLMEmbedder
 from skllm4es.datasets import make_transactions
 from skllm4es.lm.from_scratch import train_tokenizer
 from skllm4es.lm.packing import tokenize
-from skllm4es.lm.pooling import LayerPooler
 from skllm4es.vocabularies import load_mcc_names
 
 MAX_LENGTH = 16_384
@@ -199,19 +198,7 @@ def seconds_of_products(directory: Path, texts: list[str], dtype: torch.dtype, d
     """
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype).to(device)
     weights = [w for w in model.base_model.layers.parameters() if w.dim() == 2]
-    shapes: list[tuple[int, int]] = []
-    run = LayerPooler._run
-
-    def record(self: LayerPooler, sequences: list[list[int]], progress: object) -> np.ndarray:
-        shapes.append((len(sequences), max(map(len, sequences))))
-        return np.zeros((len(sequences), len(self.layers) + 1, self.hidden_size), dtype=np.float32)
-
-    LayerPooler._run = record  # type: ignore[method-assign,assignment]
-    try:
-        our_way(directory, texts, str(dtype)[6:], device, 1)()
-    finally:
-        LayerPooler._run = run  # type: ignore[method-assign]
-    batches = shapes[1:]  # The first one was the warm-up.
+    batches = shapes_of_batches(our_way(directory, texts, str(dtype)[6:], device, 1))
     most, widest = max(n * width for n, width in batches), max(w.shape[1] for w in weights)
     inputs = torch.randn(most * widest, dtype=dtype, device=device)
 
@@ -225,6 +212,22 @@ def seconds_of_products(directory: Path, texts: list[str], dtype: torch.dtype, d
 
     multiply()
     return statistics.median(seconds_of(multiply) for _ in range(3))
+
+
+def shapes_of_batches(way: Way) -> list[tuple[int, int]]:
+    """Return the number of rows and the padded length of each batch that the model sees."""
+    shapes: list[tuple[int, int]] = []
+
+    def record(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if isinstance(module, torch.nn.Embedding):
+            shapes.append((inputs[0].shape[0], inputs[0].shape[1]))
+
+    handle = torch.nn.modules.module.register_module_forward_pre_hook(record)
+    try:
+        way()
+    finally:
+        handle.remove()
+    return shapes
 
 
 def synchronize(device: str) -> None:
