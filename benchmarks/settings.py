@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from skllm4es import FineTuning, FromScratch, LLMEmbedder
+from skllm4es import FineTuning, FromScratch, LLMEmbedder, LoRA
 
 
 def make_embedder(model: str | None = None, **settings: Any) -> LLMEmbedder:
@@ -21,6 +21,6 @@ def make_embedder(model: str | None = None, **settings: Any) -> LLMEmbedder:
         {name: settings.pop(name) for name in owner.get_params() if name in settings}
         for owner in (FromScratch(), FineTuning())
     )
-    if settings.get("finetune", "full") == "full":
-        settings["finetune"] = FineTuning(**training)
-    return LLMEmbedder(FromScratch(**scratch) if model is None else model, **settings)
+    kind = settings.pop("finetune", "full")
+    finetune = None if kind is None else {"full": FineTuning, "lora": LoRA}[kind](**training)
+    return LLMEmbedder(FromScratch(**scratch) if model is None else model, finetune=finetune, **settings)
