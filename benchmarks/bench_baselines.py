@@ -2,14 +2,14 @@
 
     python -m benchmarks.bench_baselines results.jsonl [--methods CoLES CPC ...] [--seeds 0 1 ...] [--data-home DIR]
 
-fits each method on all users' events without labels, and scores its embeddings by five-fold cross-validation: ROC-AUC
-of the gender and mean absolute error of the age, by LightGBM with the settings of the published experiments, and by a
-logistic or ridge regression. A line of JSON is appended to the file for each method, seed and pooling as soon as it is
-there; those in the file are not computed again, so that the run can be cut short and resumed. Then it prints the means
-over the seeds as a Markdown table, beside what the reference libraries gave on the same data with one seed. Settings of
-the methods are those of the published configurations, but that ours add no noise to embeddings in CoLES, and learn at
-.004 in IFTPP and DeTPP and .002 in NSP. One seed says little: the initial weights alone move the AUC of an untrained
-encoder's mean-pooled embedding between .65 and .72.
+fits each method on all users' events without labels and scores its embeddings by five-fold cross-validation: ROC-AUC
+for the gender and mean absolute error for the age, by LightGBM with the settings of the published experiments and by
+logistic or ridge regression. Each method, seed and pooling adds a line of JSON to the file as soon as it is scored.
+Lines in the file are not computed again, so an interrupted run can be resumed. At the end, the means over the seeds
+are printed as a Markdown table, beside the scores of the reference libraries on the same data with one seed. The
+methods have the settings of the published configurations, except that ours add no noise to embeddings in CoLES, and
+have a learning rate of .004 in IFTPP and DeTPP and .002 in NSP. One seed says little: the initial weights alone move
+the AUC of an untrained encoder's mean-pooled embedding between .65 and .72.
 
     python -m benchmarks.bench_baselines reference.jsonl --reference-python PYTHON [--methods ...] [--seeds ...]
 
@@ -17,17 +17,17 @@ does the same with the methods of the reference libraries.
 
     python -m benchmarks.bench_baselines speed.jsonl --speed --reference-python PYTHON [--methods ...] [--repeats 3]
 
-times epochs of ours and of the reference library, by turns, each in a process of its own with one thread, and prints
-the ratio of the medians. PYTHON is the interpreter of an environment of its own with the reference libraries, which is
-made thus::
+times epochs of ours and of the reference library in turn, each in a separate process with one thread, and prints the
+ratio of the medians. PYTHON is the interpreter of a separate environment with the reference libraries, created with::
 
     python -m venv DIR
     DIR/bin/pip install torch==2.13.0 "numpy<2.5" pandas pyarrow scikit-learn scipy pytorch-lightning hydra-core \
         omegaconf torchmetrics duckdb tqdm lightgbm pymonad transformers
     DIR/bin/pip install --no-deps pytorch-lifestream==0.6.0 hotpp-benchmark==0.7.0 torch-linear-assignment==0.1.0
 
-hotpp-benchmark also asks for pyspark and datasets, which the methods here do not need, and pytorch-lifestream 0.7.0
-cannot be imported. DeTPP, ours too, needs the packages of requirements-tpp.txt where ours runs.
+hotpp-benchmark also requires pyspark and datasets, which these methods do not need, and pytorch-lifestream 0.7.0
+cannot be imported. DeTPP, ours as well, needs the packages of requirements-tpp.txt in the environment in which it
+runs.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ import pandas as pd
 from sklearn.base import BaseEstimator, clone
 from sklearn.model_selection import KFold, StratifiedKFold, cross_val_score
 
+from benchmarks.json_lines import append, read
 from benchmarks.protocol import head_of
 from skllm4es import unnest_events
 from skllm4es.baselines import (
@@ -84,14 +85,14 @@ METHODS: dict[str, BaseEstimator] = {
     "DeTPP": DeTPPEmbedder(horizon=7 * 86_400.0),
 }
 
-#: What runs the reference libraries, in an environment of their own.
+#: Runs the reference libraries, in a separate environment.
 REFERENCE = str(Path(__file__).with_name("reference_baselines.py"))
 
-#: The methods that a reference library has.
+#: Methods that a reference library has.
 REFERENCED = ["CoLES", "CPC", "RTD", "NSP", "IFTPP", "IFTPP-T", "DeTPP"]
 
-#: What the reference library, or a prototype in plain torch, gave: AUC by LightGBM with its standard deviation, AUC by
-#: a linear model, MAE by LightGBM and by a linear model.
+#: Scores of the reference library or of a prototype in plain torch: AUC by LightGBM with its standard deviation, AUC
+#: by a linear model, MAE by LightGBM and by a linear model.
 REFERENCES: dict[tuple[str, str], tuple[str, str]] = {
     ("random GRU", "last"): ("plain torch", "0.513 / 0.558 / 10.34 / 10.13"),
     ("random GRU", "mean"): ("plain torch", "0.692 ± .050 / 0.686 / 8.89 / 8.72"),
@@ -112,18 +113,8 @@ REFERENCES: dict[tuple[str, str], tuple[str, str]] = {
 }
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def append(path: Path, record: dict[str, Any]) -> None:
-    with path.open("a") as file:
-        file.write(json.dumps(record) + "\n")
-    print(record, flush=True)
-
-
 def embed(method: str, seed: int, X: pd.DataFrame) -> Iterator[tuple[str, float, Any]]:
-    """Fit a method; give its embeddings by each pooling that it has, and the seconds of CPU that fit took."""
+    """Fit a method; yield each pooling that it has, the CPU seconds of the fit, and the embeddings."""
     estimator: Any = clone(METHODS[method])
     if "random_state" in estimator.get_params():
         estimator.set_params(random_state=seed)
@@ -137,7 +128,7 @@ def embed(method: str, seed: int, X: pd.DataFrame) -> Iterator[tuple[str, float,
 def embed_by_reference(
     method: str, seed: int, python: str, data_home: str | None
 ) -> Iterator[tuple[str, float, npt.NDArray[np.float32]]]:
-    """Give the embeddings of a reference library, trained in a process of its own, likewise."""
+    """Yield the same for a method of a reference library, trained in a separate process."""
     with tempfile.TemporaryDirectory() as folder:
         events, vectors = Path(folder) / "events.npz", Path(folder) / "vectors.npz"
         write_events(events, data_home)
@@ -148,7 +139,7 @@ def embed_by_reference(
 
 
 def run(command: list[str]) -> list[float]:
-    """Run a program that prints seconds as JSON in its last line."""
+    """Run a program that prints seconds as JSON in its last line, and return them."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
@@ -176,7 +167,7 @@ def score(vectors: Any, gender: pd.Series, age: pd.Series) -> dict[str, float]:
 def measure_quality(
     path: Path, methods: list[str], seeds: list[int], python: str | None, data_home: str | None
 ) -> None:
-    """Score our methods, or with an interpreter those of the reference libraries."""
+    """Score our methods or, given an interpreter, those of the reference libraries."""
     X, gender = fetch_movielens_100k(return_X_y=True, data_home=data_home)
     _, age = fetch_movielens_100k(target="age", return_X_y=True, data_home=data_home)
     done = {(record["method"], record["seed"]) for record in read(path)}
@@ -189,15 +180,13 @@ def measure_quality(
             | score(vectors, gender, age)
             for pooling, seconds, vectors in embedded
         ]
-        for record in records:
-            append(path, record)
+        append(path, records)
+        print(*records, sep="\n", flush=True)
 
 
 def print_quality(records: list[dict[str, Any]]) -> None:
-    print("\nMeans over seeds; ± is the standard deviation over folds, and brackets hold the range over seeds.\n")
-    print(
-        "| method | seeds | AUC LightGBM | linear | MAE LightGBM | linear | fit, CPU s | one run of | its AUC / MAE |"
-    )
+    print("\nMeans over seeds; ± is the standard deviation over folds, and the range over seeds is in brackets.\n")
+    print("| method | seeds | AUC LightGBM | linear | MAE LightGBM | linear | fit, CPU s | reference | its AUC / MAE |")
     print("|---|---|---|---|---|---|---|---|---|")
     for (method, pooling), group in pd.DataFrame(records).groupby(["method", "pooling"], sort=False):
         library, figures = REFERENCES.get((method, pooling), ("", ""))
@@ -210,7 +199,7 @@ def print_quality(records: list[dict[str, Any]]) -> None:
 
 
 def write_events(path: Path, data_home: str | None) -> None:
-    """Write the events for the process that runs the reference library: codes, logarithms of gaps, times in days."""
+    """Write the events for the reference process: codes, logarithms of gaps, times in days."""
     X, _ = fetch_movielens_100k(return_X_y=True, data_home=data_home)
     events = unnest_events(X)
     users, days = events["user_id"].to_numpy(), events["timestamp"].astype("int64").to_numpy() / 86_400.0
@@ -230,7 +219,7 @@ def write_events(path: Path, data_home: str | None) -> None:
 
 
 def time_ours(method: str, epochs: int, data_home: str | None) -> None:
-    """Print the seconds of CPU of each epoch of ours as JSON."""
+    """Print the CPU seconds of each of our epochs as JSON."""
     import torch
 
     from skllm4es.baselines import _training
@@ -251,7 +240,7 @@ def time_ours(method: str, epochs: int, data_home: str | None) -> None:
 
 
 def measure_speed(path: Path, methods: list[str], python: str, repeats: int, data_home: str | None) -> None:
-    """Time ours and the reference by turns, each time one epoch to warm up and one that counts."""
+    """Time ours and the reference in turn: one epoch to warm up, and one that counts."""
     here = [sys.executable, "-m", "benchmarks.bench_baselines", str(path), "--epochs", "2"]
     here += [] if data_home is None else ["--data-home", data_home]
     with tempfile.TemporaryDirectory() as folder:
@@ -266,11 +255,12 @@ def measure_speed(path: Path, methods: list[str], python: str, repeats: int, dat
             for _ in range(repeats):
                 for way, command in ways.items():
                     seconds[way].append(run(command)[-1])
-            append(path, {"method": method, **seconds})
+            append(path, [{"method": method, **seconds}])
+            print(method, seconds, flush=True)
 
 
 def print_speed(records: list[dict[str, Any]]) -> None:
-    print("\n| method | ours, s an epoch | reference, s an epoch | ratio of medians |")
+    print("\n| method | ours, s per epoch | reference, s per epoch | ratio of medians |")
     print("|---|---|---|---|")
     for record in records:
         ours, reference = statistics.median(record["ours"]), statistics.median(record["reference"])
@@ -280,12 +270,12 @@ def print_speed(records: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", type=Path, help="the file of JSON lines")
+    parser.add_argument("results", type=Path, help="file of JSON lines")
     parser.add_argument("--methods", nargs="+", choices=METHODS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--data-home", help="the folder that holds ml-100k")
+    parser.add_argument("--data-home", help="folder that contains ml-100k")
     parser.add_argument("--speed", action="store_true", help="time epochs instead of scoring embeddings")
-    parser.add_argument("--reference-python", help="the interpreter of the environment with the reference libraries")
+    parser.add_argument("--reference-python", help="interpreter of the environment with the reference libraries")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--time-ours", choices=METHODS, help=argparse.SUPPRESS)
     parser.add_argument("--epochs", type=int, help=argparse.SUPPRESS)
@@ -293,7 +283,7 @@ def main() -> None:
     python = arguments.reference_python
     methods = arguments.methods or (REFERENCED if python else list(METHODS))
     if python and (others := sorted(set(methods) - set(REFERENCED))):
-        parser.error(f"the reference libraries have no {', '.join(others)}; choose of {', '.join(REFERENCED)}")
+        parser.error(f"the reference libraries have no {', '.join(others)}; choose from {', '.join(REFERENCED)}")
     if arguments.time_ours:
         time_ours(arguments.time_ours, arguments.epochs, arguments.data_home)
     elif arguments.speed:

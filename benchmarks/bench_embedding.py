@@ -1,13 +1,13 @@
-"""How fast `LLMEmbedder.transform` is, against the authors' inference and sentence-transformers.
+"""How fast `LLMEmbedder.transform` is, compared with the authors' inference and sentence-transformers.
 
     python -m benchmarks.bench_embedding [--users 16] [--events 40] [--repeats 3] [--sizes small medium large]
 
-prints Markdown tables. All ways run the same random weights over the same texts, simulated card transactions of
+prints Markdown tables. All ways run the same random weights on the same texts, simulated card transactions of
 log-normal lengths, and take turns within one run; times are medians of wall time. Sentence-transformers takes part if
-it is installed. Then it says where our time goes: how long the model's own matrix products take at the rate that this
-machine reaches for those shapes, and, from torch's profiler, what the rest is.
+it is installed. The rest of the output shows where our time goes: how long the model's matrix products take at the
+rate that this machine reaches for their shapes, and what else torch's profiler sees.
 
-``--shape llama-3.2-3b`` takes a Llama of that shape in bfloat16 instead, for a GPU, and reports tokens a second, the
+``--shape llama-3.2-3b`` uses a Llama of that shape in bfloat16 instead, for a GPU, and reports tokens per second, the
 share of the measured matrix rate, and peak memory.
 """
 
@@ -28,7 +28,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 from skllm4es import EventSerializer, LLMEmbedder
 from skllm4es.datasets import make_transactions
 from skllm4es.lm.from_scratch import train_tokenizer
-from skllm4es.lm.pooling import LayerPooler
 from skllm4es.lm.windows import tokenize
 from skllm4es.vocabularies import load_mcc_names
 
@@ -68,7 +67,7 @@ def make_model(directory: Path, texts: list[str], config: dict[str, object], dty
 
 
 def authors_way(directory: Path, texts: list[str], dtype: torch.dtype, device: str, depth: int) -> Way:
-    """Batches of 4, in the order given, padded, with a mask, through the head, all hidden states kept."""
+    """Embed padded batches of 4 in the given order, through the head, keeping all hidden states."""
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype).to(device).eval()
     tokenizer = AutoTokenizer.from_pretrained(directory)
     tokenizer.padding_side = "right"
@@ -134,7 +133,7 @@ def compare(name: str, texts: list[str], repeats: int, device: str) -> None:
         seconds: dict[str, list[float]] = {way: [] for way in ways}
         for way in ways:
             if way.startswith("sentence"):
-                ways[way]()  # The others have just run.
+                ways[way]()  # Warm up; the others have just run.
         for _ in range(repeats):
             for way, embed in ways.items():
                 seconds[way].append(seconds_of(embed))
@@ -147,11 +146,11 @@ def compare(name: str, texts: list[str], repeats: int, device: str) -> None:
 
 
 def check(reference: np.ndarray, exact: np.ndarray, rounded: np.ndarray) -> None:
-    """Raise unless ours are the vectors of the authors' way."""
+    """Raise unless our vectors equal those of the authors' way."""
     norms = np.linalg.norm(reference, axis=1)
     error = (np.linalg.norm(exact - reference, axis=1) / norms).max()
     cosine = ((rounded * reference).sum(axis=1) / norms / np.linalg.norm(rounded, axis=1)).min()
-    print(f"\nLargest relative error in float32 {error:.1e}; smallest cosine in bfloat16 {cosine:.6f}.")
+    print(f"\nLargest relative error in float32: {error:.1e}; smallest cosine in bfloat16: {cosine:.6f}.")
     assert error < 1e-5, error
     assert cosine > 0.9999, cosine
 
@@ -174,9 +173,9 @@ def print_comparison(
 
 
 def print_shares(directory: Path, texts: list[str], dtype: str, device: str, total: float) -> None:
-    """Print how much of our time the matrix products need, and what the profiler sees besides."""
+    """Print the share of our time that matrix products need, and what else the profiler sees."""
     products = seconds_of_products(directory, texts, getattr(torch, dtype), device)
-    print(f"\n{dtype}: products with weights, alone, {products:.2f} s of {total:.2f} s, {products / total:.0%}.")
+    print(f"\n{dtype}: products with weights alone take {products:.2f} s of {total:.2f} s, {products / total:.0%}.")
     embed = our_way(directory, texts, dtype, device, 1)
     with torch.profiler.profile() as profile:
         embed()
@@ -187,31 +186,19 @@ def print_shares(directory: Path, texts: list[str], dtype: str, device: str, tot
     largest = sorted(times.items(), key=lambda item: -item[1])[:10]
     kernels = sum(value for key, value in times.items() if "mm" in key.lower() or "dot_product" in key)
     print(
-        f"Profiler: outside of matrix products and attention {1 - kernels / whole:.0%}. "
+        f"Profiler: {1 - kernels / whole:.0%} outside matrix products and attention. "
         + ", ".join(f"{key} {value / whole:.0%}" for key, value in largest)
     )
 
 
 def seconds_of_products(directory: Path, texts: list[str], dtype: torch.dtype, device: str) -> float:
-    """Time the products with the layers' weights, on the batches that ours runs, and nothing else.
+    """Time only the products with the layers' weights, on the batches that our way runs.
 
-    Those inside attention are not among them: as plain products they take longer than the whole fused kernel.
+    The products inside attention are left out: as plain products they take longer than the whole fused kernel.
     """
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype).to(device)
     weights = [w for w in model.base_model.layers.parameters() if w.dim() == 2]
-    shapes: list[tuple[int, int]] = []
-    run = LayerPooler._run
-
-    def record(self: LayerPooler, sequences: list[list[int]], each: object) -> np.ndarray:
-        shapes.append((len(sequences), max(map(len, sequences))))
-        return np.zeros((len(sequences), len(self.layers) + 1, self.hidden_size), dtype=np.float32)
-
-    LayerPooler._run = record  # type: ignore[method-assign,assignment]
-    try:
-        our_way(directory, texts, str(dtype)[6:], device, 1)()
-    finally:
-        LayerPooler._run = run  # type: ignore[method-assign]
-    batches = shapes[1:]  # The first one warmed up.
+    batches = shapes_of_batches(our_way(directory, texts, str(dtype)[6:], device, 1))
     most, widest = max(n * width for n, width in batches), max(w.shape[1] for w in weights)
     inputs = torch.randn(most * widest, dtype=dtype, device=device)
 
@@ -227,13 +214,29 @@ def seconds_of_products(directory: Path, texts: list[str], dtype: torch.dtype, d
     return statistics.median(seconds_of(multiply) for _ in range(3))
 
 
+def shapes_of_batches(way: Way) -> list[tuple[int, int]]:
+    """Return the number of rows and the padded length of each batch that the model sees."""
+    shapes: list[tuple[int, int]] = []
+
+    def record(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if isinstance(module, torch.nn.Embedding):
+            shapes.append((inputs[0].shape[0], inputs[0].shape[1]))
+
+    handle = torch.nn.modules.module.register_module_forward_pre_hook(record)
+    try:
+        way()
+    finally:
+        handle.remove()
+    return shapes
+
+
 def synchronize(device: str) -> None:
     if device != "cpu":
         torch.cuda.synchronize()
 
 
 def measure_3b(texts: list[str]) -> None:
-    """Measure a Llama of the 3.2-3B shape on a GPU."""
+    """Measure a Llama in the shape of Llama 3.2 3B on a GPU."""
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder) / "model"
         make_model(directory, texts, LLAMA_3B, torch.bfloat16)
@@ -258,11 +261,11 @@ def measure_3b(texts: list[str]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--users", type=int, default=16)
-    parser.add_argument("--events", type=int, default=40, help="mean number of events of a user")
+    parser.add_argument("--events", type=int, default=40, help="mean number of events per user")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--shape", choices=["llama-3.2-3b"], help="a pretrained model's shape, on a GPU")
+    parser.add_argument("--shape", choices=["llama-3.2-3b"], help="shape of a pretrained model, for a GPU")
     arguments = parser.parse_args()
     texts = make_texts(arguments.users, arguments.events)
     if arguments.shape:

@@ -1,32 +1,32 @@
-"""What enrichment is worth on MovieLens 100k: the rows of the paper's comparison, with a language model from scratch.
+"""What enrichment contributes on MovieLens 100k: the rows of the paper's comparison, with a model from scratch.
 
     SKLLM4ES_DATA=... OMP_NUM_THREADS=1 python -m benchmarks.bench_enrichment --transductive [--seeds 5] [--events 5]
 
-prints a Markdown table of the ROC-AUC of the users' gender (LightGBM, and logistic regression, on the standardised
-embedding), mean ± standard deviation over all seeds and folds, for language models that were trained on
+prints a Markdown table of the ROC-AUC for the users' gender (LightGBM and logistic regression on the standardised
+embedding), mean ± standard deviation over all seeds and folds, for language models trained on
 
 - *raw 1x*: the serialised texts;
-- *best single format*: one rewriting of each text, all in the format that is best on a validation set;
-- *mixed 1x*, *mixed 7x*: one and seven rewritings of each text in mixed formats;
-- *mixed + raw 8x*: seven rewritings and the raw text;
+- *best single format*: each text rewritten once, all in the format that is best on a validation set;
+- *mixed 1x*, *mixed 7x*: each text rewritten once or seven times, in mixed formats;
+- *mixed + raw 8x*: each text rewritten seven times, and the raw text;
 
-once with equal epochs, so that more texts mean more training, and once with equal training tokens. In all rows the raw
-text is embedded. Tokens are those of the row's own tokenizer, which is trained on the row's own texts. Folds and seeds
-share users, so that ± is no standard error. Beside each score stands, in brackets, its difference from *raw 1x* at the
-same budget, paired by seed: mean ± standard deviation over the seeds of the folds' mean.
+once with equal epochs, so that more texts mean more training, and once with equal training tokens. All rows embed the
+raw text. Tokens are counted by each row's own tokenizer, trained on its own texts. Folds and seeds share users, so ±
+is not a standard error. In brackets beside each score is its difference from *raw 1x* at the same budget, paired by
+seed: the mean ± standard deviation over the seeds of the folds' mean.
 
-In each fold the language model sees the training users alone. ``--transductive`` trains one model a seed, on the texts
-of all users (never on their labels), for a fifth of the time.
+In each fold, the language model sees only the training users. ``--transductive`` trains one model per seed on the
+texts of all users (never on their labels), in a fifth of the time.
 
-The single format is chosen with seed 0, by both classifiers' mean on a quarter of the first fold's training users, by
-models trained on the rest of them. These users are test users in other folds and seeds, so that the row of the best
-single format is somewhat too good. A cell that is done is a line of JSON in ``--output``, and is not done again.
+The single format is chosen with seed 0, by the mean of both classifiers on a quarter of the first fold's training
+users, with models trained on the other three quarters. These users are test users in other folds and seeds, so the row
+of the best single format is slightly too good. Each finished cell is a line of JSON in ``--output`` and is not
+computed again.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -42,7 +42,8 @@ from sklearn.model_selection import StratifiedKFold, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skllm4es import EventSerializer, LLMEmbedder, TextEnricher
+from benchmarks.json_lines import Record, append, read
+from skllm4es import EventSerializer, FineTuning, FromScratch, LLMEmbedder, TextEnricher
 from skllm4es.datasets import fetch_movielens_100k
 from skllm4es.lm.from_scratch import train_tokenizer
 from skllm4es.rewriters import available_formats
@@ -50,41 +51,37 @@ from skllm4es.rewriters import available_formats
 MODEL = {"vocab_size": 2048, "hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 2}
 ROWS: dict[str, dict[str, Any] | None] = {
     "raw 1x": None,
-    "best single format": {},  # The format comes from the choice.
+    "best single format": {},  # The format is chosen first.
     "mixed 1x": {},
     "mixed 7x": {"n_variants": 7},
     "mixed + raw 8x": {"n_variants": 7, "include_raw": True},
 }
 BUDGETS = ("equal epochs", "equal tokens")
 
-Record = dict[str, Any]
-
 
 class Results:
-    """The records of a file, one a line; what is there is not computed again."""
+    """The records of a file, one per line, which are not computed again."""
 
     def __init__(self, file: Path, scale: Record) -> None:
         self.file, self.scale = file, scale
-        lines = file.read_text().splitlines() if file.exists() else []
-        self.records = [record for record in map(json.loads, lines) if record["scale"] == scale]
+        self.records = [record for record in read(file) if record["scale"] == scale]
 
     def get(self, cell: Record, compute: Callable[[], list[Record]]) -> list[Record]:
-        """Give the records of a cell, computed and written now if they are not there."""
+        """Return the records of a cell; compute and write them first if they are missing."""
         found = [record for record in self.records if record["cell"] == cell]
         if not found:
             start = time.perf_counter()
             found = [{"scale": self.scale, "cell": cell, **scores} for scores in compute()]
             for record in found:
                 record["seconds"] = round(time.perf_counter() - start, 1)
-            with self.file.open("a") as file:
-                file.write("".join([json.dumps(record) + "\n" for record in found]))
+            append(self.file, found)
             self.records += found
             print(f"{cell}: {found[0]['tokens']:,} tokens, {found[0]['seconds']} s", flush=True)
         return found
 
 
 class Bench:
-    """One scale of the comparison."""
+    """The comparison at one scale."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         X, y = fetch_movielens_100k(return_X_y=True)
@@ -96,7 +93,7 @@ class Bench:
         self.budget = int(arguments.token_epochs * count_tokens(self.texts["text"].to_list()))
 
     def embed(self, strategy: Record | None, seed: int, users: np.ndarray, budget: str) -> tuple[np.ndarray, Record]:
-        """Train on some users' texts, with a share of the budget that is their share of all; embed everyone's."""
+        """Train on some users' texts, with their share of the budget, and embed the texts of all users."""
         columns = self.texts.iloc[users]
         if strategy is not None:
             columns = TextEnricher(random_state=seed, check=None, **strategy).fit_transform(columns)
@@ -105,16 +102,18 @@ class Bench:
         n_tokens = count_tokens(training)
         equal_tokens = self.budget * len(users) / len(self.texts) / n_tokens
         epochs = equal_tokens if budget == "equal tokens" else self.epochs
-        embedder = LLMEmbedder(MODEL, epochs=epochs, max_length=512, random_state=seed).fit(training)
+        embedder = LLMEmbedder(
+            FromScratch(config=MODEL), finetune=FineTuning(epochs=epochs), max_length=512, random_state=seed
+        ).fit(training)
         described = {"tokens": round(n_tokens * epochs), "epochs": epochs, "loss": embedder.loss_curve_[-1]}
         return embedder.transform(self.texts), described
 
     def splits(self, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Give the training and the test users of each fold."""
+        """Yield the training and test users of each fold."""
         return StratifiedKFold(self.folds, shuffle=True, random_state=seed).split(self.y, self.y)
 
     def cell(self, strategy: Record | None, seed: int, budget: str) -> list[Record]:
-        """Score one row with one seed: one record a fold."""
+        """Score one row with one seed; return one record per fold."""
         everyone = np.arange(len(self.y))
         records = []
         embedded = self.embed(strategy, seed, everyone, budget) if self.transductive else None
@@ -124,14 +123,14 @@ class Bench:
         return records
 
     def try_format(self, name: str) -> list[Record]:
-        """Score a format on a part of the first fold's training users, by models of the others of them."""
+        """Score a format on part of the first fold's training users, with a model trained on the rest of them."""
         train, _ = next(self.splits(0))
         fitted, held_out = train_test_split(train, test_size=0.25, stratify=self.y[train], random_state=0)
         vectors, described = self.embed({"formats": name}, 0, fitted, "equal tokens")
         return [{**described, **self.score(vectors, fitted, held_out, 0)}]
 
     def score(self, vectors: np.ndarray, train: np.ndarray, test: np.ndarray, seed: int) -> dict[str, float]:
-        """Fit each classifier on some users' vectors, and score it on others'."""
+        """Fit each classifier on the training users' vectors, and score it on the test users'."""
         classifiers = {
             "LightGBM": LGBMClassifier(verbose=-1, n_jobs=1, random_state=seed),
             "logistic regression": LogisticRegression(max_iter=5000),
@@ -158,14 +157,14 @@ def choose_format(bench: Bench, results: Results) -> str:
 
 
 def differences(records: list[Record], baseline: list[Record], classifier: str) -> list[float]:
-    """Give for each seed the mean over its folds of the difference from the baseline in the same fold."""
+    """Return, for each seed, the difference from the baseline in the same fold, averaged over the folds."""
     scores = {(record["cell"]["seed"], record["fold"]): record[classifier] for record in baseline}
     paired = defaultdict(list)
     for record in records:
         seed, fold = record["cell"]["seed"], record["fold"]
         if (seed, fold) in scores:
             paired[seed].append(record[classifier] - scores[seed, fold])
-    return [float(np.mean(each)) for each in paired.values()]
+    return [float(np.mean(of_seed)) for of_seed in paired.values()]
 
 
 def describe_scores(records: list[Record], baseline: list[Record], classifier: str) -> str:
@@ -181,13 +180,13 @@ def print_table(results: Results, chosen: str) -> None:
         if "row" in record["cell"]:
             cells[record["cell"]["budget"], record["cell"]["row"]].append(record)
     n_events = results.scale["events"]
-    print(f"\nThe latest {n_events} events of each user; each row has a tokenizer of its own, which counts its tokens.")
+    print(f"\nThe latest {n_events} events of each user. Each row's tokens are counted by its own tokenizer.")
     print("Scores: ROC-AUC, mean ± sd over seeds and folds (difference from raw 1x at the same budget, paired by seed:")
-    print("mean ± sd over the seeds of the folds' mean). The users by which the best single format was chosen are test")
-    print("users in other folds and seeds.\n")
+    print("mean ± sd over the seeds of the folds' mean). The users that chose the best single format are test users in")
+    print("other folds and seeds.\n")
     print("| budget | trained on | tokens | epochs | final loss | LightGBM | logistic regression | scores |")
     print("|---|---|---|---|---|---|---|---|")
-    for (budget, row), records in sorted(cells.items(), key=lambda each: (each[0][0], list(ROWS).index(each[0][1]))):
+    for (budget, row), records in sorted(cells.items(), key=lambda cell: (cell[0][0], list(ROWS).index(cell[0][1]))):
         name = f"{row} ({chosen})" if row == "best single format" else row
         mean = {key: np.mean([record[key] for record in records]) for key in ("tokens", "epochs", "loss")}
         baseline = cells.get((budget, "raw 1x"), [])
@@ -202,12 +201,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--folds", type=int, default=5)
-    parser.add_argument("--users", type=int, default=None, help="the first users only")
-    parser.add_argument("--events", type=int, default=5, help="the latest events of each user only")
-    parser.add_argument("--epochs", type=float, default=1, help="of every row, in the comparison of equal epochs")
-    parser.add_argument("--token-epochs", type=float, default=4, help="epochs of raw texts whose tokens are the budget")
+    parser.add_argument("--users", type=int, default=None, help="use only the first users")
+    parser.add_argument("--events", type=int, default=5, help="use only the latest events of each user")
+    parser.add_argument("--epochs", type=float, default=1, help="of every row, with equal epochs")
+    parser.add_argument(
+        "--token-epochs", type=float, default=4, help="epochs of raw texts that define the token budget"
+    )
     parser.add_argument("--budgets", nargs="+", choices=BUDGETS, default=list(BUDGETS))
-    parser.add_argument("--transductive", action="store_true", help="train on the texts of all users, once a seed")
+    parser.add_argument("--transductive", action="store_true", help="train on the texts of all users, once per seed")
     parser.add_argument("--output", type=Path, default=Path("bench_enrichment.jsonl"))
     arguments = parser.parse_args()
     scale = {key: value for key, value in vars(arguments).items() if key not in ("seeds", "budgets", "output")}

@@ -1,10 +1,10 @@
-"""Which settings train the small Llama from scratch best: loss on the texts of users held out.
+"""Which settings train the small Llama from scratch best: the loss on texts of held-out users.
 
     SKLLM4ES_DATA=... python -m benchmarks.bench_from_scratch [--users 60 300] [--events 30] [--seeds 2]
 
 changes one setting of `LLMEmbedder()` at a time, on serialised MovieLens ratings and simulated card transactions, and
-prints the lowest loss on a fifth of the users, in nats a token, with the seconds of training. All of it is on users
-that take part in nothing else; the tokenizer, and so the unit of the loss, is the same for all settings of a corpus.
+prints the lowest loss on a fifth of the users, in nats per token, and the seconds of training. All settings of a
+corpus have the same tokenizer, and so the same unit of loss.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from __future__ import annotations
 import argparse
 import statistics
 
-from skllm4es import EventSerializer, LLMEmbedder
+from benchmarks.settings import make_embedder
+from skllm4es import EventSerializer
 from skllm4es.datasets import fetch_movielens_100k, make_transactions
 from skllm4es.vocabularies import load_mcc_names
 
@@ -51,7 +52,8 @@ def corpora(n_users: int, n_events: int) -> dict[str, list[str]]:
 def measure(texts: list[str], settings: dict[str, object], base: dict[str, object], seeds: int) -> str:
     losses, seconds = [], []
     for seed in range(seeds):
-        fitted = LLMEmbedder(**(base | settings), validation_fraction=0.2, patience=100, random_state=seed).fit(texts)
+        embedder = make_embedder(**(base | settings), validation_fraction=0.2, patience=100, random_state=seed)
+        fitted = embedder.fit(texts)
         losses.append(min(fitted.validation_loss_curve_))
         seconds.append(fitted.training_time_)
     n_params = fitted.load_model()[0].num_parameters()

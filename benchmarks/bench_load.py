@@ -4,20 +4,20 @@
     python -m benchmarks.bench_load vectors [--users 3750 7500 15000 30000] [--overflow truncate]
     python -m benchmarks.bench_load fits [--fits 1000]
 
-``texts`` and ``vectors`` print a Markdown table of users with 900 events each, every size in a process of its own.
-Peaks are the kernel's high-water marks of the memory of the whole process, events included; the last column is what
-each further user cost, from the line before to this one.
+``texts`` and ``vectors`` print a Markdown table for users with 900 events each, every size in a separate process.
+Peaks are the kernel's high-water marks of the whole process's memory, including the events; the last column is the
+cost of each user added since the line above.
 
-``texts`` serialises all fields, with the names of codes, as in ``bench_serializer``. ``vectors`` embeds texts as well;
-so that the largest size takes minutes on one core, they have code and amount alone, and the model is tiny: one layer,
-16 wide, windows of 256 tokens, fitted on 100 of the users. With ``--overflow truncate`` all events are turned into
-tokens, and the model sees the latest; with ``chunk`` it sees all, and takes three times as long.
+``texts`` serialises all fields, with the names of codes, as in ``bench_serializer``. ``vectors`` also embeds the
+texts. So that the largest size takes minutes on one core, the texts have only code and amount, and the model is tiny:
+one layer, 16 wide, windows of 256 tokens, fitted on 100 of the users. With ``--overflow truncate``, all events are
+tokenised and the model sees the latest; with ``chunk`` it sees all, which takes three times as long.
 
-``fits`` fits and transforms again and again, and prints the memory, files and threads of the process on the way.
+``fits`` fits and transforms again and again, and prints the memory, files and threads of the process along the way.
 
-What is promised is checked at the end, and the exit status tells: 24 GB are enough; the largest size takes at most half
-as much again of seconds and of memory a user as the smaller ones; and the second half of the fits leaves neither files
-nor more than 20 kB each behind.
+At the end the promises are checked, and the exit status reports them: 24 GB are enough; the largest size needs at most
+1.5 times the time and memory per user of the smaller ones; and the fits of the later half leave no open files and at
+most 20 kB each behind.
 """
 
 from __future__ import annotations
@@ -40,29 +40,36 @@ from benchmarks.bench_serializer import (
     LARGE_SIZES,
     MCC,
     nest,
-    peak_bytes,
-    resident_bytes,
     write_large,
 )
-from skllm4es import EventSerializer, LLMEmbedder
+from benchmarks.memory import peak_bytes, resident_bytes
+from skllm4es import EventSerializer, FineTuning, FromScratch, LLMEmbedder
 from skllm4es.datasets import make_transactions
 from skllm4es.vocabularies import load_mcc_names
 
-TINY = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 1}
+HIDDEN_SIZE = 16
+TINY = FromScratch(
+    config={
+        "hidden_size": HIDDEN_SIZE,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 1,
+    }
+)
 N_FITTED = 100
 _ENOUGH_BYTES, _LINEAR, _LEFT_BY_A_FIT = 24e9, 1.5, 20e3
 
 
 def measure_growth(what: str, sizes: list[int], overflow: str) -> list[str]:
-    """Print the table; give the promises that it breaks."""
-    print(f"| users | events | text GB | s to {what} | peak GB | kB a further user |\n|---|---|---|---|---|---|")
+    """Print the table, and return the promises that are broken."""
+    print(f"| users | events | text GB | s to {what} | peak GB | kB per further user |\n|---|---|---|---|---|---|")
     seconds_a_user, bytes_a_user = [], []
     previous: tuple[int, float] | None = None
     for n_users in sizes:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "events.arrow"
             write_large(n_users, path)
-            # A fresh process: what was freed while the events were drawn would hide what is taken.
+            # In a new process, because memory freed while the events were drawn would hide later use.
             command = [sys.executable, "-m", "benchmarks.bench_load", what, "--overflow", overflow, "--measure", path]
             output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         size, seconds, peak = map(float, output.split())
@@ -77,15 +84,16 @@ def measure_growth(what: str, sizes: list[int], overflow: str) -> list[str]:
             flush=True,
         )
     broken = {
-        f"the peak of memory is {peak / 1e9:.1f} GB": peak > _ENOUGH_BYTES,
-        "the time is not linear in users": seconds_a_user[-1] > _LINEAR * min(seconds_a_user),
-        "the memory is not linear in users": bool(bytes_a_user) and bytes_a_user[-1] > _LINEAR * bytes_a_user[0],
+        f"the peak memory is {peak / 1e9:.1f} GB": peak > _ENOUGH_BYTES,
+        "the time does not grow linearly with users": seconds_a_user[-1] > _LINEAR * min(seconds_a_user),
+        "the memory does not grow linearly with users": bool(bytes_a_user)
+        and bytes_a_user[-1] > _LINEAR * bytes_a_user[0],
     }
     return [promise for promise, is_broken in broken.items() if is_broken]
 
 
 def measure_one(what: str, path: str, overflow: str) -> None:
-    """Print bytes of text, seconds from events to texts or vectors, and the peak of memory."""
+    """Print the bytes of text, the seconds from events to texts or vectors, and the peak memory."""
     X = read(path)
     if what == "texts":
         start = perf_counter()
@@ -97,7 +105,7 @@ def measure_one(what: str, path: str, overflow: str) -> None:
         start = perf_counter()
         texts = serializer.transform(X)["text"]
         vectors = embedder.transform(texts)
-        assert vectors.shape == (len(X), TINY["hidden_size"])
+        assert vectors.shape == (len(X), HIDDEN_SIZE)
         assert np.isfinite(vectors).all()
     seconds = perf_counter() - start
     print(sum(len(chunk.buffers()[2]) for chunk in texts.array.__arrow_array__().chunks), seconds, peak_bytes())
@@ -110,7 +118,7 @@ def read(path: str) -> pd.DataFrame:
 
 
 def measure_fits(n_fits: int) -> list[str]:
-    """Print the table; give the promises that it breaks."""
+    """Print the table, and return the promises that are broken."""
     X, _ = make_transactions(20, mean_events=5, random_state=0)
     print("| fits | s | resident MB | open files | threads |\n|---|---|---|---|---|")
     seen = []
@@ -134,9 +142,9 @@ def measure_fits(n_fits: int) -> list[str]:
 
 
 def fit_once(X: pd.DataFrame, seed: int) -> None:
-    """Fit and embed, with another model each time."""
+    """Fit and embed, with a different model for each seed."""
     texts = EventSerializer().fit_transform(X)
-    LLMEmbedder(TINY, epochs=1, random_state=seed).fit(texts).transform(texts)
+    LLMEmbedder(TINY, finetune=FineTuning(epochs=1), random_state=seed).fit(texts).transform(texts)
 
 
 def main() -> None:

@@ -1,26 +1,26 @@
-"""How good the default embedding is: on real ratings and simulated cards, beside aggregates and a bag of events.
+"""How good the default embedding is, on real ratings and simulated cards, beside aggregates and a bag of events.
 
     SKLLM4ES_DATA=... python -m benchmarks.bench_quality RESULTS.jsonl [--data movielens cards] [--seeds 0 1 2]
                       [--rows PART ...] [--development]
 
-fits `EventSerializer`, `TextEnricher` and `LLMEmbedder` with their defaults on the training users of each of five folds
-and scores LightGBM (the field's settings) and a linear model (logistic regression with C=0.01, ridge) on the test
-users: ROC-AUC, and for the age MAE in years. Of representations whose features have one scale there is a linear model
-that leaves them so, too, and chooses its regularisation on the training users.
+fits `EventSerializer`, `TextEnricher` and `LLMEmbedder` with their defaults on the training users of each of five
+folds, and scores LightGBM (with the field's settings) and a linear model (logistic regression with C=0.01, or ridge)
+on the test users: ROC-AUC, and MAE in years for the age. Representations whose features share one scale also get a
+linear model without scaling, whose regularisation is chosen on the training users.
 
-Folds of the cards are draws of 800 clients to train on and 1,200 to test on: a thousand in all would be too few to tell
-representations apart. "+" puts representations of one run side by side, as a `FeatureUnion` does. Each fold of a row is
-a line of the file; what is there is not computed again, so an interrupted run goes on with the fold that it was at. The
-table is printed at the end.
+Folds of the cards are draws of 800 clients to train on and 1,200 to test on, because a thousand in all would be too
+few to tell representations apart. "+" puts representations of one run side by side, as a `FeatureUnion` does. Each
+fold of a row is a line of the file and is not computed again, so an interrupted run continues with its current fold.
+The table is printed at the end.
 
-The rows that change one setting of `LLMEmbedder` are ablations, run when named by `--rows`. Choices are made with
-`--development`: folds of the training users of the first outer fold alone, and other draws.
+The rows that change one setting of `LLMEmbedder` are ablations, which run only if named by `--rows`. Use
+`--development` to choose settings: it uses folds of the training users of the first outer fold, and other draws of
+cards.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 import warnings
 from collections import defaultdict
@@ -36,14 +36,16 @@ from sklearn.metrics import mean_absolute_error, roc_auc_score
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 
+from benchmarks.json_lines import append, read
 from benchmarks.protocol import score
-from skllm4es import EventSerializer, LLMEmbedder, TextEnricher
+from benchmarks.settings import make_embedder
+from skllm4es import EventSerializer, TextEnricher
 from skllm4es.baselines import BagOfEvents, EventAggregator
 from skllm4es.datasets import fetch_movielens_100k, make_transactions
 from skllm4es.vocabularies import load_mcc_names
 
 Rows = npt.NDArray[np.intp]
-#: Users, their targets, and which of them are trained and tested on.
+#: Users, their targets, and the rows to train and test on.
 Fold = tuple[pd.DataFrame, dict[str, pd.Series], Rows, Rows]
 
 
@@ -73,7 +75,7 @@ DATA: dict[str, tuple[Callable[..., Iterator[Fold]], EventSerializer]] = {
 def rows(serializer: EventSerializer, seed: int) -> dict[str, Any]:
     def llm(*, enriched: bool = True, **settings: Any) -> Pipeline:
         enricher = TextEnricher(random_state=seed) if enriched else "passthrough"
-        return make_pipeline(serializer, enricher, LLMEmbedder(random_state=seed, **settings))
+        return make_pipeline(serializer, enricher, make_embedder(random_state=seed, **settings))
 
     return {
         "aggregates": EventAggregator(),
@@ -81,11 +83,11 @@ def rows(serializer: EventSerializer, seed: int) -> dict[str, Any]:
         "LLM": llm(),
         "LLM, hidden states": llm(features="hidden"),
         "LLM, not enriched": llm(enriched=False),
-        "LLM, 64 components": llm(n_score_components=64),
-        "LLM, 256 components": llm(n_score_components=256),
+        "LLM, 64 components": llm(n_components=64),
+        "LLM, 256 components": llm(n_components=256),
         "LLM, a short training": llm(epochs=0.01, n_params=500_000),
         "LLM, a long training": llm(epochs=0.15, n_params=500_000),
-        "LLM, words alone": llm(model={"vocab_size": 4096}),
+        "LLM, words alone": llm(config={"vocab_size": 4096}),
     }
 
 
@@ -111,10 +113,11 @@ def run(data: str, seed: int, wanted: list[str], development: bool, file: Path) 
             if one in vectors and other in vectors:
                 vectors[f"{one} + {other}"] = np.hstack([vectors[one], vectors[other]])
         about = {"data": data, "development": development, "seed": seed, "fold": fold}
-        with file.open("a") as lines:  # A fold at once, so that one that was interrupted is run again whole.
-            for row, Z in vectors.items():
-                scores = {name: _scores(row, Z, y.to_numpy(), train, test) for name, y in targets.items()}
-                lines.write(json.dumps({**about, "row": row, "s": seconds.get(row, 0.0), "scores": scores}) + "\n")
+        records = []
+        for row, Z in vectors.items():
+            scores = {name: _scores(row, Z, y.to_numpy(), train, test) for name, y in targets.items()}
+            records.append({**about, "row": row, "s": seconds.get(row, 0.0), "scores": scores})
+        append(file, records)  # A whole fold at once, so that an interrupted fold is run again.
 
 
 def _scores(row: str, Z: npt.NDArray[np.float32], y: npt.NDArray[Any], train: Rows, test: Rows) -> dict[str, float]:
@@ -132,12 +135,8 @@ def _scores(row: str, Z: npt.NDArray[np.float32], y: npt.NDArray[Any], train: Ro
     return scores
 
 
-def read(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-
-
 def table(file: Path) -> str:
-    """Mean over folds and seeds of each score, with the standard deviation over folds."""
+    """Return a table of each score's mean and standard deviation over folds and seeds."""
     values, seconds = defaultdict(list), defaultdict(list)
     for line in read(file):
         name = line["data"] + (", development" if line["development"] else "")

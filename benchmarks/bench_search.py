@@ -1,10 +1,10 @@
-"""What a search over the pooling depth costs with `memory`: eight depths against one.
+"""What a search over the pooling depth costs with `memory`: eight depths compared with one.
 
     SKLLM4ES_DATA=... python -m benchmarks.bench_search [--users N] [--events 15]
 
-runs `GridSearchCV` over MovieLens 100k (gender) twice, five folds each, every search with an empty cache: over one
-depth and over eight. The language model, a small Llama of eight layers, is trained from scratch in every fold. The same
-is then done with that model left as it is, and the texts that it embeds are counted.
+runs `GridSearchCV` on MovieLens 100k (gender) over one depth and over eight, with five folds and an empty cache for
+each search. First the language model, a small Llama of eight layers, is trained from scratch in every fold; then one
+model is used in all folds without training. The texts that are embedded are counted.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from lightgbm import LGBMClassifier
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import Pipeline
 
-from skllm4es import EventSerializer, LLMEmbedder, TextEnricher
+from skllm4es import EventSerializer, FineTuning, FromScratch, LLMEmbedder, TextEnricher
 from skllm4es.datasets import fetch_movielens_100k
 
-MODEL = {"hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 8}
+MODEL = FromScratch(config={"hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 8})
 DEPTHS = [1, 2, 3, 4, 5, 6, 7, 8]
 
 
@@ -30,7 +30,7 @@ def search(X: pd.DataFrame, y: pd.Series, embedder: LLMEmbedder, n_events: int, 
     pipe = Pipeline(
         [
             ("serialize", EventSerializer(["title", "genres", "rating"], max_events=n_events)),
-            ("enrich", TextEnricher(random_state=0)),
+            ("enrich", "passthrough" if embedder.finetune is None else TextEnricher(random_state=0)),
             ("embed", embedder),
             ("classify", LGBMClassifier(verbose=-1, n_jobs=1, random_state=0)),
         ]
@@ -44,7 +44,8 @@ def search(X: pd.DataFrame, y: pd.Series, embedder: LLMEmbedder, n_events: int, 
 def compare(name: str, X: pd.DataFrame, y: pd.Series, n_events: int, directory: Path, **params: object) -> None:
     seconds = []
     for depths in ([8], DEPTHS):
-        embedder = LLMEmbedder(memory=directory / f"{len(depths)} {name}", random_state=0, **params)
+        cache = directory / f"{len(depths)} {name}"
+        embedder = LLMEmbedder(features="hidden", memory=cache, random_state=0, **params)
         seconds.append(search(X, y, embedder, n_events, depths))
     info = embedder.cache_info()
     print(
@@ -56,8 +57,8 @@ def compare(name: str, X: pd.DataFrame, y: pd.Series, n_events: int, directory: 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--users", type=int, default=None, help="use the first users only")
-    parser.add_argument("--events", type=int, default=15, help="use the latest events of each user only")
+    parser.add_argument("--users", type=int, default=None, help="use only the first users")
+    parser.add_argument("--events", type=int, default=15, help="use only the latest events of each user")
     arguments = parser.parse_args()
     X, y = fetch_movielens_100k(return_X_y=True)
     X, y = X[: arguments.users], y[: arguments.users]
@@ -66,12 +67,13 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder)
-        warm_up = LLMEmbedder(MODEL, memory=directory / "warm", random_state=0, epochs=0.1)
-        search(X[:20], y[:20], warm_up, 5, [1])
+        warm_up = LLMEmbedder(MODEL, features="hidden", finetune=FineTuning(epochs=0.1), random_state=0)
+        search(X[:20], y[:20], warm_up.set_params(memory=directory / "warm"), 5, [1])
         compare("trained in each fold", X, y, arguments.events, directory, model=MODEL)
         texts = EventSerializer(["title", "genres", "rating"], max_events=arguments.events).fit_transform(X)
-        LLMEmbedder(MODEL, epochs=0.01, random_state=0).fit(texts).save_pretrained(directory / "model")
-        compare("left as it is", X, y, arguments.events, directory, model=directory / "model", finetune=None)
+        barely_trained = LLMEmbedder(MODEL, finetune=FineTuning(epochs=0.01), random_state=0).fit(texts)
+        barely_trained.save_pretrained(directory / "model")
+        compare("not trained", X, y, arguments.events, directory, model=directory / "model", finetune=None)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,18 @@
-"""How fast and how lean `EventSerializer` is, against the authors' way and each library's own.
+"""How fast and how lean `EventSerializer` is, compared with the authors' way and each library's own.
 
     python -m benchmarks.bench_serializer [--users 5000] [--repeats 5] [--authors-users 1000] [--large]
 
-prints Markdown tables. The first writes the same texts in every way: the contestants take turns within one run, each
-round times each once, and the times are CPU time of all threads, so other work on the machine weighs on all alike.
-The authors' way is slow: it writes the first users only, and its time is scaled to the events of all users.
+prints Markdown tables. The first compares ways to write the same texts: they take turns within one run, each round
+times each way once, and the times are CPU times of all threads, so that other work on the machine affects all alike.
+The authors' way is slow, so it writes only the first users, and its time is scaled to the events of all users.
 
-``--large`` measures instead how time and memory grow with the number of users, each size in a process of its own.
+``--large`` measures how time and memory grow with the number of users instead, each size in a separate process.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
-import re
-import resource
 import statistics
 import subprocess
 import sys
@@ -27,6 +25,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from benchmarks.memory import peak_bytes, reset_peak, resident_bytes
 from benchmarks.serializing_references import (
     AMOUNT,
     CURRENCY,
@@ -53,13 +52,13 @@ LARGE_EVENTS = 900
 
 
 def make_events(lengths: np.ndarray, seed: int = 0) -> pa.Table:
-    """Draw a long table of card events, sorted by user and time; user ``i`` has ``lengths[i]`` of them."""
+    """Draw a long table of card events, sorted by user and time; user ``i`` has ``lengths[i]`` events."""
     rng = np.random.default_rng(seed)
-    # Drawn first, so that the codes that are frequent, and with them the length of a line, do not depend on the size.
+    # Drawn first, so that the frequent codes, and so the length of a line, do not depend on the number of users.
     codes = rng.permutation(load_mcc_names().index.to_numpy(np.int32))
     n_events, n_users = int(lengths.sum()), len(lengths)
     users = np.repeat(np.arange(n_users, dtype=np.int32), lengths)
-    # Users a year apart, so that one plain sort orders each user's events and keeps the users apart.
+    # Users are a year apart, so that one plain sort orders each user's events without mixing users.
     times = np.sort(rng.integers(0, YEAR, n_events) + users * np.int64(YEAR)) - users * np.int64(YEAR) + START
     return pa.table(
         {
@@ -80,7 +79,7 @@ def draw_lengths(n_users: int, seed: int = 0) -> np.ndarray:
 
 
 def nest(events: pa.Table, lengths: np.ndarray) -> pd.DataFrame:
-    """Build what `nest_events` gives for a sorted table, without its search for the order."""
+    """Build what `nest_events` returns for a sorted table, without sorting."""
     fields = events.drop_columns(USER).combine_chunks()
     structs = pa.StructArray.from_arrays([fields[name].chunk(0) for name in fields.column_names], fields.column_names)
     offsets = pa.array(np.append(0, np.cumsum(lengths)), pa.int32())
@@ -106,12 +105,12 @@ def compare(n_users: int, repeats: int, authors_users: int) -> None:
             seconds[name].append(cpu_seconds(write))
     seconds[AUTHORS] = [second * len(events) / n_first for second in seconds[AUTHORS]]
     print(f"{n_users:,} users, {len(events):,} events, {repeats} rounds.")
-    print(f"The authors' way is timed on {n_first:,} of the events and scaled.\n")
+    print(f"The authors' way is timed on {n_first:,} of the events and scaled up.\n")
     print_comparison(seconds)
 
 
 def check_same_texts(ways: dict[str, Way]) -> None:
-    """Raise unless all ways give the same texts, each for as many users as it writes."""
+    """Raise unless all ways write the same texts, each for as many users as it writes."""
     expected = as_list(ways[OURS]())
     for name, write in ways.items():
         for user, (theirs, ours) in enumerate(zip(as_list(write()), expected, strict=False)):
@@ -137,7 +136,7 @@ def print_comparison(seconds: dict[str, list[float]]) -> None:
         ratio = medians[AUTHORS] / medians[name]
         print(f"| {name} | {medians[name]:.3f} ({min(times):.3f}-{max(times):.3f}) | {ratio:.1f} |")
     best = min((name for name in medians if name != OURS), key=medians.__getitem__)
-    # Within a round the machine is in one state, so the ratio is taken there.
+    # The machine's state changes least within a round, so ratios are taken per round.
     ratios = [theirs / ours for theirs, ours in zip(seconds[best], seconds[OURS], strict=True)]
     print(f"\nEventSerializer is {statistics.median(ratios):.2f} times as fast as the best reference ({best}).")
 
@@ -149,7 +148,7 @@ def measure_growth() -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "events.arrow"
             write_large(n_users, path)
-            # A fresh process: what was freed while the events were drawn would hide what the serializer takes.
+            # In a new process, because memory freed while the events were drawn would hide what the serializer uses.
             subprocess.run([sys.executable, "-m", "benchmarks.bench_serializer", "--measure", str(path)], check=True)
 
 
@@ -161,7 +160,7 @@ def write_large(n_users: int, path: Path) -> None:
 
 
 def measure_one(path: str) -> None:
-    """Print one line of the table of growth for the events in a file."""
+    """Print one line of the growth table for the events in a file."""
     with pa.OSFile(path) as file:
         events = pa.ipc.open_file(file).read_all()
     lengths = np.full(len(events) // LARGE_EVENTS, LARGE_EVENTS)
@@ -184,31 +183,14 @@ def measure_one(path: str) -> None:
     )
 
 
-def resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-
-
-def reset_peak() -> None:
-    """Let the kernel's high-water mark of resident memory start anew from what is held now."""
-    Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak_bytes() -> int:
-    """Read the kernel's high-water mark: exact, where a sampling thread could miss a peak.
-
-    `getrusage` would give the larger of this mark and the parent's at the time of the fork.
-    """
-    return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
-
-
 def _draw_amounts(rng: np.random.Generator, n_events: int) -> np.ndarray:
-    # Never a whole number, which some of the libraries write as "51" and others as "51.0".
+    # Never a whole number, which some libraries write as "51" and others as "51.0".
     cents = (rng.lognormal(3, 1.5, n_events) * 100).astype(np.int64)
     return (cents + (cents % 100 == 0)) / 100
 
 
 def _draw(rng: np.random.Generator, values: list[str], n_events: int) -> pa.Array:
-    # Dictionary-encoded, as `nest_events` holds strings.
+    # Dictionary-encoded, as `nest_events` keeps strings.
     codes = rng.integers(0, len(values), n_events, dtype=np.int8).astype(np.int32)
     return pa.DictionaryArray.from_arrays(codes, values)
 

@@ -2,8 +2,8 @@
 
 The texts have 100 events of 5 fields each. Run: ``python -m benchmarks.bench_templates [n_texts]``.
 
-Then the whole `TextEnricher` over the mixed formats, without (check="warn") and with (check="retry") the comparison of
-each text with its original, in one process and in two; a call before starts the processes.
+Then `TextEnricher` is timed over the mixed formats, with (check="retry") and without (check="warn") comparing each
+text with its original, in one process and in two; a call beforehand starts the processes.
 """
 
 import random

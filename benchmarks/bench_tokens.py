@@ -2,12 +2,12 @@
 
     python -m benchmarks.bench_tokens [--users 1000]
 
-prints a Markdown table: the paper's form and the compact one, each with the same fields and values, on simulated
-transactions and, where it is at hand, on MovieLens 100k. Tokens are counted by
+prints a Markdown table for the paper's form and the compact one, with the same fields and values, on simulated
+transactions and, if it is available, on MovieLens 100k. Tokens are counted by
 
 - *own*: a byte-level BPE tokenizer of 4,096 tokens, trained on the form's own texts (that of ``LLMEmbedder()``);
-- *Tekken*: the tokenizer of Mistral Nemo with 131,072 tokens, if ``pip install mistral_common`` was done;
-- *TinyStories*: the tokenizer with 2,048 tokens of ``tinystories-656k``, if the data home has it. It knows no
+- *Tekken*: the tokenizer of Mistral Nemo with 131,072 tokens, if ``mistral_common`` is installed;
+- *TinyStories*: the tokenizer of ``tinystories-656k`` with 2,048 tokens, if the data home has it. It knows no
   brackets, bars or accents.
 """
 
@@ -62,10 +62,10 @@ def compare(name: str, X: pd.DataFrame, counts: dict[str, Count], **params: obje
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--users", type=int, default=1_000, help="how many simulated clients")
+    parser.add_argument("--users", type=int, default=1_000, help="number of simulated clients")
     arguments = parser.parse_args()
     counts = {"own": count_own, **fixed_tokenizers()}
-    print(f"| events | form | {' | '.join(f'{name}, tokens an event' for name in counts)} |")
+    print(f"| events | form | {' | '.join(f'{name}, tokens per event' for name in counts)} |")
     print("|" + "---|" * (2 + len(counts)))
     X, _ = make_transactions(arguments.users, random_state=0)
     labels = {"mcc": load_mcc_names()}

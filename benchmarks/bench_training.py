@@ -1,13 +1,13 @@
-"""How fast `LLMEmbedder.fit` trains, against the authors' way and against Trainer with padding by groups of length.
+"""How fast `LLMEmbedder.fit` trains, compared with the authors' way and with Trainer on texts grouped by length.
 
     python -m benchmarks.bench_training [--users 8] [--events 20] [--repeats 3] [--sizes small medium]
 
 prints Markdown tables. All ways train the same random weights for one epoch on the same texts, simulated card
-transactions of log-normal lengths, with transformers' Trainer, and take turns within one run. Counted are real tokens
-a second: padding is none. Each way sees each text whole.
+transactions of log-normal lengths, with the Trainer of transformers, and take turns within one run. Speeds are in real
+tokens per second, without padding. Each way sees each text whole.
 
 ``--shape llama-3.2-3b`` trains all weights of a Llama of that shape in bfloat16 instead, for a GPU, and reports tokens
-a second, the share of the measured matrix rate, and peak memory.
+per second, the share of the measured matrix rate, and peak memory.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 
 from benchmarks.bench_embedding import HEADS, LLAMA_3B, SIZES, make_model, make_texts
-from skllm4es import LLMEmbedder
+from skllm4es import FineTuning, LLMEmbedder
 
 MAX_LENGTH = 4096
 
@@ -38,7 +38,7 @@ Way = Callable[[], float]
 
 
 def trainer_way(directory: Path, texts: list[str], dtype: str, device: str, **arguments: object) -> Way:
-    """Train with the Trainer as it comes; give the seconds."""
+    """Train with the plain Trainer, and return the seconds."""
     tokenizer = AutoTokenizer.from_pretrained(directory)
     to_the_limit = arguments.pop("pad_to_max_length", False)
     encoded = [
@@ -46,7 +46,7 @@ def trainer_way(directory: Path, texts: list[str], dtype: str, device: str, **ar
         for text in texts
     ]
     columns = ("input_ids", "attention_mask")
-    dataset = [{column: each[column] for column in columns} | {"length": len(each["input_ids"])} for each in encoded]
+    dataset = [{column: text[column] for column in columns} | {"length": len(text["input_ids"])} for text in encoded]
 
     def train() -> float:
         model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).to(device)
@@ -81,10 +81,8 @@ def our_way(directory: Path, texts: list[str], dtype: str, device: str) -> Way:
     def train() -> float:
         embedder = LLMEmbedder(
             directory,
-            epochs=1,
+            finetune=FineTuning(epochs=1, batch_tokens=MAX_LENGTH, training_args={"bf16": dtype == "bfloat16"}),
             max_length=MAX_LENGTH,
-            batch_tokens=MAX_LENGTH,
-            training_args={"bf16": dtype == "bfloat16"},
             device=device,
             random_state=0,
         ).fit(texts)
@@ -137,7 +135,7 @@ def ratio(theirs: list[float], ours: list[float]) -> float:
 
 
 def measure_3b(texts: list[str]) -> None:
-    """Train a Llama of the 3.2-3B shape on a GPU."""
+    """Train a Llama in the shape of Llama 3.2 3B on a GPU."""
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder) / "model"
         make_model(directory, texts, LLAMA_3B, torch.bfloat16)
@@ -147,10 +145,8 @@ def measure_3b(texts: list[str]) -> None:
             torch.cuda.reset_peak_memory_stats()
             embedder = LLMEmbedder(
                 directory,
-                epochs=1,
+                finetune=FineTuning(epochs=1, batch_tokens=batch_tokens, gradient_checkpointing=True),
                 max_length=8192,
-                batch_tokens=batch_tokens,
-                gradient_checkpointing=True,
                 device="cuda",
                 random_state=0,
             ).fit(texts)
@@ -161,7 +157,7 @@ def measure_3b(texts: list[str]) -> None:
 
 
 def matrix_rate() -> float:
-    """Floating-point operations a second of a large product in bfloat16."""
+    """Return the floating-point operations per second of a large product in bfloat16."""
     a, b = (torch.randn(8192, 8192, dtype=torch.bfloat16, device="cuda") for _ in range(2))
     for n_products in (5, 50):
         torch.cuda.synchronize()
@@ -175,12 +171,12 @@ def matrix_rate() -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--users", type=int, default=8)
-    parser.add_argument("--events", type=int, default=20, help="mean number of events of a user")
+    parser.add_argument("--events", type=int, default=20, help="mean number of events per user")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["small", "medium"])
     parser.add_argument("--dtypes", nargs="+", choices=["float32", "bfloat16"], default=["float32", "bfloat16"])
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--shape", choices=["llama-3.2-3b"], help="a pretrained model's shape, on a GPU")
+    parser.add_argument("--shape", choices=["llama-3.2-3b"], help="shape of a pretrained model, for a GPU")
     arguments = parser.parse_args()
     texts = make_texts(arguments.users, arguments.events)
     if arguments.shape:

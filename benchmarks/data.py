@@ -1,9 +1,9 @@
 """The data sets of the tables: what is fetched, what is predicted, and how the events are written.
 
-A further data set is one entry of `DATA_SETS`. Its loader takes ``data_home`` and ``download_if_missing`` and returns a
-Bunch with ``data`` (one row per user), ``target`` (indexed by user; absent, missing or, for classes, -1 without a
-label), and, if there are any, ``groups`` (rows that a split must not part, as several admissions of a patient),
-``labels`` and ``headers`` for `EventSerializer`.
+To add a data set, add one entry to `DATA_SETS`. Its loader takes ``data_home`` and ``download_if_missing`` and returns
+a Bunch with ``data`` (one row per user), ``target`` (indexed by user; absent, missing or, for classes, -1 without a
+label) and, if there are any, ``groups`` (rows that a split must keep together, such as several admissions of a
+patient), ``labels`` and ``headers`` for `EventSerializer`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from skllm4es.vocabularies import load_mcc_names
 
 @dataclass(frozen=True)
 class Target:
-    """What is predicted, by which metric, and the loader's arguments that ask for it."""
+    """What is predicted, by which metric it is scored, and the loader's arguments for it."""
 
     metric: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -48,17 +48,17 @@ class DataSet:
     Parameters
     ----------
     fetch : callable
-        Its loader.
+        The loader.
     targets : mapping of str to Target
-        What is predicted; splits are stratified by the first.
+        What is predicted; splits are stratified by the first target.
     companion : str
-        The second data set of the table of components.
+        The second data set in the table of components.
     paper_epochs : float
-        Those of the paper's language model.
+        Epochs of the paper's language model.
     serializer : mapping
-        Settings of `EventSerializer`, besides the labels and headers that the loader recommends.
+        Settings of `EventSerializer`, in addition to the labels and headers that the loader recommends.
     fields : mapping
-        Settings of all baselines: which field is the time, which are numbers, ...
+        Settings of all baselines: which field is the time, which are numeric, ...
     aggregates, bag : mapping
         Further settings of `EventAggregator` and `BagOfEvents`.
     """
@@ -75,7 +75,7 @@ class DataSet:
 
 @dataclass(frozen=True)
 class Data:
-    """A data set in memory: users, their targets (missing for those without a label), and the groups of rows."""
+    """A data set in memory: users, their targets (missing without a label), and the groups of rows."""
 
     name: str
     spec: DataSet
@@ -86,34 +86,34 @@ class Data:
 
     @property
     def n_events(self) -> int:
-        """Number of all events; a user without any has a null."""
+        """Number of all events; a user without events has a null."""
         return pc.sum(pc.list_value_length(pa.array(self.X["events"].array))).as_py() or 0
 
     @property
     def labelled(self) -> npt.NDArray[np.intp]:
-        """Rows of the users with a label."""
+        """Rows of users with a label."""
         return np.flatnonzero(self.y.notna().all(axis=1).to_numpy())
 
     @property
     def strata(self) -> npt.NDArray[Any] | None:
-        """The first target, by which splits are stratified if it is one of classes."""
+        """The first target, by which splits are stratified, or None if it has no classes."""
         name, target = next(iter(self.spec.targets.items()))
         return self.y[name].to_numpy() if target.metric in CLASSIFICATION else None
 
 
 def load(name: str, n_users: int | None = None, data_home: str | None = None, *, download: bool = True) -> Data:
-    """Fetch a data set, or its first users alone.
+    """Fetch a data set, or only its first users.
 
     Parameters
     ----------
     name : str
         One of `DATA_SETS`.
     n_users : int, default=None
-        How many users; all of them by default.
+        Number of users; all by default.
     data_home : str, default=None
         The folder of the data sets.
     download : bool, default=True
-        Whether it may be downloaded; otherwise an OSError says that it is not there.
+        Whether it may be downloaded; if not, an OSError says that it is missing.
 
     Returns
     -------
@@ -122,13 +122,13 @@ def load(name: str, n_users: int | None = None, data_home: str | None = None, *,
     """
     spec = DATA_SETS[name]
     where = {"data_home": data_home, "download_if_missing": download}
-    bunches = {target: spec.fetch(**where, **each.arguments) for target, each in spec.targets.items()}
+    bunches = {key: spec.fetch(**where, **target.arguments) for key, target in spec.targets.items()}
     first = next(iter(bunches.values()))
     X = first.data[:n_users]
-    y = pd.DataFrame({target: bunch.target.reindex(X.index) for target, bunch in bunches.items()})
-    for target, each in spec.targets.items():
-        if each.metric in CLASSIFICATION:  # -1 is no class, but stands for a missing label.
-            y[target] = y[target].where(y[target] >= 0)
+    y = pd.DataFrame({key: bunch.target.reindex(X.index) for key, bunch in bunches.items()})
+    for key, target in spec.targets.items():
+        if target.metric in CLASSIFICATION:  # -1 stands for a missing label.
+            y[key] = y[key].where(y[key] >= 0)
     groups = first.get("groups")
     recommended = {key: first[key] for key in ("labels", "headers") if key in first}
     return Data(

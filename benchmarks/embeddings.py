@@ -1,7 +1,7 @@
 """Embeddings on disk: each is computed once for all targets, classifiers, ensembles and numbers of labelled users.
 
-This is also how an interrupted run goes on. An embedding is found again by all that it depends on: the transformer with
-its settings, the data set, and the users that it is fitted on. The code is not among this: empty the folder when it
+They also let an interrupted run continue. An embedding is found by everything that it depends on: the transformer with
+its settings, the data set, and the users that it is fitted on, but not the code: empty the folder when the code
 changes.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import sys
 import time
 from dataclasses import dataclass
@@ -22,14 +21,13 @@ import numpy.typing as npt
 from sklearn.base import BaseEstimator
 
 from benchmarks.data import Data
+from benchmarks.memory import peak_bytes, reset_peak
 from benchmarks.protocol import Rows
-
-_CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
 @dataclass(frozen=True)
 class Embedding:
-    """The vectors of a data set's users, NaN for those without a label, and what they cost."""
+    """The vectors of a data set's users (NaN for users without a label) and what they cost."""
 
     key: str
     vectors: npt.NDArray[np.float32]
@@ -37,7 +35,7 @@ class Embedding:
 
 
 class EmbeddingStore:
-    """A folder with one file an embedding.
+    """A folder with one file per embedding.
 
     Parameters
     ----------
@@ -49,7 +47,7 @@ class EmbeddingStore:
         self.folder = folder
 
     def get(self, transformer: BaseEstimator, data: Data, seen: Rows) -> Embedding:
-        """Give the vectors of a transformer that is fitted on the users in `seen`; computed now if they are not there.
+        """Return the vectors of a transformer fitted on the users in `seen`; compute them first if they are missing.
 
         Parameters
         ----------
@@ -58,12 +56,12 @@ class EmbeddingStore:
         data : Data
             The users.
         seen : ndarray of int of shape (n_seen,)
-            Rows of the users that it is fitted on.
+            Rows of the users to fit on.
 
         Returns
         -------
         Embedding
-            Its vectors are of shape (n_users, n_features).
+            With vectors of shape (n_users, n_features).
         """
         key = joblib.hash((transformer, data.name, len(data.X), seen))
         file = self.folder / data.name / f"{key}.npz"
@@ -75,11 +73,11 @@ class EmbeddingStore:
             return Embedding(key, vectors, json.loads(str(stored["costs"])))
 
     def _compute(self, transformer: Any, data: Data, seen: Rows, file: Path) -> None:
-        _forget_peaks()
+        _reset_peaks()
         start = time.perf_counter()
         transformer.fit(data.X.iloc[seen])
         fitted = time.perf_counter()
-        # Nobody needs the vectors of those without a label.
+        # Vectors of users without a label are never used.
         vectors = np.asarray(transformer.transform(data.X.iloc[data.labelled]), dtype=np.float32)
         costs = {"fit_s": fitted - start, "transform_s": time.perf_counter() - fitted, **_peaks()}
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -90,32 +88,25 @@ class EmbeddingStore:
 
 
 def _keeping_progress(transformer: Any, folder: Path) -> Any:
-    """Let what takes hours go on where it was interrupted; this changes no result, and so no key."""
+    """Let long work continue after an interruption; this changes no result, and so no key."""
     parameters = transformer.get_params()
     if parameters.get("enrich__rewriter") is not None:
         transformer.set_params(enrich__memory=str(folder / "rewrites"))
-    if parameters.get("embed__model") is not None and parameters["embed__finetune"] is not None:
-        transformer.set_params(embed__checkpoint_dir=str(folder / "checkpoints"))
+    if isinstance(parameters.get("embed__model"), str) and "embed__finetune__checkpoint_dir" in parameters:
+        transformer.set_params(embed__finetune__checkpoint_dir=str(folder / "checkpoints"))
     return transformer
 
 
-def _forget_peaks() -> None:
-    """Let the peak of memory begin anew, where the system can."""
-    if _CLEAR_REFS.exists():
-        _CLEAR_REFS.write_text("5")
+def _reset_peaks() -> None:
+    """Reset the peak memory, where the system can."""
+    reset_peak()
     if (cuda := _cuda()) is not None:
         cuda.reset_peak_memory_stats()
 
 
 def _peaks() -> dict[str, float]:
-    """Give the peaks of memory in megabytes, of the whole process."""
-    if _CLEAR_REFS.exists():
-        status = Path("/proc/self/status").read_text()
-        peak = int(status.partition("VmHWM:")[2].split()[0]) / 1024
-    else:  # Of the whole life of the process.
-        unit = 1024**2 if sys.platform == "darwin" else 1024
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    peaks = {"peak_mb": peak}
+    """Return the peak memory of the whole process, in megabytes."""
+    peaks = {"peak_mb": peak_bytes() / 1024**2}
     if (cuda := _cuda()) is not None:
         peaks["peak_gpu_mb"] = cuda.max_memory_allocated() / 1024**2
     return peaks

@@ -1,6 +1,6 @@
-"""The paper's figures (arXiv 2508.05688): by table, data set and target, the figure of each of its rows.
+"""The paper's figures (arXiv 2508.05688), by table, data set, target and row.
 
-The column that the paper prints for Age is called ROC-AUC there; the figures are accuracies.
+The paper's column for Age is titled ROC-AUC, but its figures are accuracies.
 """
 
 from __future__ import annotations
@@ -108,24 +108,24 @@ _PAPER: dict[tuple[str, str, str], Figures] = {
     ("strategies", "rosbank", "churn"): _STRATEGIES,
     ("base-llms", "rosbank", "churn"): _BASE_LLMS,
 }
-#: Where the paper has no such data set: whose figures stand beside it.
+#: For data sets that the paper lacks, those whose figures are shown instead.
 _ELSEWHERE = {"mimic-iv-demo": ["mimic-iv"]}
 
 
 def figures_of(table: str, dataset: str, target: str) -> tuple[str | None, Figures]:
-    """Give the paper's figures for a table.
+    """Return the paper's figures for a table.
 
     Parameters
     ----------
     table, dataset, target : str
-        What is shown.
+        What the table shows.
 
     Returns
     -------
     dataset : str or None
-        The data set that the figures are of: the same, if the paper has it, else another; None if there are none.
+        The data set of the figures: the same if the paper has it, otherwise another; None if there are no figures.
     figures : dict
-        The figure of each row, by the paper's name for it.
+        The figure of each row, by the paper's name for the row.
     """
     if own := _PAPER.get((table, dataset, target)):
         return dataset, own

@@ -1,7 +1,7 @@
-"""How much is spent: "smoke" shows that all runs, "cpu" is for two cores and an hour a table, "paper" is the paper's.
+"""How much is spent: "smoke" shows that all runs, "cpu" takes an hour per table on two cores, "paper" is as published.
 
-Tables either train one language model a split (main, ensembles, domains, data-efficiency: the budget `few`) or one a
-row (components, strategies, base-llms: the budget `many`).
+Tables train either one language model per split (main, ensembles, domains, data-efficiency: the budget `few`) or one
+per row (components, strategies, base-llms: the budget `many`).
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-#: What stands in for the paper's models on a CPU: a Llama trained from scratch, a small pretrained one in the data
-#: home, and templates. Other names are of the model hub, or directories.
+#: Stand-ins for the paper's models on a CPU: a Llama trained from scratch, a small pretrained one in the data home, and
+#: templates. Other names are names on the model hub, or directories.
 FROM_SCRATCH, TINYSTORIES, TEMPLATES = "scratch", "tinystories-656k", "templates"
 
-#: Its 0.7M weights learn nothing in few steps at the 1e-5 that suits billions.
+#: At the 1e-5 that suits billions of weights, its 0.7M weights learn nothing in a few steps.
 TINYSTORIES_LEARNING_RATE = 1e-3
 
 LLAMA_3B = "meta-llama/Llama-3.2-3B"
@@ -29,13 +29,13 @@ class Budget:
     Parameters
     ----------
     fit : {"leak-free", "transductive"}
-        Which users representations are fitted on.
+        Which users the representations are fitted on.
     seeds : tuple of int
-        How often all is repeated.
+        The seeds with which everything is repeated.
     max_events : int or None
-        The latest events of each user that language models read; None is all.
+        How many of each user's latest events language models read; None for all.
     scratch, pretrained : dict
-        Settings of `LLMEmbedder`, for a model from scratch and for one that is fine-tuned.
+        Settings for `make_embedder`, of a model from scratch and of a pretrained one.
     """
 
     fit: str
@@ -47,32 +47,32 @@ class Budget:
 
 @dataclass(frozen=True)
 class Preset:
-    """The settings that are not of a table's row.
+    """The settings that do not depend on a table's row.
 
     Parameters
     ----------
     protocol : {"holdout", "cv"}
         How users are split.
     few, many : Budget
-        Of tables that train one language model a split, and of those that train one a row.
+        For tables that train one language model per split, and for tables that train one per row.
     models : mapping of str to tuple of str
-        The language models: "main", and those of tables that compare others. Tables that take one take the first.
+        The language models: "main", and those of tables that compare others. Tables with a single model use the first.
     rewriter : str
-        What enriches: templates, or an instruct model.
+        What rewrites texts: templates, or an instruct model.
     n_users : int or None
-        Use the first users alone.
+        Use only the first users.
     n_folds : int
         Number of folds.
     epochs : float
-        Share of the neural baselines' epochs.
+        Share of their epochs for which neural baselines train.
     neural : mapping
         Settings of the neural baselines.
     published : bool
-        Whether the neural baselines have the published settings for the data set, where there are any.
+        Whether neural baselines use the published settings for the data set, if there are any.
     sizes : tuple of int
-        Numbers of labelled users of the learning curve; its last point is all of them.
+        Numbers of labelled users in the learning curve; its last point is always all users.
     n_draws : int
-        How often the labelled users of each point are drawn anew, in each fold.
+        How often the labelled users of each point are drawn in each fold.
     """
 
     protocol: str
@@ -89,7 +89,7 @@ class Preset:
     n_draws: int = 3
 
     def models_of(self, table: str) -> tuple[str, ...]:
-        """Give the language models of a table."""
+        """Return the language models of a table."""
         return self.models.get(table, self.models["main"])
 
 
@@ -99,14 +99,14 @@ _ON_A_CPU = {
     "base-llms": (FROM_SCRATCH, TINYSTORIES, QWEN_1_7B, LLAMA_3B),
 }
 
-#: Besides what `LLMEmbedder` takes from the paper by default for pretrained models: all weights trained, 2 epochs at a
-#: learning rate of 1e-5 that falls as a cosine after 608 steps, the last 8 layers. The authors embed texts of up to
-#: 16,384 tokens; here longer ones than those of training are embedded whole, in windows.
+#: In addition to the paper's settings that `LLMEmbedder` has as defaults for pretrained models: all weights trained,
+#: 2 epochs, a learning rate of 1e-5 with cosine decay after 608 steps, and the last 8 layers. The authors embed texts
+#: of up to 16,384 tokens; here texts longer than those of training are embedded whole, in windows.
 _PAPER = Budget("transductive", (0,), None, {}, {"max_length": 8192, "gradient_checkpointing": True})
 
 _SMALL = {"epochs": 1, "batch_tokens": 2048}
 _SMOKE = Budget("transductive", (0,), 5, {"epochs": 0.5, "n_params": 100_000}, _SMALL)
-#: Tables that compare ways of training look at hidden states, as the paper does: scores are always of the raw form.
+#: Tables that compare ways of training use hidden states, as in the paper, because scores always use the raw form.
 _HIDDEN = {"features": "hidden"}
 
 PRESETS: dict[str, Preset] = {
@@ -125,7 +125,7 @@ PRESETS: dict[str, Preset] = {
     "cpu": Preset(
         protocol="cv",
         few=Budget("leak-free", (0,)),  # The defaults of `LLMEmbedder`.
-        # The same size for all, so that rows with more texts do not have a larger model as well.
+        # The same size for all, so that rows with more texts do not also have a larger model.
         many=Budget("transductive", (0,), 10, {"epochs": 1, "n_params": 300_000, **_HIDDEN}, _SMALL),
         models=_ON_A_CPU,
         epochs=0.25,

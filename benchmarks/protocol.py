@@ -1,16 +1,16 @@
-"""Who is trained on and who is tested on, and how vectors are scored: the same for every table.
+"""Who is trained and tested on, and how vectors are scored: the same for every table.
 
-Two protocols:
+There are two protocols:
 
-- "holdout", that of the published tables: a tenth of the labelled users is the test set. Five models, each trained on
+- "holdout", as in the published tables: a tenth of the labelled users is the test set. Five models, each trained on
   four fifths of the rest, are scored on it.
-- "cv": five-fold cross-validation over all labelled users. On small data it tells far more: a tenth of MovieLens 100k
-  is 95 users.
+- "cv": five-fold cross-validation over all labelled users. This is far more informative on small data: a tenth of
+  MovieLens 100k is 95 users.
 
-Two ways to fit what makes the vectors, which never sees a label:
+There are two ways to fit the representations, which never see a label:
 
-- "leak-free": on all users but those of the test set: in "cv", the training users and those without a label.
-- "transductive": once on the events of all users, those of the test set included, as in the paper.
+- "leak-free": on all users outside the test set. In "cv", these are the training users and those without a label.
+- "transductive": once on the events of all users, including the test set, as in the paper.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ FITS = ("leak-free", "transductive")
 CLASSIFICATION = ("ROC-AUC", "accuracy")
 HEADS = ("LightGBM", "linear")
 
-#: Of the published experiments: binary targets, and, as none are known for it, regression.
+#: Settings of the published experiments for binary targets; also used for regression, for which none are known.
 _LIGHTGBM: dict[str, Any] = {
     "n_estimators": 500,
     "learning_rate": 0.02,
@@ -51,13 +51,13 @@ _LIGHTGBM: dict[str, Any] = {
     "n_jobs": 1,
     "verbose": -1,
 }
-#: Of the published experiments on Age, the one with several classes.
+#: Settings of the published experiments on Age, which has several classes.
 _LIGHTGBM_CLASSES = _LIGHTGBM | {"n_estimators": 1000, "max_depth": 12, "num_leaves": 50, "subsample": 0.75}
 
 
 @dataclass(frozen=True)
 class Split:
-    """Rows of one fold: to train the classifier on, to test on, and those that a leak-free embedding may see."""
+    """The rows of one fold: for training the classifier, for testing, and those that a leak-free embedding may see."""
 
     fold: int
     train: Rows
@@ -80,24 +80,24 @@ def splits(
     Parameters
     ----------
     labelled : ndarray of int of shape (n_labelled,)
-        Rows of the users with a label. The others are never trained or tested on.
+        Rows of users with a label. Other users are never trained or tested on.
     strata : ndarray of shape (n_users,) or None
-        The class of each user, to have them in equal shares everywhere.
+        The class of each user; every fold gets equal shares of the classes.
     groups : ndarray of shape (n_users,) or None
-        Rows of one group stay together.
+        Groups whose rows stay together.
     n_users : int
         Number of all rows.
     protocol : {"holdout", "cv"}
-        See above.
+        See the module's docstring.
     n_folds : int
         Number of folds.
     seed : int
-        0 gives the published splits, other numbers repeat them.
+        0 for the published splits; other numbers draw different ones.
 
     Yields
     ------
     Split
-        One a fold.
+        One per fold.
     """
     if protocol == "holdout":
         rest, test = next(_folds(labelled, strata, groups, 10, seed))
@@ -127,13 +127,13 @@ def _folds(
 
 
 def _apart(n_users: int, test: Rows, groups: npt.NDArray[Any] | None) -> Rows:
-    """Give all rows but those of the test set and of its groups."""
+    """Return all rows except those of the test set and of its groups."""
     everyone = np.arange(n_users)
     return everyone[~(np.isin(everyone, test) if groups is None else np.isin(groups, groups[test]))]
 
 
 def draw_labelled(train: Rows, strata: npt.NDArray[Any] | None, size: int, seed: Sequence[int]) -> Rows:
-    """Draw training users for the learning curve: `size` of them, of each class at least one if that many are drawn."""
+    """Draw `size` training users for the learning curve, with at least one of each class if `size` allows."""
     generator = np.random.default_rng(seed)
     order = generator.permutation(train)
     if strata is not None:
@@ -145,9 +145,9 @@ def draw_labelled(train: Rows, strata: npt.NDArray[Any] | None, size: int, seed:
 def score(
     vectors: npt.NDArray[np.float32], y: npt.NDArray[Any], train: Rows, test: Rows, metric: str
 ) -> dict[str, float | None]:
-    """Fit each classifier (or regressor) on the vectors of some users, and score it on those of others.
+    """Fit each classifier (or regressor) on the training users' vectors, and score it on the test users'.
 
-    None stands for a score that does not exist: the ROC-AUC of a test set with one class only.
+    The ROC-AUC of a test set with a single class does not exist and is None.
     """
     if metric == "ROC-AUC" and len(np.unique(y[test])) < 2:
         return dict.fromkeys(HEADS, None)
@@ -164,7 +164,7 @@ def score(
 
 
 def head_of(name: str, metric: str) -> Pipeline:
-    """Give the classifier (or regressor) that learns from vectors."""
+    """Return the classifier (or regressor) that learns from vectors."""
     if name == "LightGBM":
         return make_pipeline(MaxAbsScaler(), _lightgbm(metric))
     classifies = metric in CLASSIFICATION

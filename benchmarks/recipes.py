@@ -1,8 +1,8 @@
 """Published settings of the neural baselines, by data set and method, for the preset "paper".
 
-They are read off the configurations of ptls-experiments and HoTPP. Where a range was published (epochs of RTD and NSP,
-100 to 150) the lower end is taken. Day numbers, which CoLES has as categories on Age, are times here, and embeddings
-get no noise. What is not here are the embedders' own defaults.
+They come from the configurations of ptls-experiments and HoTPP. Where a range was published (100 to 150 epochs of RTD
+and NSP), the lower end is used. Day numbers, which CoLES treats as categories on Age, are times here, and embeddings
+get no noise. Settings not listed here are the embedders' defaults.
 """
 
 from __future__ import annotations

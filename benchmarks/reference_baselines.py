@@ -1,10 +1,11 @@
-"""Trains the methods of the reference libraries; run by `bench_baselines` in an environment of their own.
+"""Train the methods of the reference libraries; `bench_baselines` runs this in a separate environment.
 
     PYTHON reference_baselines.py METHOD EVENTS.npz [--epochs N] [--seed N] [--vectors VECTORS.npz]
 
-trains as the library's own tutorials do, on one thread, and prints the seconds of CPU of each epoch as JSON. The file
-of events has ``offsets``, ``codes`` (from 1), ``n_codes``, ``gaps`` (logarithms) and ``days``. The vectors of all users
-are written as ``mean`` and ``last``, the mean and the last of the encoder's states. Imports nothing of skllm4es.
+trains as the library's own tutorials do, on one thread, and prints the CPU seconds of each epoch as JSON. The file of
+events has ``offsets``, ``codes`` (from 1), ``n_codes``, ``gaps`` (logarithms) and ``days``. The vectors of all users
+are written as ``mean`` and ``last``, the mean and the last of the encoder's states. This file imports nothing from
+skllm4es.
 """
 
 import argparse
@@ -25,7 +26,7 @@ FIELDS = ("title", "genres", "rating")
 SIZES = (32, 16, 8)
 HIDDEN_SIZE = 128
 
-#: Epochs; learning rate, and after how many epochs it is multiplied by what.
+#: Epochs, learning rate, and the step size and factor of its decay.
 SETTINGS = {
     "CoLES": (40, 0.002, 10, 0.9025),
     "CPC": (30, 0.002, 5, 0.5),
@@ -40,7 +41,7 @@ SHORT, LONG = (15, 75), (15, 200)
 
 
 class Clock(pl.Callback):
-    """Takes the time of each epoch."""
+    """Measure the time of each epoch."""
 
     def __init__(self):
         self.seconds = []
@@ -53,7 +54,7 @@ class Clock(pl.Callback):
 
 
 def ptls_method(name, events):
-    """Give a module and a data set of pytorch-lifestream."""
+    """Return a module and a data set of pytorch-lifestream."""
     from ptls.frames.bert.datasets.nsp_dataset import NspDataset
     from ptls.frames.bert.datasets.rtd_dataset import RtdDataset
     from ptls.frames.bert.modules.rtd_module import RtdModule
@@ -92,7 +93,7 @@ def ptls_method(name, events):
 
 
 def hotpp_method(name, events):
-    """Give a module of hotpp-benchmark, and a data set of random slices."""
+    """Return a module of hotpp-benchmark and a data set of random slices."""
     from hotpp import losses
     from hotpp.modules import NextItemModule, NextKModule
     from hotpp.nn import GRU, Embedder, Encoder, Head, HuggingFaceTransformer, RnnEncoder
@@ -120,7 +121,7 @@ def hotpp_method(name, events):
 
 
 class RandomSlices(torch.utils.data.Dataset):
-    """Random slices of the histories, as padded batches of hotpp."""
+    """Random slices of the histories, in padded batches of hotpp."""
 
     def __init__(self, events, low, high):
         self.events, self.users, self.low, self.high = events, list(slices_of(events)), low, high
@@ -163,7 +164,7 @@ def optimizer(name):
 
 
 def embed(name, module, events):
-    """Give the mean and the last state of each user."""
+    """Return the mean and the last state of each user."""
     states = ptls_states if name in PTLS else hotpp_states
     with torch.inference_mode():
         users = [states(module.eval(), events, rows) for rows in slices_of(events)]

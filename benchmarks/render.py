@@ -1,4 +1,4 @@
-"""From files of results to Markdown tables, pictures, and the page of the docs that has them all."""
+"""Write Markdown tables, plots and the page of the docs from result files."""
 
 from __future__ import annotations
 
@@ -16,80 +16,80 @@ from benchmarks.results import Record, read
 from benchmarks.tables import TABLES
 
 _FITS = {
-    "leak-free": "leak-free: representations see the events of all users but the test users, never a label",
-    "transductive": "transductive: representations see the events of all users, test users included, never a label",
+    "leak-free": "leak-free: representations see the events of all users except the test users, but no labels",
+    "transductive": "transductive: representations see the events of all users, including test users, but no labels",
 }
 _INTRODUCTION = """\
 # Benchmarks
 
-The paper's tables, as far as they were run, from the files in `benchmarks/results`. This page is written by
-`python -m benchmarks.run --render`; under each heading stands the command that made its table.
+The paper's tables, as far as we have run them. `python -m benchmarks.run --render` writes this page from the files in
+`benchmarks/results`; below each heading is the command that made the table.
 
 How to read it:
 
-- Scores are mean ± standard deviation over the folds, and over seeds and draws of labelled users where there are
-  several. Folds share users, so that ± is no standard error. "(3 of 5 folds)": the others have no score, yet or at all.
-  ROC-AUC and accuracy: higher is better; MAE: lower is better.
-- Protocol "cv": each fold of a cross-validation over all labelled users is the test set once. Protocol "holdout", that
-  of the paper: a test set of a tenth of the users, the same for models that are trained on four fifths of the others
-  each.
-- "LightGBM" has the published settings on scaled vectors; "linear" is a logistic (C = 0.01) or ridge regression on
-  standardised vectors: the same for all methods, though score features do better as they are (the FAQ says why). With
-  fewer than about 200 labelled users these settings of LightGBM allow hardly any split: up to 100, it predicts one
-  number for all, and what it makes of the MIMIC-IV demo is next to arbitrary.
-- "LLM4ES (from scratch)" is `LLMEmbedder` with its defaults, whose features are scores: what a user did beyond what the
-  language model expected. "Hidden states", and all rows of the tables of components, strategies and base models, pool
-  the hidden layers, as the paper does. These three tables train a model a row; on two cores each reads so little that
-  most of its rows are near chance and cannot be told apart.
-- Neural baselines have all their epochs unless it says otherwise. With a quarter of them some are worse than an encoder
-  that was not trained at all; with all of them CoLES has a ROC-AUC of about 0.70 for the gender in MovieLens 100k.
-- The bag of events is of titles alone in MovieLens. The deaths in the MIMIC-IV demo are few: two or three a fold.
-- "leak-free": what makes the vectors sees the events of all users but those of the test set. "transductive": it sees
-  those of the test set, too, as in the paper. It never sees a label.
-- "paper" is what the paper prints for the same data set; its LLM4ES is LLaMA 3.2 3B. "paper, rosbank" is what it prints
-  for another data set, where it has no figures for this one: for the order of the rows, not for their values. Of
-  learning curves it says, of Rosbank, that LLM4ES is ahead by 15.2 % with one labelled user and by 8.6 % with ten.
-- The paper's table of other domains has a further, private data set (CLTV), which nobody else can run.
-- Pictures of the MAE with few labelled users are cut above; the tables have all figures.
-- Times are seconds of one fit and of one transform of all labelled users; the peak of memory is that of the process.
-- "not run here" stands where the machine lacked what a row needs.
+- Scores are mean ± standard deviation over the folds, and over seeds and draws of labelled users if there are several.
+  Folds share users, so ± is not a standard error. "(3 of 5 folds)" means that the other folds have no score, either
+  yet or at all. Higher is better for ROC-AUC and accuracy, lower for MAE.
+- Protocol "cv": cross-validation over all labelled users. Protocol "holdout", as in the paper: one test set with a
+  tenth of the users, for several models that are each trained on four fifths of the other users.
+- "LightGBM" has the published settings, on scaled vectors. "linear" is logistic (C = 0.01) or ridge regression on
+  standardised vectors, the same for all methods, although score features do better unscaled (see the FAQ). With fewer
+  than about 200 labelled users, these settings of LightGBM allow hardly any split: with up to 100, it predicts the
+  same number for everyone, and its scores on the MIMIC-IV demo are close to arbitrary.
+- "LLM4ES (from scratch)" is `LLMEmbedder` with its defaults, whose features are scores: what a user did beyond what
+  the language model expected. "Hidden states" pools the hidden layers, as the paper does, and so do all rows of the
+  tables of components, strategies and base models. These three tables train one model per row. On two cores each model
+  reads so little text that most rows are near chance and cannot be told apart.
+- Neural baselines train for all their epochs unless the table says otherwise. With a quarter of them, some are worse
+  than an untrained encoder; with all of them, CoLES has a ROC-AUC of about 0.70 for gender in MovieLens 100k.
+- On MovieLens, the bag of events has only the titles. The MIMIC-IV demo has few deaths: two or three per fold.
+- "leak-free": representations are learned from the events of all users outside the test set. "transductive": they are
+  also learned from those of the test set, as in the paper. Neither ever sees a label.
+- "paper" is the paper's figure for the same data set; its LLM4ES is LLaMA 3.2 3B. "paper, rosbank" is its figure for
+  another data set, if it has none for this one: compare the order of the rows, not the values. Of learning curves, the
+  paper says that on Rosbank LLM4ES is ahead by 15.2 % with one labelled user and by 8.6 % with ten.
+- The paper's table of other domains also has a private data set (CLTV), which nobody else can run.
+- Plots of the MAE with few labelled users are cut off at the top; the tables have all figures.
+- Times are seconds of one fit, and of one transform of all labelled users. Peak memory is that of the whole process.
+- "not run here" means that the machine lacked something that the row needs.
 """
 
 
 def write_page(results: Path, page: Path) -> int:
-    """Write the page with all tables but those of the preset "smoke", and its pictures beside it.
+    """Write the page with all tables except those of the preset "smoke", and its plots.
 
     Parameters
     ----------
     results : path
-        The folder of the results.
+        The folder with the results.
     page : path
-        The Markdown file. The pictures are in the folder of its name.
+        The Markdown file. The plots go into a folder of the same name.
 
     Returns
     -------
     int
-        How many files of results it shows.
+        The number of result files on the page.
     """
     contents = [(file.stem, read(file)) for file in sorted(results.glob("*.json"))]
     contents = [(name, content) for name, content in contents if content["about"]["preset"] != "smoke"]
-    contents.sort(key=lambda each: (list(TABLES).index(each[1]["about"]["table"]), each[0]))
-    pictures = page.with_suffix("")
-    pictures.mkdir(parents=True, exist_ok=True)
+    order = list(TABLES)
+    contents.sort(key=lambda named: (order.index(named[1]["about"]["table"]), named[0]))
+    plots = page.with_suffix("")
+    plots.mkdir(parents=True, exist_ok=True)
     parts = [_INTRODUCTION]
     for name, content in contents:
         parts.append(render_file(content))
         for target in _targets(content) if content["records"] else ():
-            file = pictures / f"{name}-{target}.png"
+            file = plots / f"{name}-{target}.png"
             draw(content, target, file)
             title = TABLES[content["about"]["table"]].title
-            parts.append(f"![{title}, {content['about']['dataset']}, {target}]({pictures.name}/{file.name})\n")
+            parts.append(f"![{title}, {content['about']['dataset']}, {target}]({plots.name}/{file.name})\n")
     page.write_text("\n".join(parts))
     return len(contents)
 
 
 def render_file(content: Record) -> str:
-    """Write the tables of a file of results, one a target, as Markdown.
+    """Return the tables of a result file, one per target, as Markdown.
 
     Parameters
     ----------
@@ -118,14 +118,14 @@ def _describe(content: Record) -> str:
     models = ", ".join(model for model in about["models"] if any(model in row for row in about["rows"]))
     events = "all events" if about["max_events"] is None else f"the latest {about['max_events']} events of each user"
     sentences = [
-        f"{about['n_labelled']:,} labelled of {about['n_users']:,} users, {about['n_events']:,} events.",
+        f"{about['n_users']:,} users, {about['n_labelled']:,} of them labelled; {about['n_events']:,} events.",
         f"Protocol {about['protocol']}, {about['n_folds']} folds, {len(seeds)} seed{'s' * (len(seeds) != 1)}.",
         f"Fit {_FITS[about['fit']]}.",
-        f"Language models ({models}) read {events}; the other methods, all events.",
-        f"Enriched by {about['rewriter']}.",
+        f"Language models ({models}) read {events}; other methods use all events.",
+        f"Texts are rewritten by {about['rewriter']}.",
     ]
     if about["epochs"] != 1 and any(name in row for row in about["rows"] for name in NEURAL):
-        sentences.append(f"The neural baselines have {about['epochs']:.0%} of their epochs, or one.")
+        sentences.append(f"Neural baselines train for {about['epochs']:.0%} of their epochs, at least one.")
     runs = [_describe_run(run) for run in content["runs"]]
     return "\n".join([" ".join(sentences), "", *runs])
 
@@ -173,13 +173,13 @@ class _Point(NamedTuple):
 
 
 def _curve(records: Iterable[Record], head: str) -> dict[Any, _Point]:
-    """Give the points of a row's curve, by the number of labels that was asked for."""
+    """Return the points of a row's curve, by the requested number of labels."""
     by_labels: dict[Any, list[Record]] = defaultdict(list)
     for record in records:
         by_labels[record["labels"]].append(record)
     return {
         labels: _Point(float(np.mean([record["n_train"] for record in of_labels])), _values(of_labels, head))
-        for labels, of_labels in sorted(by_labels.items(), key=lambda each: _by_number(each[0]))
+        for labels, of_labels in sorted(by_labels.items(), key=lambda point: _by_number(point[0]))
     }
 
 
@@ -188,12 +188,12 @@ def _by_number(labels: int | str) -> float:
 
 
 def _absent(content: Record, row: str) -> str:
-    """Say that a row has no scores."""
+    """Return the note for a row without scores."""
     return "not run here" if row in content["not_run"] else "not run yet"
 
 
 def _reasons(content: Record) -> list[str]:
-    """Say why rows were not run, or not to the end."""
+    """Return the reasons why rows were not run, or not completely."""
     rows: dict[str, list[str]] = defaultdict(list)
     for row in content["about"]["rows"]:
         if row in content["not_run"]:
@@ -213,7 +213,7 @@ def _targets(content: Record) -> list[str]:
 def _figures(content: Record, target: str) -> tuple[str | None, Figures]:
     about = content["about"]
     dataset, figures = figures_of(about["table"], about["dataset"], target)
-    # Figures of another data set say nothing beside another metric: all of them are ROC-AUC.
+    # Figures of other data sets are all ROC-AUC, so they are shown only beside ROC-AUC.
     return (dataset, figures) if dataset == about["dataset"] or about["metrics"][target] == "ROC-AUC" else (None, {})
 
 
@@ -230,7 +230,7 @@ def _mean_and_sd(content: Record, records: Sequence[Record], head: str) -> str:
 
 
 def _left_out(content: Record, records: Sequence[Record], head: str) -> str:
-    """Say if some folds, of all seeds, have no score: they were not run yet, or have one class only."""
+    """Return a note if folds of any seed have no score: not run yet, or only one class."""
     n_folds = content["about"]["n_folds"] * len({record["seed"] for record in content["records"]})
     n_scored = len({(record["seed"], record["fold"]) for record in records if record["scores"][head] is not None})
     return f" ({n_scored} of {n_folds} folds)" if records and n_scored < n_folds else ""
@@ -253,13 +253,13 @@ def draw(content: Record, target: str, file: Path) -> None:
     Parameters
     ----------
     content : dict
-        The content of a file of results.
+        The content of a result file.
     target : str
         The target.
     file : path
-        Where the picture goes.
+        The file of the plot.
     """
-    # An extra; who runs tables alone does without.
+    # An extra, not needed to run tables.
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -280,20 +280,20 @@ def draw(content: Record, target: str, file: Path) -> None:
         axis.set(**({"xlabel": "labelled users", "ylabel": metric} if is_curve else {"xlabel": metric}))
         axis.label_outer()
     if is_curve and metric == "MAE":
-        # A regression on a handful of users can be wrong by any amount, and would flatten all the rest.
+        # Regression on a handful of users can be wrong by any amount, which would flatten everything else.
         means = np.concatenate([line.get_ydata()[2:] for axis in axes for line in axis.get_lines()])
         axes[0].set_ylim(0.9 * means.min(), 1.15 * means.max())
     figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     figure.suptitle(f"{about['dataset']}, {target}: {metric}, protocol {about['protocol']}, {about['fit']}")
-    # Without the version of matplotlib in it, so that the same results give the same file.
+    # Without matplotlib's version in the file, so that the same results give the same file.
     figure.savefig(file, dpi=110, metadata={"Software": None})
 
 
 def _draw_scores(axis: Any, content: Record, rows: Sequence[str], target: str, head: str) -> None:
     places = np.arange(len(rows))
     values = [_values(_of(content, row, target), head) for row in rows]
-    means = [np.mean(each) if each else np.nan for each in values]
-    deviations = [np.std(each) if each else np.nan for each in values]
+    means = [np.mean(scores) if scores else np.nan for scores in values]
+    deviations = [np.std(scores) if scores else np.nan for scores in values]
     axis.errorbar(means, places, xerr=deviations, fmt="o", capsize=3, label="mean ± sd over folds")
     dataset, figures = _figures(content, target)
     figures = figures if dataset == content["about"]["dataset"] else {}

@@ -1,7 +1,7 @@
 """What turns users into vectors, for the rows of the tables: the baselines, and LLM4ES in its variants.
 
-Each is a function that makes the unfitted transformer for a data set, a preset and a seed. It raises `NotHereError`
-where something that it needs is not on this machine.
+Each is a function that makes the unfitted transformer for a data set, a preset and a seed. It raises `NotHereError` if
+something that it needs is not on this machine.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from benchmarks.presets import (
     Preset,
 )
 from benchmarks.recipes import PUBLISHED
-from skllm4es import EventSerializer, LLMEmbedder, TextEnricher
+from benchmarks.settings import make_embedder
+from skllm4es import EventSerializer, TextEnricher
 from skllm4es.baselines import (
     BagOfEvents,
     CoLESEmbedder,
@@ -43,16 +44,16 @@ from skllm4es.baselines import (
 from skllm4es.datasets import get_data_home
 from skllm4es.rewriters import HKFRRewriter, Rewriter, TransformersRewriter, TRSRRewriter
 
-_OF_BILLIONS = (LLAMA_3B, QWEN_1_7B, LLAMA_8B_INSTRUCT)
+_NEED_A_GPU = (LLAMA_3B, QWEN_1_7B, LLAMA_8B_INSTRUCT)
 
 
 class NotHereError(Exception):
-    """A row cannot be run on this machine; the message says why."""
+    """A row cannot run on this machine; the message says why."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """All that a representation depends on besides the users that it is fitted on."""
+    """What a representation depends on, except for the users that it is fitted on."""
 
     data: Data
     preset: Preset
@@ -61,7 +62,7 @@ class Context:
     data_home: str | None = None
 
 
-#: Makes the unfitted transformer of users to vectors.
+#: Makes the unfitted transformer from users to vectors.
 Build = Callable[[Context], Any]
 
 
@@ -113,29 +114,27 @@ def llm(
     companion: bool = False,
     **settings: Any,
 ) -> Build:
-    """Make LLM4ES, or a variant of it.
+    """Make LLM4ES or a variant of it.
 
     Parameters
     ----------
     model : str
         The language model.
     enrichment : dict, default=None
-        Settings of `TextEnricher`; by default the model is trained on the serialised texts alone.
+        Settings of `TextEnricher`; by default the model trains only on the serialised texts.
     summaries : {"HKFR", "LLM-TRSR"}, default=None
-        Enrich by summaries instead of formats.
+        Enrich with summaries instead of formats.
     companion : bool, default=False
-        Train on the enriched texts of a second data set, too.
+        Also train on the enriched texts of a second data set.
     **settings
-        Of `LLMEmbedder`.
+        Settings for `make_embedder`.
     """
 
     def build(context: Context) -> Pipeline:
         if model == FROM_SCRATCH and settings.get("finetune", "full") is None:
             raise NotHereError("a model from scratch has not been pre-trained")
-        embedder = LLMEmbedder(
-            random_state=context.seed, **_training(context, model), **_language_model(context, model)
-        )
-        embedder.set_params(**settings)
+        defaults = {**_training(context, model), **_language_model(context, model)}
+        embedder = make_embedder(random_state=context.seed, **(defaults | settings))
         if companion:
             other = _companion(context)
             texts = Pipeline(_written(context, other, enrichment, summaries)).fit_transform(other.X)
@@ -148,7 +147,7 @@ def llm(
 def _written(
     context: Context, data: Data, enrichment: dict[str, Any] | None, summaries: str | None
 ) -> list[tuple[str, Any]]:
-    """Make the steps that give texts."""
+    """Make the steps that write texts."""
     steps: list[tuple[str, Any]] = [
         ("serialize", EventSerializer(max_events=context.budget.max_events, **data.serializer))
     ]
@@ -159,7 +158,7 @@ def _written(
 
 
 def _companion(context: Context) -> Data:
-    """Load the second data set, which is not worth a download that nobody asked for."""
+    """Load the second data set, but do not download it unasked."""
     name = context.data.spec.companion
     try:
         return load(name, context.preset.n_users, context.data_home, download=False)
@@ -188,7 +187,7 @@ def _language_model(context: Context, model: str) -> dict[str, Any]:
 
 
 def _training(context: Context, model: str) -> dict[str, Any]:
-    """Give the budget's settings that the language model has."""
+    """Return the budget's settings for the language model."""
     if model == FROM_SCRATCH:
         return dict(context.budget.scratch)
     epochs = {"epochs": context.data.spec.paper_epochs} if context.preset.published else {}
@@ -196,14 +195,14 @@ def _training(context: Context, model: str) -> dict[str, Any]:
 
 
 def _weights(name: str) -> str:
-    """Give the name of a pretrained model whose weights are here, and that can run here."""
+    """Return the name of a pretrained model if its weights are here and it can run here."""
     import torch
     from huggingface_hub import try_to_load_from_cache
 
     reasons = []
     if not Path(name).expanduser().is_dir() and not isinstance(try_to_load_from_cache(name, "config.json"), str):
         reasons.append(f"the weights of {name} are not on this machine (hf download {name})")
-    if name in _OF_BILLIONS and not torch.cuda.is_available():
+    if name in _NEED_A_GPU and not torch.cuda.is_available():
         reasons.append("there is no GPU")
     if reasons:
         raise NotHereError(" and ".join(reasons))

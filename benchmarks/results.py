@@ -1,4 +1,4 @@
-"""The file of a table's results: the scores, each as soon as it is there, and how they came about."""
+"""The file of a table's results: the scores, written as soon as they are computed, and where they come from."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ _IDENTITY = (*_CELL, "labels", "draw")
 
 
 class Results:
-    """The results of one table on one data set by one preset.
+    """The results of one table on one data set with one preset.
 
-    The file is replaced as a whole on each change, so that it is complete whenever a run ends.
+    Each change replaces the whole file, so it is complete whenever a run ends.
 
     Parameters
     ----------
     file : path
         The file, which need not exist.
     about : mapping
-        What the results are of: table, data set, preset, protocol, ...
+        What the results describe: table, data set, preset, protocol, ...
     """
 
     def __init__(self, file: Path, about: Mapping[str, Any]) -> None:
@@ -49,22 +49,22 @@ class Results:
         self.records: dict[tuple[Any, ...], Record] = {_identity(record): record for record in content["records"]}
 
     def begin(self, command: str) -> None:
-        """Note by which command, with which versions and on which machine results are added."""
+        """Record the command, versions and machine that results are about to come from."""
         run = {"command": command, "versions": versions(), "machine": machine()}
         if run not in self.runs:
             self.runs.append(run)
 
     def has(self, record: Record) -> bool:
-        """Tell whether a record is there already, of vectors by the same settings."""
+        """Return whether a record is already there, from vectors with the same settings."""
         found = self.records.get(_identity(record))
         return found is not None and found["key"] == record["key"]
 
     def has_row(self, row: str) -> bool:
-        """Tell whether there are any records of a row."""
+        """Return whether a row has any records."""
         return any(record["row"] == row for record in self.records.values())
 
     def add(self, records: Iterable[Record]) -> None:
-        """Add records of one row, target and split, drop those by other settings, and write the file."""
+        """Add records of one row, target and split, drop those with other settings, and write the file."""
         fresh = list(records)
         cell, key = _cell(fresh[0]), fresh[0]["key"]
         kept = {name: old for name, old in self.records.items() if _cell(old) != cell or old["key"] == key}
@@ -73,14 +73,14 @@ class Results:
         self._write()
 
     def cannot_run(self, row: str, reason: str) -> None:
-        """Note why a row has no scores, or not all; those that it has stay."""
+        """Record why a row lacks scores; the scores that it has are kept."""
         self.not_run[row] = reason
         self._write()
 
     def _write(self) -> None:
         header = {"about": self.about, "runs": self.runs, "not_run": self.not_run}
         lines = [json.dumps(record) for record in self.records.values()]
-        # One record a line: the files are in the repository, where changes are read.
+        # One record per line, so that changes to the files can be reviewed.
         text = json.dumps(header, indent=1)[:-2] + ',\n "records": [\n' + ",\n".join(lines) + "\n ]\n}\n"
         self.file.parent.mkdir(parents=True, exist_ok=True)
         draft = self.file.with_suffix(f".{os.getpid()}.draft")
@@ -94,11 +94,11 @@ def read(file: Path) -> Record:
         content: Record = json.loads(file.read_text())
         return {name: content[name] for name in ("about", "runs", "not_run", "records")}
     except (ValueError, KeyError) as error:
-        raise ValueError(f"{file} is not a file of results ({error!r}). Move it away to start anew.") from error
+        raise ValueError(f"{file} is not a file of results ({error!r}). Move it away to start again.") from error
 
 
 def versions() -> dict[str, str]:
-    """Give the versions of Python and of the packages that results depend on."""
+    """Return the versions of Python and of the packages that results depend on."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -109,7 +109,7 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> Record:
-    """Describe the machine, but not which one it is."""
+    """Describe the machine without identifying it."""
     import torch
 
     described: Record = {"system": platform.system(), "architecture": platform.machine(), "cpus": os.cpu_count()}

@@ -1,15 +1,15 @@
-"""The paper's tables, by one command each.
+"""Run the paper's tables, with one command each.
 
     python -m benchmarks.run TABLE [--dataset movielens-100k] [--preset smoke|cpu|paper] [--model ...] [--seeds ...]
 
-runs a table: main, ensembles, domains, components, strategies, base-llms or data-efficiency. Scores are written to
-``benchmarks/results/*.json`` as they come, embeddings to ``benchmarks/embeddings``: the same command goes on where it
-was interrupted, and tables share their embeddings. A row whose model or extra is not on this machine is left out, with
-the reason. Then the table is printed.
+runs a table: main, ensembles, domains, components, strategies, base-llms or data-efficiency. It writes scores to
+``benchmarks/results/*.json`` as they are computed, and embeddings to ``benchmarks/embeddings``. The same command
+continues an interrupted run, and tables share embeddings. A row whose model or extra is missing on this machine is
+left out, with the reason. At the end the table is printed.
 
     python -m benchmarks.run --render
 
-writes ``docs/benchmarks.md`` and its pictures anew from the files of results; it needs matplotlib, the extra plot.
+writes ``docs/benchmarks.md`` and its plots from the result files; it needs matplotlib (the extra plot).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ RESULTS, EMBEDDINGS, PAGE = HERE / "results", HERE / "embeddings", HERE.parent /
 
 @dataclass(frozen=True)
 class Experiment:
-    """A table on a data set: all that its scores depend on."""
+    """A table on a data set, with everything that its scores depend on."""
 
     table: Table
     data: Data
@@ -51,7 +51,7 @@ class Experiment:
     data_home: str | None = None
 
     def splits(self, seed: int) -> Iterator[Split]:
-        """Give the folds; the data set's, not a target's, so that its targets share embeddings."""
+        """Yield the folds, which all targets of the data set share, so that they share embeddings."""
         return splits(
             self.data.labelled,
             self.data.strata,
@@ -63,14 +63,14 @@ class Experiment:
         )
 
     def embed(self, row: Row, seed: int, split: Split) -> list[Embedding]:
-        """Give the embeddings of a row's parts."""
+        """Return the embeddings of a row's parts."""
         context = Context(self.data, self.preset, self.budget, seed, self.data_home)
         everyone = np.arange(len(self.data.X))
         seen = everyone if self.budget.fit == "transductive" else split.seen
         return [self.store.get(build(context), self.data, seen) for build in row.parts]
 
     def subsets(self, split: Split, seed: int) -> Iterator[tuple[int | str, int, np.ndarray]]:
-        """Give the number of labels, of the draw, and the training users: of each point of a curve, and all of them."""
+        """Yield the number of labels, the draw and the training users, for each point of a curve and for all users."""
         for size in self.preset.sizes if self.table.is_curve else ():
             for draw in range(self.preset.n_draws if size < len(split.train) else 0):
                 drawn_by = [seed, split.fold, size, draw]
@@ -79,16 +79,16 @@ class Experiment:
 
 
 def run(experiment: Experiment, rows: Sequence[Row], results: Results) -> bool:
-    """Score the rows that are not in the results yet; tell whether all that can run here did.
+    """Score the rows that are not in the results yet, and return whether all that can run here succeeded.
 
     Parameters
     ----------
     experiment : Experiment
         The table and the data.
     rows : sequence of Row
-        Its rows.
+        The rows to run.
     results : Results
-        Where scores are kept.
+        Where scores are written.
 
     Returns
     -------
@@ -102,10 +102,10 @@ def run(experiment: Experiment, rows: Sequence[Row], results: Results) -> bool:
                 for split in experiment.splits(seed):
                     _run_split(experiment, row, seed, split, results)
         except NotHereError as reason:
-            if not results.has_row(row.name):  # Its scores may be of another machine.
+            if not results.has_row(row.name):  # Scores may come from another machine.
                 results.cannot_run(row.name, str(reason))
             print(f"{row.name}: not run here: {reason}", flush=True)
-        except Exception as error:  # One row must not cost the others.
+        except Exception as error:  # The other rows must still run.
             traceback.print_exc()
             results.cannot_run(row.name, f"failed: {type(error).__name__}: {error}")
             succeeded = False
@@ -133,9 +133,9 @@ def _run_split(experiment: Experiment, row: Row, seed: int, split: Split, result
 
 
 def _added(costs: list[Record]) -> Record:
-    """Add the times of the parts of an ensemble; they are made one after the other."""
+    """Add up the times of an ensemble's parts, which run one after the other."""
     return {
-        name: round((max if name.startswith("peak") else sum)(each[name] for each in costs), 2) for name in costs[0]
+        name: round((max if name.startswith("peak") else sum)(part[name] for part in costs), 2) for name in costs[0]
     }
 
 
@@ -150,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     arguments : sequence of str, default=None
-        The command line; that of the process by default.
+        The command line; by default that of the process.
 
     Returns
     -------
@@ -160,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     if options.render:
         n_shown = write_page(options.results, options.page)
-        print(f"{options.page}: {n_shown} files of results; those of the preset smoke are left out")
+        print(f"{options.page}: {n_shown} result files, without those of the preset smoke")
         return 0
     preset, budget = _settings(options)
     table = TABLES[options.table]
@@ -183,30 +183,32 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("table", nargs="?", choices=TABLES)
     parser.add_argument("--dataset", choices=DATA_SETS, default="movielens-100k")
-    parser.add_argument("--target", help="one target of the data set (default: all)")
+    parser.add_argument("--target", help="a target of the data set (default: all)")
     parser.add_argument("--preset", choices=PRESETS, default="cpu")
-    parser.add_argument("--model", help="a language model for all rows: a name, a directory or 'scratch'")
-    parser.add_argument("--rewriter", help="what enriches: an instruct model (a name or a directory) or 'templates'")
-    parser.add_argument("--fit", choices=FITS, help="which users the representations are fitted on")
+    parser.add_argument("--model", help="language model for all rows: a name, a directory or 'scratch'")
+    parser.add_argument(
+        "--rewriter", help="what rewrites texts: an instruct model (a name or a directory) or 'templates'"
+    )
+    parser.add_argument("--fit", choices=FITS, help="which users representations are fitted on")
     parser.add_argument("--protocol", choices=PROTOCOLS)
     parser.add_argument("--seeds", type=int, nargs="+")
-    parser.add_argument("--rows", nargs="+", help="only rows whose names contain one of these")
-    parser.add_argument("--data-home", help="the folder of the data sets")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="the folder of the results")
-    parser.add_argument("--embeddings", type=Path, default=EMBEDDINGS, help="the folder of the embeddings")
-    parser.add_argument("--render", action="store_true", help="write the page from all results, and run nothing")
-    parser.add_argument("--page", type=Path, default=PAGE, help="the page that --render writes")
+    parser.add_argument("--rows", nargs="+", help="run only rows whose names contain one of these")
+    parser.add_argument("--data-home", help="folder of the data sets")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument("--embeddings", type=Path, default=EMBEDDINGS, help="folder of the embeddings")
+    parser.add_argument("--render", action="store_true", help="write the page from all results and run nothing")
+    parser.add_argument("--page", type=Path, default=PAGE, help="page that --render writes")
     options = parser.parse_args(arguments)
     if options.render == (options.table is not None):
-        parser.error("give a TABLE to run, or --render alone")
+        parser.error("name a TABLE to run, or pass --render alone")
     targets = list(DATA_SETS[options.dataset].targets)
     if options.target is not None and options.target not in targets:
         parser.error(f"--target {options.target}: the targets of {options.dataset} are {', '.join(targets)}")
     if min(options.seeds or [0]) < 0:
-        parser.error(f"--seeds {min(options.seeds)}: a seed is 0 or more")
+        parser.error(f"--seeds {min(options.seeds)}: a seed must be 0 or more")
     for name in filter(None, (options.model, options.rewriter)):
         if not (Path(name).is_dir() or _may_be_on_the_hub(name)):
-            parser.error(f"{name} is neither a directory nor a name of the model hub")
+            parser.error(f"{name} is neither a directory nor a model hub name")
     return options
 
 
@@ -221,7 +223,7 @@ def _may_be_on_the_hub(name: str) -> bool:
 
 
 def _settings(options: argparse.Namespace) -> tuple[Preset, Budget]:
-    """Give the preset and its budget for the table, with what the command line changes."""
+    """Return the preset and its budget for the table, as changed by the command line."""
     preset = PRESETS[options.preset]
     if options.model:
         preset = replace(preset, models={"main": (options.model,)})
@@ -258,7 +260,7 @@ def _file_name(options: argparse.Namespace, preset: Preset, budget: Budget) -> s
 
 
 def _command(options: argparse.Namespace) -> str:
-    """Write the command, without the folders of this machine."""
+    """Return the command without the folders of this machine."""
     words = ["python", "-m", "benchmarks.run", options.table, "--dataset", options.dataset, "--preset", options.preset]
     for name in ("target", "fit", "protocol"):
         if (value := getattr(options, name)) is not None:
@@ -273,7 +275,7 @@ def _command(options: argparse.Namespace) -> str:
 
 
 def _chosen(rows: Sequence[Row], parts: Sequence[str] | None) -> Sequence[Row]:
-    """Give the rows whose names contain one of the parts."""
+    """Return the rows whose names contain one of the parts."""
     if parts is None:
         return rows
     for part in parts:

@@ -1,7 +1,8 @@
-"""Other ways to write the serialised form, which `bench_serializer` times `EventSerializer` against.
+"""Other ways to write the serialised form, against which `bench_serializer` times `EventSerializer`.
 
-Every way but pandas' own is written as its library does it best. The labels come quoted (`quoted_labels`), because
-plain one-liners do not quote: so all of them give the text of `EventSerializer`, byte for byte.
+Except for plain pandas, every way is the fastest that its library allows. Labels are quoted beforehand
+(`quoted_labels`), because plain one-liners do not quote. So all ways write the same text as `EventSerializer`, byte
+for byte.
 """
 
 from __future__ import annotations
@@ -23,17 +24,17 @@ USER, TIME, MCC, AMOUNT, TYPE, CURRENCY = "user", "time", "mcc", "amount", "type
 COLUMNS = [TIME, MCC, AMOUNT, TYPE, CURRENCY]
 HEADER = "|".join(COLUMNS)
 
-#: A way to write the texts, its input held ready: what it costs to call is what is timed.
+#: Writes the texts from input that is already prepared, so that only the call is timed.
 Way = Callable[[], Any]
 
 
 def quoted_labels() -> dict[int, str]:
-    """Give the names of the merchant category codes as the serialised form writes them."""
+    """Return the names of the merchant category codes as the serialised form writes them."""
     return {int(code): format_events([], [[name]]).strip("\n") for code, name in load_mcc_names().items()}
 
 
 def authors_way(events: pa.Table) -> Way:
-    """Row by row in Python under pandas' `apply`, as the method's published scripts do."""
+    """Write row by row in Python with pandas' `apply`, as the method's published scripts do."""
     frame, labels = _to_pandas(events), quoted_labels()
 
     def write_value(name: str, value: Any) -> str:
@@ -55,7 +56,7 @@ def authors_way(events: pa.Table) -> Way:
 
 
 def pandas_way(events: pa.Table) -> Way:
-    """Whole columns to strings, added up, then one join a group."""
+    """Cast whole columns to strings, concatenate them, then join each group."""
     frame, labels = _to_pandas(events), quoted_labels()
 
     def write() -> pd.Series:
@@ -68,7 +69,7 @@ def pandas_way(events: pa.Table) -> Way:
 
 
 def pyarrow_way(events: pa.Table) -> Way:
-    """Columns to strings, join, list by the users' offsets, join; labels by position in a table of all codes."""
+    """Cast columns to strings, join, list by the users' offsets, join; look up labels by position."""
     table, offsets = events.combine_chunks(), _offsets(events)
     labels = quoted_labels()
     names = pa.array([labels.get(code) for code in range(max(labels) + 1)])
@@ -89,10 +90,10 @@ def pyarrow_way(events: pa.Table) -> Way:
 
 
 def polars_way(events: pa.Table) -> Way:
-    """`concat_str` by row, then `str.join` by group."""
+    """Use `concat_str` by row, then `str.join` by group."""
     frame, labels = pl.DataFrame(_plain_strings(events)), quoted_labels()
     fields = [
-        # Polars writes six digits of a second's fraction, in a quarter of the time that its strftime takes.
+        # Casting writes six digits of a second's fraction, but takes a quarter of the time of strftime.
         pl.col(TIME).cast(pl.String).str.slice(0, 19),
         pl.col(MCC).replace_strict(labels, return_dtype=pl.String),
         pl.col(AMOUNT).cast(pl.String),
@@ -105,7 +106,7 @@ def polars_way(events: pa.Table) -> Way:
 
 
 def duckdb_way(events: pa.Table) -> Way:
-    """`string_agg` over a join with the labels."""
+    """Use `string_agg` over a join with the labels."""
     import duckdb
 
     labels = quoted_labels()
@@ -124,7 +125,7 @@ def duckdb_way(events: pa.Table) -> Way:
 
 
 def reference_ways() -> dict[str, Callable[[pa.Table], Way]]:
-    """Name the references that can run here, beside the authors' own."""
+    """Return the references that can run here, except for the authors' own."""
     ways = {
         "pandas: concatenate columns, groupby, join": pandas_way,
         "pyarrow: cast, join, list by offsets, join": pyarrow_way,
@@ -132,12 +133,12 @@ def reference_ways() -> dict[str, Callable[[pa.Table], Way]]:
     }
     if find_spec("duckdb"):
         return {**ways, "DuckDB: string_agg": duckdb_way}
-    print("DuckDB is not installed: its string_agg is left out.")
+    print("DuckDB is not installed, so its string_agg is left out.")
     return ways
 
 
 def as_list(texts: Any) -> list[str]:
-    """Give the texts of any way as Python strings."""
+    """Return the texts of any way as Python strings."""
     return list(texts.to_pylist() if hasattr(texts, "to_pylist") else texts)
 
 

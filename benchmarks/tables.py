@@ -1,4 +1,4 @@
-"""The rows of each table, by the language models that a preset has for it."""
+"""The rows of each table, for the language models of a preset."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SIZES = {"0.2M weights": 200_000, "1M weights": 1_000_000}
 
 @dataclass(frozen=True)
 class Row:
-    """A row: its name, the representations whose vectors are put side by side, and the paper's name for it."""
+    """A row: its name, the representations to put side by side, and the paper's name for it."""
 
     name: str
     parts: tuple[Build, ...]
@@ -39,13 +39,13 @@ class Table:
     Parameters
     ----------
     title : str
-        Its heading.
+        The heading.
     rows : callable
-        Gives the rows for the language models of a preset.
+        Returns the rows for the language models of a preset.
     many_models : bool
-        Whether each row trains a language model: the preset's budget for that is smaller.
+        Whether each row trains a language model; these tables have a smaller budget per model.
     is_curve : bool
-        Whether the rows are scored with few labelled users, too.
+        Whether the rows are also scored with few labelled users.
     """
 
     title: str
@@ -54,12 +54,12 @@ class Table:
     is_curve: bool = False
 
     def budget(self, preset: Preset) -> Budget:
-        """Give what the preset leaves the table."""
+        """Return what the preset lets this table spend."""
         return preset.many if self.many_models else preset.few
 
 
 def label(model: str) -> str:
-    """Name a language model in a row."""
+    """Return the name of a language model in a row."""
     return _LABELS.get(model, Path(model).name)
 
 

@@ -1,8 +1,12 @@
 """Settings of the documentation, which `make docs` builds."""
 
 import os
+import sys
 import warnings
 from importlib.metadata import version as version_of
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).with_name("_ext")))
 
 project = "skllm4es"
 author = "The skllm4es developers"
@@ -16,13 +20,14 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
     "sphinx_gallery.gen_gallery",
+    "message_page",
 ]
 exclude_patterns = ["_build", "auto_examples/*.ipynb", "auto_examples/*.py"]
 templates_path = ["_templates"]
 default_role = "literal"
 
-# What a reader may follow must be there. Names of other projects are links where their inventories can be fetched, with
-# SKLLM4ES_DOCS_ONLINE=1; the build itself needs no network.
+# Every reference must resolve. Names of other projects become links only with SKLLM4ES_DOCS_ONLINE=1, which fetches
+# their inventories; the build itself needs no network.
 nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*|std:.*", r"(sklearn|pandas|polars|numpy|torch|transformers|peft|matplotlib|joblib|openai|pyarrow)\..*"),
@@ -43,8 +48,8 @@ myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
 myst_heading_anchors = 3
 
 autosummary_generate = True
-autodoc_typehints = "none"  # The docstrings tell the types.
-numpydoc_show_class_members = False  # The template of classes lists them.
+autodoc_typehints = "none"  # The docstrings have them.
+numpydoc_show_class_members = False  # The class template lists them.
 
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
@@ -59,7 +64,7 @@ sphinx_gallery_conf = {
     "min_reported_time": 1,
 }
 
-# The warnings that tutorials show: without the path on the machine that built the page.
+# Tutorials show warnings without the path on the machine that built the page.
 warnings.formatwarning = lambda message, category, *_, **__: f"{category.__name__}: {message}\n"
 
 html_title = project

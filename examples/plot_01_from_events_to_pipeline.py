@@ -3,17 +3,17 @@
 From an event table to a fitted pipeline
 ========================================
 
-Event data mostly come as a long table, one row an event. This tutorial turns such a
-table into a dataframe with one row per user, looks at the texts that a language model
-will read, and fits a pipeline that predicts from them.
+Event data usually comes as a long table with one row per event. This tutorial turns
+such a table into a dataframe with one row per user, looks at the texts that a language
+model will read, and fits a pipeline that predicts from them.
 """
 
 # %%
 # A table of events
 # -----------------
-# Here the table is simulated: a year of card transactions of 200 clients of a bank, of
-# whom some leave. Yours may be a dataframe of pandas or polars or an Arrow table, its
-# rows in any order.
+# The table is simulated: a year of card transactions of 200 bank clients, some of whom
+# leave. Yours can be a pandas or polars dataframe or an Arrow table, with its rows in
+# any order.
 
 from skllm4es import nest_events, unnest_events
 from skllm4es.datasets import make_transactions
@@ -25,24 +25,23 @@ table.head()
 # %%
 # One row per user
 # ----------------
-# :func:`~skllm4es.nest_events` gathers the events of each user, sorted by time, in a
-# list-typed column. The result is a plain dataframe whose index holds the users: all
-# that scikit-learn does with rows works on users now.
+# :func:`~skllm4es.nest_events` collects each user's events, sorted by time, in a
+# list-typed column. The result is a plain dataframe indexed by user, so everything that
+# scikit-learn does with rows now works on users.
 
 X = nest_events(table, user="user_id", time="event_time")
 X.head()
 
 # %%
-# The index is sorted, so it has to be aligned with the target by label, never by
-# position.
+# The index is sorted, so align the target by label, never by position.
 
 y = y.loc[X.index]
 
 # %%
 # What the language model reads
 # -----------------------------
-# :class:`~skllm4es.EventSerializer` writes one line an event. Merchant category codes
-# become their descriptions, of which a language model knows something; times become a
+# :class:`~skllm4es.EventSerializer` writes one line per event. Merchant category codes
+# become descriptions, which a language model knows something about; times become a
 # weekday and an hour.
 
 from skllm4es import EventSerializer
@@ -60,22 +59,22 @@ print("\n".join(texts["text"].iloc[0].split("\n")[:8]))
 # %%
 # The pipeline
 # ------------
-# :class:`~skllm4es.TextEnricher` rewrites each text into another format, for training
+# :class:`~skllm4es.TextEnricher` rewrites each text in another format, for training
 # only, and :class:`~skllm4es.LLMEmbedder` trains a language model on the raw and the
-# rewritten texts. Without the name of a pretrained model it makes a small one from
-# scratch; ``epochs=0.5`` keeps this page short.
+# rewritten texts. Without a ``model``, it trains a small one from scratch;
+# ``epochs=0.5`` keeps this page fast.
 
 from lightgbm import LGBMClassifier
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import Pipeline
 
-from skllm4es import LLMEmbedder, TextEnricher
+from skllm4es import FineTuning, LLMEmbedder, TextEnricher
 
 pipeline = Pipeline(
     [
         ("serialize", serializer),
         ("enrich", TextEnricher(random_state=0)),
-        ("embed", LLMEmbedder(epochs=0.5, random_state=0)),
+        ("embed", LLMEmbedder(finetune=FineTuning(epochs=0.5), random_state=0)),
         ("classify", LGBMClassifier(min_child_samples=10, n_jobs=1, verbose=-1)),
     ]
 )
@@ -83,7 +82,7 @@ X_train, X_test, y_train, y_test = train_test_split(X, y, random_state=0, strati
 pipeline.fit(X_train, y_train)
 
 # %%
-# New users go the same way, without the rewriting:
+# New users take the same path, without the rewriting:
 
 pipeline.predict_proba(X_test)[:3]
 
@@ -91,7 +90,7 @@ pipeline.predict_proba(X_test)[:3]
 # How long the texts are
 # ----------------------
 # A language model sees a limited number of tokens at once. The display counts the
-# tokens of the test users' texts, and marks that limit; longer texts are embedded in
+# tokens of the test users' texts and marks that limit; longer texts are embedded in
 # windows by default.
 
 import matplotlib.pyplot as plt
@@ -102,8 +101,8 @@ TokenLengthDisplay.from_estimator(pipeline, X_test)
 plt.show()
 
 # %%
-# The vectors themselves come from the pipeline without its last step, for any other
-# use: clustering, search for similar users, a feature store.
+# The pipeline without its last step returns the vectors themselves, for other uses such
+# as clustering, a search for similar users or a feature store.
 
 vectors = pipeline[:-1].transform(X_test)
 vectors.shape, vectors.dtype

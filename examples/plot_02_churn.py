@@ -3,14 +3,14 @@
 Churn with ``cross_val_score``
 ==============================
 
-Which clients will leave? The pipeline of an LLM embedding is evaluated like any other
-estimator, and beside two others that every such evaluation needs: simple aggregates,
-and the best that any prediction could reach.
+Which clients will leave? A pipeline with an LLM embedding is evaluated like any other
+estimator. This tutorial compares it with two references that every such evaluation
+needs: simple aggregates, and the best that any prediction could achieve.
 """
 
 # %%
-# The data are simulated, so the probability with which each client leaves is known.
-# Ranking the clients by it is as good as a prediction gets; what is left is chance.
+# The data is simulated, so the probability that each client leaves is known. No
+# prediction can be better than ranking the clients by it; the rest is chance.
 
 from skllm4es.datasets import make_transactions
 
@@ -22,16 +22,16 @@ print(f"{len(X)} clients, {y.mean():.0%} leave")
 # %%
 # Two pipelines
 # -------------
-# Both start from the same events and end in a linear classifier. Aggregates have scales
-# of their own: they are standardised, and strongly regularised for 500 clients. The
-# dimensions of the embedding have one scale, and the first of them vary most: it is
+# Both start from the same events and end in a linear classifier. Aggregates have
+# different scales, so they are standardised, and strongly regularised for 500 clients.
+# The dimensions of the embedding share one scale and the first ones vary most, so it is
 # left as it is.
 
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skllm4es import EventSerializer, LLMEmbedder, TextEnricher
+from skllm4es import EventSerializer, FineTuning, LLMEmbedder, TextEnricher
 from skllm4es.baselines import EventAggregator
 from skllm4es.vocabularies import load_mcc_names
 
@@ -43,7 +43,7 @@ pipelines = {
         [
             ("serialize", serializer),
             ("enrich", TextEnricher(random_state=0)),
-            ("embed", LLMEmbedder(epochs=0.3, random_state=0)),
+            ("embed", LLMEmbedder(finetune=FineTuning(epochs=0.3), random_state=0)),
             ("classify", LogisticRegression()),
         ]
     ),
@@ -59,8 +59,8 @@ pipelines = {
 # %%
 # Cross-validation
 # ----------------
-# Each fold fits all steps on its training clients, the language model among them:
-# nothing of the clients held out is seen before they are scored.
+# Each fold fits all steps, including the language model, on its training clients.
+# Nothing about the held-out clients is seen before they are scored.
 
 import pandas as pd
 from sklearn.metrics import roc_auc_score
@@ -73,18 +73,18 @@ scores = pd.DataFrame(
         for name, pipeline in pipelines.items()
     }
 )
-scores["the best possible"] = [
+scores["best possible"] = [
     roc_auc_score(y.iloc[held_out], probability.iloc[held_out])
     for _, held_out in folds.split(X, y)
 ]
 scores.agg(["mean", "std"]).T.round(3)
 
 # %%
-# One dot is one fold, the bar their mean. Folds of 125 clients differ by more than most
-# methods do: on so few users, a difference of a few hundredths of ROC-AUC means
-# nothing. And a language model that was trained for a few seconds is not what the
-# method's authors mean: this is how an evaluation is set up, not its result on your
-# data.
+# Each dot is one fold, each bar a mean. Folds of 125 clients differ by more than most
+# methods do: with so few users, a difference of a few hundredths of ROC-AUC means
+# nothing. A language model trained for a few seconds is also not what the method's
+# authors have in mind. So take this as a way to set up an evaluation, not as a
+# prediction for your data.
 
 import matplotlib.pyplot as plt
 
@@ -93,7 +93,7 @@ ax.barh(scores.columns, scores.mean() - 0.5, left=0.5, color="lightsteelblue")
 for position, name in enumerate(scores):
     ax.plot(scores[name], [position] * len(scores), "o", color="navy", alpha=0.6)
 ax.axvline(0.5, color="black", linestyle=":", label="chance")
-ax.set(xlabel="ROC-AUC on clients held out", xlim=(0.4, 1))
+ax.set(xlabel="ROC-AUC on held-out clients", xlim=(0.4, 1))
 ax.invert_yaxis()
 ax.legend(loc="upper right")
 plt.show()

@@ -3,17 +3,18 @@
 Choosing the pooling depth with ``GridSearchCV``
 ================================================
 
-With ``pooling_depth``, a user's vector is the mean of the last hidden layers of the
-language model. How many layers that should be depends on the model and on the task: the
-last ones are tuned to predict the next token, those before hold more general features.
-It is a hyperparameter, and a cheap one: all layers come out of the same pass.
+With ``features="hidden"``, a user's vector is the mean of the last ``pooling_depth``
+hidden layers of the language model. The best depth depends on the model and the task:
+the last layers are tuned to predict the next token, and earlier ones hold more general
+features. It is a hyperparameter, and a cheap one: all layers come from the same forward
+pass.
 """
 
 # %%
 # A cache for the search
 # ----------------------
-# ``memory`` keeps each fold's language model, and the layers of each text. So a search
-# over pooling depths trains once a fold, not once for each depth in each fold.
+# ``memory`` keeps each fold's language model and the layers of each text. So a search
+# over pooling depths trains once per fold, not once for each depth in each fold.
 
 from tempfile import TemporaryDirectory
 
@@ -22,7 +23,13 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skllm4es import EventSerializer, LLMEmbedder, TextEnricher
+from skllm4es import (
+    EventSerializer,
+    FineTuning,
+    FromScratch,
+    LLMEmbedder,
+    TextEnricher,
+)
 from skllm4es.datasets import make_transactions
 from skllm4es.vocabularies import load_mcc_names
 
@@ -32,8 +39,13 @@ cache = TemporaryDirectory()
 serializer = EventSerializer(
     ["mcc", "amount", "type"], labels={"mcc": load_mcc_names()}, max_events=20
 )
-six_layers = {"num_hidden_layers": 6}
-embedder = LLMEmbedder(six_layers, epochs=0.25, memory=cache.name, random_state=0)
+embedder = LLMEmbedder(
+    FromScratch(config={"num_hidden_layers": 6}),
+    features="hidden",
+    finetune=FineTuning(epochs=0.25),
+    memory=cache.name,
+    random_state=0,
+)
 pipeline = Pipeline(
     [
         ("serialize", serializer),
@@ -49,8 +61,8 @@ search.fit(X, y)
 print(search.best_params_)
 
 # %%
-# Six depths, three folds and the final fit on all clients: 19 fits, but one model for
-# each fold and one at the end.
+# Six depths, three folds and the final fit on all clients make 19 fits, but only one
+# model for each fold and one at the end.
 
 info = search.best_estimator_["embed"].cache_info()
 print(f"{info.n_models} models, {info.n_vectors} texts embedded")
@@ -58,8 +70,8 @@ print(f"{info.n_models} models, {info.n_vectors} texts embedded")
 # %%
 # The validation curve
 # --------------------
-# The line is the mean over the folds, the band a standard deviation to both sides, the
-# ring the best mean.
+# The line is the mean over the folds, the band one standard deviation on each side, and
+# the ring marks the best mean.
 
 import matplotlib.pyplot as plt
 
@@ -69,8 +81,8 @@ PoolingDepthDisplay.from_cv_results(search.cv_results_, score_name="ROC-AUC")
 plt.show()
 
 # %%
-# Where the band is much wider than the curve moves, as it is with so few clients, the
-# choice hardly matters. On thousands of users, and with a pretrained model of many
+# If the band is much wider than the curve's variation, as it is with so few clients,
+# the choice hardly matters. With thousands of users and a pretrained model with many
 # layers, it can matter a lot.
 
 cache.cleanup()

@@ -1,12 +1,12 @@
 """
-============================
-Enrichment, and what it does
-============================
+====================
+What enrichment does
+====================
 
-Serialised events all look alike: one header, then line after line of the same form. A
-language model that trains on such text alone learns the form in no time, and little
-else. So the method rewrites each text into other formats, JSON, HTML, prose, and trains
-on these. This tutorial looks at such texts, and measures what they do.
+Serialised events all look alike: a header, then line after line in the same form. A
+language model trained only on such text quickly learns the form, and little else. So
+the method rewrites each text in other formats, such as JSON, HTML and prose, and trains
+on these. This tutorial looks at such texts and measures their effect.
 """
 
 # %%
@@ -30,31 +30,38 @@ for name in variants.columns:
     print(f"--- {name}\n{variants[name].iloc[0]}\n")
 
 # %%
-# :class:`~skllm4es.TextEnricher` gives the columns of rewritten texts only where it is
-# fitted: ``transform`` gives the raw text alone. So the language model trains on many
-# forms, and every user, of the training set or new, is embedded by the same raw form.
+# :class:`~skllm4es.TextEnricher` returns columns of rewritten texts only from
+# ``fit_transform``; ``transform`` returns the raw text alone. So the language model
+# trains on many forms, but every user, in training or new, is embedded from the same
+# raw form.
 
 # %%
-# Training on raw texts, and on raw and rewritten ones
-# ----------------------------------------------------
-# Two models of the same size, which see each user equally often: the second has two
-# texts of each, and half the epochs. A fifth of the users is held out from training to
-# watch the loss on texts of users that the model has not seen.
+# Training with and without rewritten texts
+# -----------------------------------------
+# Two models of the same size see each user equally often: the second has two texts per
+# user and half the epochs. A fifth of the users is held out to measure the loss on
+# texts of unseen users.
 
-from skllm4es import LLMEmbedder
+from skllm4es import FineTuning, FromScratch, LLMEmbedder
 
 enriched = TextEnricher(random_state=0).fit_transform(texts)
-settings = {"n_params": 100_000, "validation_fraction": 0.2, "random_state": 0}
 embedders = {
-    "raw": LLMEmbedder(epochs=0.4, **settings).fit(texts),
-    "raw and rewritten": LLMEmbedder(epochs=0.2, **settings).fit(enriched),
+    name: LLMEmbedder(
+        FromScratch(n_params=100_000),
+        finetune=FineTuning(epochs=epochs, validation_fraction=0.2),
+        random_state=0,
+    ).fit(training_texts)
+    for name, epochs, training_texts in [
+        ("raw", 0.4, texts),
+        ("raw and rewritten", 0.2, enriched),
+    ]
 }
 
 # %%
-# The losses are in nats a token, of other texts for each model, so their levels cannot
-# be compared: the formats make the rewritten texts longer and harder to foresee. What
-# can be compared is the gap in each pair. Where the loss on users held out stays above
-# that of training, the model learns by heart.
+# The losses are in nats per token. The two models read different texts, and rewritten
+# texts are longer and harder to predict, so do not compare the levels. Compare the gap
+# within each pair: a held-out loss that stays above the training loss means that the
+# model memorises.
 
 import matplotlib.pyplot as plt
 
@@ -66,8 +73,8 @@ for name, embedder in embedders.items():
 plt.show()
 
 # %%
-# What the vectors tell
-# ---------------------
+# What the vectors predict
+# ------------------------
 # Both models embed the raw texts, and the vectors predict who leaves.
 
 import pandas as pd
@@ -84,18 +91,17 @@ scores = {
 pd.DataFrame(scores).agg(["mean", "std"]).T.round(3)
 
 # %%
-# Here the language models saw the texts of all users, without labels, so that one
-# training serves all folds; the classifier saw its training users alone. One training
-# with one seed on 240 users does not decide whether enrichment pays: compare over
-# several seeds on your own data, with and without the step. To leave it out of a
-# pipeline, put ``"passthrough"`` in its place:
+# The language models saw the texts of all users, without labels, so that one training
+# serves all folds; the classifier saw only its training users. One training with one
+# seed on 240 users does not decide whether enrichment helps: compare over several seeds
+# on your own data, with and without the step. To skip it in a pipeline, use
 # ``pipeline.set_params(enrich="passthrough")``.
 #
-# Is what was rewritten faithful?
-# -------------------------------
-# ``report_`` has a row for each rewritten text. Templates lose nothing, so they are
-# compared only where ``check`` asks for it; with a language model as rewriter it is
-# done by default. The format "breakdown" is a summary, and loses events by design.
+# Are the rewritten texts faithful?
+# ---------------------------------
+# ``report_`` has one row per rewritten text. Templates lose nothing, so they are
+# compared only if you set ``check``; with a language model as rewriter, texts are
+# compared by default. The format "breakdown" is a summary that loses events by design.
 
 enricher = TextEnricher(check="retry", random_state=0)
 enricher.fit_transform(texts)

@@ -3,8 +3,8 @@
 LLM embedding beside CoLES and aggregates
 =========================================
 
-Aggregates count, CoLES contrasts slices of histories, a language model reads them. The
-three see different things, and a :class:`~sklearn.pipeline.FeatureUnion` puts their
+Aggregates count, CoLES contrasts slices of histories, and a language model reads them.
+The three see different things, and a :class:`~sklearn.pipeline.FeatureUnion` puts their
 vectors side by side.
 """
 
@@ -14,7 +14,7 @@ vectors side by side.
 
 from sklearn.pipeline import Pipeline
 
-from skllm4es import EventSerializer, LLMEmbedder, TextEnricher
+from skllm4es import EventSerializer, FineTuning, LLMEmbedder, TextEnricher
 from skllm4es.baselines import CoLESEmbedder, EventAggregator
 from skllm4es.datasets import make_transactions
 from skllm4es.vocabularies import load_mcc_names
@@ -28,30 +28,30 @@ llm = Pipeline(
     [
         ("serialize", serializer),
         ("enrich", TextEnricher(random_state=0)),
-        ("embed", LLMEmbedder(epochs=0.25, random_state=0)),
+        ("embed", LLMEmbedder(finetune=FineTuning(epochs=0.25), random_state=0)),
     ]
 )
 coles = CoLESEmbedder(hidden_size=32, epochs=4, random_state=0)
 aggregates = EventAggregator()
 
 # %%
-# Unions of them
+# Combining them
 # --------------
-# Their vectors have lengths of their own. Scaled to unit length, each has the same say
-# in a union.
+# The vectors of the three have different lengths. Scaled to unit length, each has the
+# same weight in a union.
 #
-# The learned representations are fitted here once, on the events of all clients without
-# their labels; that saves a training for each fold. The union is a transformer like its
-# parts, ``FeatureUnion([("llm", llm), ("coles", coles)])``, and
-# :class:`~sklearn.frozen.FrozenEstimator` keeps cross-validation from fitting its parts
-# anew.
+# The learned representations are fitted here only once, on the events of all clients
+# without their labels, which saves one training per fold. A union is a transformer like
+# its parts, ``FeatureUnion([("llm", llm), ("coles", coles)])``, and
+# :class:`~sklearn.frozen.FrozenEstimator` keeps cross-validation from fitting the parts
+# again.
 
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 
 fitted = {
-    # Cheap, and fitted in each fold.
+    # Cheap enough to fit in each fold.
     "aggregates": make_pipeline(aggregates, StandardScaler(), Normalizer()),
     "CoLES": make_pipeline(FrozenEstimator(coles.fit(X)), Normalizer()),
     "LLM": make_pipeline(FrozenEstimator(llm.fit(X)), Normalizer()),
@@ -65,8 +65,8 @@ unions = [
 ]
 
 # %%
-# Do they add to each other?
-# --------------------------
+# Do they complement each other?
+# ------------------------------
 
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
@@ -88,12 +88,12 @@ table = pd.DataFrame(scores).agg(["mean", "std"]).T.sort_values("mean")
 table.round(3)
 
 # %%
-# The bars are means over eight splits, the lines their standard deviations. That a
-# union is better than its best part is the hope, not a law: each part also adds
-# dimensions to a classifier that has 300 clients to learn from. And this language
-# model was trained for seconds on 400 short histories, where aggregates are hard to
-# beat: what carries over to your data is the comparison, not its result. The unions
-# vary less from split to split than aggregates alone.
+# The bars are means over eight splits, the lines standard deviations. A union is not
+# always better than its best part: each part also adds dimensions for a classifier that
+# learns from only 300 clients. And this language model was trained for seconds on 400
+# short histories, for which aggregates are hard to beat. What carries over to your data
+# is the comparison, not its result. The unions vary less between splits than aggregates
+# alone.
 
 import matplotlib.pyplot as plt
 
@@ -107,6 +107,6 @@ ax.barh(
     ecolor="navy",
 )
 ax.axvline(0.5, color="black", linestyle=":", label="chance")
-ax.set(xlabel="ROC-AUC on clients held out", xlim=(0.4, 0.95))
+ax.set(xlabel="ROC-AUC on held-out clients", xlim=(0.4, 0.95))
 ax.legend(loc="lower right")
 plt.show()

@@ -3,17 +3,16 @@
 Few labels: the data-efficiency curve
 =====================================
 
-Labels are dear, events are not. A representation that is learned from events alone can
-be learned from all users, and the few that have a label are left for the classifier.
-How many does it need?
+Labels are expensive, events are not. A representation learned from events alone can use
+all users, so the few labels are left for the classifier. How many does it need?
 """
 
 # %%
 # Vectors without labels
 # ----------------------
-# The language model learns from the texts of all clients. No label takes part in this.
+# The language model learns from the texts of all clients, without labels.
 
-from skllm4es import EventSerializer, LLMEmbedder, TextEnricher
+from skllm4es import EventSerializer, FineTuning, LLMEmbedder, TextEnricher
 from skllm4es.baselines import EventAggregator
 from skllm4es.datasets import make_transactions
 from skllm4es.vocabularies import load_mcc_names
@@ -24,7 +23,7 @@ texts = EventSerializer(
 ).fit_transform(X)
 training_texts = TextEnricher(random_state=0).fit_transform(texts)
 vectors = {
-    "LLM embedding": LLMEmbedder(epochs=0.25, random_state=0)
+    "LLM embedding": LLMEmbedder(finetune=FineTuning(epochs=0.25), random_state=0)
     .fit(training_texts)
     .transform(texts),
     "aggregates": EventAggregator().fit_transform(X),
@@ -34,10 +33,10 @@ vectors = {
 # %%
 # A classifier for few labels
 # ---------------------------
-# With few labels and many dimensions, regularisation decides. Each representation gets
-# the strength that suits it, by an inner cross-validation on its training users, which
-# also chooses whether dimensions are scaled to the same variance: aggregates need it,
-# the embedding is better as it is.
+# With few labels and many dimensions, regularisation matters most. For each
+# representation, an inner cross-validation on the training users chooses its strength,
+# and whether to scale all dimensions to the same variance: aggregates need it, the
+# embedding is better without.
 
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
@@ -57,8 +56,8 @@ classifier = GridSearchCV(
 # %%
 # The curve
 # ---------
-# Each number of labelled clients is drawn anew for each of ten splits, and scored on
-# the same 120 clients held out.
+# For each number of labels and each of ten splits, labelled clients are drawn again and
+# scored on the same 120 held-out clients.
 
 import matplotlib.pyplot as plt
 from sklearn.model_selection import StratifiedShuffleSplit
@@ -84,11 +83,11 @@ ax.axhline(0.5, color="black", linestyle=":")
 plt.show()
 
 # %%
-# The bands are a standard deviation over the splits wide. Both curves still rise where
-# the labels end. The embedding is ahead by some hundredths throughout, which is less
-# than one split differs from the next; a bank has many more clients without a label for
-# its language model to read.
+# The bands show one standard deviation over the splits. Both curves are still rising at
+# the last point. The embedding is a few hundredths ahead throughout, which is less than
+# the difference between splits; a bank has many more clients without a label for its
+# language model to read.
 #
-# To have the curve of a pipeline whose language model also sees no more than the
-# labelled users, pass the whole pipeline and ``X`` instead of vectors: it trains once
-# for each point and split.
+# To get the curve of a pipeline whose language model sees only the labelled users, pass
+# the whole pipeline and ``X`` instead of vectors; it then trains once for each point
+# and split.

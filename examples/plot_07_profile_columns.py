@@ -3,16 +3,16 @@
 Profile columns beside the events
 =================================
 
-Most users have more than events: an age, a region, a tariff. They are further columns
-of the same dataframe, and a :class:`~sklearn.compose.ColumnTransformer` sends each
-column where it belongs.
+Most users have more than events: an age, a region, a tariff. These are further columns
+of the same dataframe, and a :class:`~sklearn.compose.ColumnTransformer` routes each
+column to its own steps.
 """
 
 # %%
-# Columns for the profile
-# -----------------------
-# The simulation has no profiles, so two are made up: an age, which here has something
-# to do with leaving, and a region, which has not.
+# Profile columns
+# ---------------
+# The simulation has no profiles, so two columns are made up: an age, which is related
+# to leaving, and a region, which is not.
 
 import numpy as np
 
@@ -29,10 +29,9 @@ X.head(3)
 # %%
 # One path for each kind of column
 # --------------------------------
-# The events go through the three steps of the LLM embedding; the numbers are scaled,
-# the texts one-hot encoded. All of it is one estimator, which keeps what it learned
-# from training users apart from the users held out. ``memory`` spares the comparison
-# below one training for each fold.
+# The events go through the three steps of the LLM embedding, numbers are scaled, and
+# strings are one-hot encoded. All of this is one estimator, which learns only from
+# training users. ``memory`` saves one training per fold in the comparison below.
 
 from tempfile import TemporaryDirectory
 
@@ -41,18 +40,21 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from skllm4es import EventSerializer, LLMEmbedder, TextEnricher
+from skllm4es import EventSerializer, FineTuning, LLMEmbedder, TextEnricher
 from skllm4es.vocabularies import load_mcc_names
 
 cache = TemporaryDirectory()
 serializer = EventSerializer(
     ["mcc", "amount", "type"], labels={"mcc": load_mcc_names()}, max_events=20
 )
+embedder = LLMEmbedder(
+    finetune=FineTuning(epochs=0.25), memory=cache.name, random_state=0
+)
 events = Pipeline(
     [
         ("serialize", serializer),
         ("enrich", TextEnricher(random_state=0)),
-        ("embed", LLMEmbedder(epochs=0.25, memory=cache.name, random_state=0)),
+        ("embed", embedder),
     ]
 )
 columns = ColumnTransformer(
@@ -68,7 +70,7 @@ pipeline
 # %%
 # With and without
 # ----------------
-# Leaving a path out is setting it to ``"drop"``.
+# Setting a path to ``"drop"`` leaves it out.
 
 import pandas as pd
 from sklearn.base import clone
@@ -93,10 +95,11 @@ scores.agg(["mean", "std"]).T.round(3)
 # %%
 # What the classifier weighs
 # --------------------------
-# The names of the features say where each came from. The dimensions of an embedding
-# have no meaning of their own; what all of them together add to the score of a client
-# has one. Its spread over the clients tells how much each path decides, which is not
-# how much it helps: 128 dimensions learn 160 clients partly by heart.
+# Feature names say where each feature came from. A single dimension of an embedding
+# means nothing by itself, but what all its dimensions together add to a client's score
+# does. The spread of this sum over the clients shows how much each path decides. This
+# is not how much it helps: with 128 dimensions, a classifier trained on 160 clients
+# partly memorises them.
 
 import matplotlib.pyplot as plt
 
@@ -116,5 +119,5 @@ spread = (
 )
 figure, ax = plt.subplots(figsize=(6, 2.5), layout="constrained")
 ax.barh(spread.index, spread, color="lightsteelblue")
-ax.set_xlabel("standard deviation of what it adds to the log-odds")
+ax.set_xlabel("standard deviation of its part of the log-odds")
 plt.show()

@@ -3,24 +3,24 @@
 Frozen, fine-tuned, LoRA
 ========================
 
-A pretrained language model can be used in three ways: as it is, with all its weights
-trained further, or with small matrices trained beside them. The parameter ``finetune``
-chooses.
+There are three ways to use a pretrained language model: as it is, with all weights
+trained further, or with small trainable matrices beside its weights. The parameter
+``finetune`` chooses.
 """
 
 # %%
 # A pretrained model
 # ------------------
-# Mostly it has a name, ``LLMEmbedder("meta-llama/Llama-3.2-3B")``, or is a directory
-# that was copied to this machine. To run offline, this page trains its own on the
-# clients of another bank, and saves it the way the model hub keeps models.
+# Usually you pass a name, ``LLMEmbedder("meta-llama/Llama-3.2-3B")``, or a directory on
+# this machine. To run offline, this page trains its own model on the clients of another
+# bank and saves it in the format of the model hub.
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from transformers.utils import logging
 
-from skllm4es import EventSerializer, LLMEmbedder
+from skllm4es import EventSerializer, FineTuning, FromScratch, LLMEmbedder, LoRA
 from skllm4es.datasets import make_transactions
 from skllm4es.vocabularies import load_mcc_names
 
@@ -28,9 +28,9 @@ serializer = EventSerializer(
     ["mcc", "amount", "type"], labels={"mcc": load_mcc_names()}, max_events=20
 )
 elsewhere, _ = make_transactions(n_users=300, mean_events=20, random_state=1)
-pretrained = LLMEmbedder(n_params=200_000, epochs=0.5, random_state=0).fit(
-    serializer.fit_transform(elsewhere)
-)
+pretrained = LLMEmbedder(
+    FromScratch(n_params=200_000), finetune=FineTuning(epochs=0.5), random_state=0
+).fit(serializer.fit_transform(elsewhere))
 
 logging.disable_progress_bar()
 home = TemporaryDirectory()
@@ -43,22 +43,24 @@ sorted(path.name for path in directory.iterdir())
 # %%
 # Three ways to use it
 # --------------------
-# - ``finetune=None`` leaves it as it is: nothing to train, and nothing of the users in
-#   the weights.
-# - ``finetune="full"`` trains all weights, as the paper does.
-# - ``finetune="lora"`` trains a low-rank adapter: a fraction of the memory for large
-#   models, and a few megabytes to save, with ``merge_adapter=False``.
+# - ``finetune=None`` leaves it as it is. Nothing is trained, and the weights hold
+#   nothing about the users.
+# - ``finetune="full"`` or ``FineTuning(...)`` trains all weights, as in the paper.
+# - ``finetune="lora"`` or ``LoRA(...)`` trains a low-rank adapter, which needs a
+#   fraction of the memory for a large model. With ``merge=False``, only a few megabytes
+#   are saved.
 #
-# For so small a model the learning rates of large ones are too low, so they are raised
+# The learning rates of large models are too low for one this small, so they are raised
 # here.
 
 embedders = {
     "frozen": LLMEmbedder(directory, finetune=None),
     "fine-tuned": LLMEmbedder(
-        directory, finetune="full", epochs=1, learning_rate=1e-3, batch_tokens=1024
+        directory,
+        finetune=FineTuning(epochs=1, learning_rate=1e-3, batch_tokens=1024),
     ),
     "LoRA": LLMEmbedder(
-        directory, finetune="lora", epochs=1, learning_rate=3e-3, batch_tokens=1024
+        directory, finetune=LoRA(epochs=1, learning_rate=3e-3, batch_tokens=1024)
     ),
 }
 
@@ -74,8 +76,8 @@ for name, embedder in embedders.items():
     }
 
 # %%
-# The losses of the two trainings
-# -------------------------------
+# The two training losses
+# -----------------------
 
 import matplotlib.pyplot as plt
 
@@ -87,11 +89,12 @@ for name in ("fine-tuned", "LoRA"):
 plt.show()
 
 # %%
-# What their vectors tell
-# -----------------------
-# The same classifier on each, with the mean and the standard deviation over repeated
-# splits. A lower loss is a better model of the text, and not always a better vector: a
-# pretrained model gives its hidden layers, which tell little in one as small as this.
+# What the vectors predict
+# ------------------------
+# The same classifier scores all three; the table has the mean and the standard
+# deviation over repeated splits. A lower loss means a better model of the text, but not
+# always a better vector. A pretrained model is read by its hidden layers, which hold
+# little information in a model as small as this.
 
 import pandas as pd
 from sklearn.linear_model import LogisticRegression

@@ -3,14 +3,14 @@
 Users without a label
 =====================
 
-A bank knows the outcome of a few clients, and has the events of many more. The language
-model learns from texts alone, so the others can teach it too: ``extra_texts`` of
-:class:`~skllm4es.LLMEmbedder` are further texts to train on.
+A bank knows the outcome for a few clients and has the events of many more. A language
+model learns from texts alone, so it can train on the others, too: pass them as
+``extra_texts`` to :class:`~skllm4es.LLMEmbedder`.
 """
 
 # %%
-# Few labelled, many not
-# ----------------------
+# Few labelled users, many without
+# --------------------------------
 
 from sklearn.model_selection import train_test_split
 
@@ -23,20 +23,25 @@ X_rest, X_test, y_rest, y_test = train_test_split(
 X_labelled, X_unlabelled, y_labelled, _ = train_test_split(
     X_rest, y_rest, train_size=100, random_state=0, stratify=y_rest
 )
-print(
-    len(X_labelled), "labelled,", len(X_unlabelled), "not,", len(X_test), "to test on"
-)
+sizes = {"labelled": len(X_labelled), "others": len(X_unlabelled), "test": len(X_test)}
+sizes
 
 # %%
 # Their texts
 # -----------
-# What is trained on should look like what :class:`~skllm4es.TextEnricher` makes of the
-# labelled users, so the texts of the others go through the same steps.
+# Extra texts should look like what :class:`~skllm4es.TextEnricher` makes of the
+# labelled users, so they go through the same steps.
 
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 
-from skllm4es import EventSerializer, LLMEmbedder, TextEnricher
+from skllm4es import (
+    EventSerializer,
+    FineTuning,
+    FromScratch,
+    LLMEmbedder,
+    TextEnricher,
+)
 from skllm4es.vocabularies import load_mcc_names
 
 serializer = EventSerializer(
@@ -48,16 +53,19 @@ extra_texts = enricher.fit_transform(serializer.fit_transform(X_unlabelled))
 # %%
 # With and without them
 # ---------------------
-# Both models have the same size, and see about as many tokens in training, so that the
-# one without does not simply train less: it sees the same few users more often.
+# Both models have the same size and see about as many tokens in training. The one
+# without extra texts does not simply train less: it sees the same few users more often.
 
 from sklearn.metrics import roc_auc_score
 
 
 def fit(extra_texts, epochs):
-    """Fit the whole pipeline, with further texts for its language model."""
+    """Fit the whole pipeline, with extra texts for its language model."""
     embedder = LLMEmbedder(
-        extra_texts=extra_texts, n_params=100_000, epochs=epochs, random_state=0
+        FromScratch(n_params=100_000),
+        finetune=FineTuning(epochs=epochs),
+        extra_texts=extra_texts,
+        random_state=0,
     )
     steps = [
         ("serialize", serializer),
@@ -77,14 +85,14 @@ for name, pipeline in pipelines.items():
     print(f"{name}: {pipeline['embed'].n_tokens_seen_:,} tokens, ROC-AUC {auc:.3f}")
 
 # %%
-# One split and one seed: a difference of a few hundredths is chance here. The standard
-# deviation of a ROC-AUC over 200 clients is about 0.04 by itself.
+# This is one split and one seed, and a difference of a few hundredths is chance: the
+# ROC-AUC over 200 clients alone has a standard deviation of about 0.04.
 #
 # A map of the clients
 # --------------------
-# The first two principal components of the vectors, with the labelled clients in
-# colour. Where the colours do not part by themselves, the target is not what the users
-# differ by most; a classifier looks along other directions.
+# The map shows the first two principal components of the vectors, with the labelled
+# clients in colour. If the colours do not separate, the target is not what
+# distinguishes users most; a classifier looks along other directions.
 
 import matplotlib.pyplot as plt
 
@@ -97,6 +105,5 @@ EmbeddingMapDisplay.from_estimator(
 plt.show()
 
 # %%
-# Without a pipeline, a model that learned from all users once serves many tasks: fit
-# the embedder on the texts of all, and put it into each pipeline in a
-# :class:`~sklearn.frozen.FrozenEstimator`.
+# If one model should serve many tasks, fit the embedder once on the texts of all users
+# and put it into each pipeline, wrapped in a :class:`~sklearn.frozen.FrozenEstimator`.

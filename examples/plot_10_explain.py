@@ -1,11 +1,11 @@
 """
-======================================
-Explaining a prediction back to events
-======================================
+=====================================
+Explaining a prediction by its events
+=====================================
 
-Why does the model think that this client leaves? The dimensions of an embedding mean
-nothing to a reader; events do. So leave out each event in turn, predict again, and see
-what changes.
+Why does the model predict that this client leaves? The dimensions of an embedding mean
+nothing to a reader, but events do. So leave out each event in turn, predict again, and
+see what changes.
 """
 
 # %%
@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import Pipeline
 
-from skllm4es import EventSerializer, LLMEmbedder, TextEnricher
+from skllm4es import EventSerializer, FineTuning, LLMEmbedder, TextEnricher
 from skllm4es.datasets import make_transactions
 from skllm4es.vocabularies import load_mcc_names
 
@@ -32,25 +32,25 @@ pipeline = Pipeline(
     [
         ("serialize", serializer),
         ("enrich", TextEnricher(random_state=0)),
-        ("embed", LLMEmbedder(epochs=0.5, random_state=0)),
+        ("embed", LLMEmbedder(finetune=FineTuning(epochs=0.5), random_state=0)),
         ("classify", LogisticRegression()),
     ]
 ).fit(X_train, y_train)
 
 # %%
-# How far should an explanation be trusted? No further than the predictions:
+# An explanation deserves no more trust than the predictions:
 
 from sklearn.metrics import roc_auc_score
 
 auc = roc_auc_score(y_test, pipeline.decision_function(X_test))
-print(f"ROC-AUC on clients held out: {auc:.2f}")
+print(f"ROC-AUC on held-out clients: {auc:.2f}")
 
 # %%
 # One client, many histories
 # --------------------------
-# The client held out who is most likely to leave, of those with at least ten events.
-# Each row of ``without`` is the same client with one event missing; the pipeline scores
-# them all at once.
+# Take the held-out client with the highest predicted risk, among those with at least
+# ten events. Each row of ``without`` is the same client with one event missing; the
+# pipeline scores them all at once.
 
 import pandas as pd
 
@@ -74,7 +74,8 @@ without = nest_events(
 # %%
 # The effect of an event
 # ----------------------
-# What an event adds to the log-odds: the score with it, less the score without it.
+# An event's effect on the log-odds is the score with the event minus the score without
+# it.
 
 events["effect"] = pipeline.decision_function(client) - pipeline.decision_function(
     without.loc[events.index]
@@ -86,7 +87,7 @@ strongest[["event_time", "type", "description", "amount", "effect"]].round(
 )
 
 # %%
-# The picture for a reader, with the ten events that matter most:
+# The ten events that matter most, as a figure:
 
 import matplotlib.pyplot as plt
 
@@ -106,7 +107,7 @@ plt.show()
 
 # %%
 # Leaving one event out is the simplest explanation, and it misses what events do
-# together: of ten visits to the same shop, each alone may be dispensable. The same
-# recipe leaves out groups instead, such as all events of a month or of a merchant
-# category. It costs one forward pass for each history, and knows nothing of the model,
-# so it works for every estimator that takes events.
+# together: of ten visits to the same shop, each alone may not matter. The same method
+# works for groups of events, such as all events of a month or of a merchant category.
+# It costs one forward pass per history and works for any estimator that takes events,
+# because it needs to know nothing about the model.

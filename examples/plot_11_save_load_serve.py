@@ -3,9 +3,9 @@
 Saving, loading, serving
 ========================
 
-A fitted pipeline has two kinds of state: a language model, which is large and belongs
-in files that no pickle can harm, and a small classifier. This tutorial saves both,
-reads them in what could be another process, and puts them behind an HTTP server.
+A fitted pipeline has two kinds of state: a language model, which is large and best kept
+in files that cannot run code, and a small classifier. This tutorial saves both, loads
+them as another process would, and puts them behind an HTTP server.
 """
 
 # %%
@@ -15,7 +15,7 @@ reads them in what could be another process, and puts them behind an HTTP server
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 
-from skllm4es import EventSerializer, LLMEmbedder, TextEnricher
+from skllm4es import EventSerializer, FineTuning, LLMEmbedder, TextEnricher
 from skllm4es.datasets import make_transactions
 from skllm4es.vocabularies import load_mcc_names
 
@@ -27,7 +27,7 @@ pipeline = Pipeline(
     [
         ("serialize", serializer),
         ("enrich", TextEnricher(random_state=0)),
-        ("embed", LLMEmbedder(epochs=0.5, random_state=0)),
+        ("embed", LLMEmbedder(finetune=FineTuning(epochs=0.5), random_state=0)),
         ("classify", LogisticRegression()),
     ]
 ).fit(X, y)
@@ -36,9 +36,9 @@ pipeline = Pipeline(
 # Save
 # ----
 # :meth:`~skllm4es.LLMEmbedder.save_pretrained` writes weights as safetensors and
-# settings as JSON. The rest is a small pickle, to be loaded only where you trust
-# whoever wrote it. (``joblib.dump(pipeline, ...)`` alone works too: the weights that
-# were trained are then inside the pickle.)
+# settings as JSON. The rest is a small pickle; load it only if you trust its author.
+# (``joblib.dump(pipeline, ...)`` alone works, too; the pickle then contains the trained
+# weights.)
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -59,8 +59,8 @@ for path in sorted(Path(home.name).rglob("*.*")):
 # %%
 # Load
 # ----
-# The step that is only for training is left out. The largest difference between what
-# the loaded and the fitted pipeline predict:
+# The enricher is only needed for training, so it is left out. This is the largest
+# difference between the predictions of the loaded and the fitted pipeline:
 
 import numpy as np
 
@@ -73,9 +73,9 @@ np.abs(scorer.predict_proba(X) - pipeline.predict_proba(X)).max()
 # %%
 # Serve
 # -----
-# A client's events arrive as JSON. The same types as in training go into the table: a
-# column of another kind is an error that says so, not a wrong prediction. Any web
-# framework will do; this one is in the standard library.
+# A client's events arrive as JSON. The table must have the same types as in training: a
+# column of another kind raises an error instead of giving a wrong prediction. Any web
+# framework will do; this server is in the standard library.
 
 import json
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -87,7 +87,7 @@ from skllm4es import nest_events
 
 
 class Scorer(BaseHTTPRequestHandler):
-    """Answers the events of one client by the probability that the client leaves."""
+    """Answer with the probability that the client with these events leaves."""
 
     def do_POST(self):
         events = pd.DataFrame(
@@ -105,7 +105,7 @@ class Scorer(BaseHTTPRequestHandler):
         self.wfile.write(answer)
 
     def log_message(self, *args):
-        """Leave the page without a line for each request."""
+        """Do not print a line per request."""
 
 
 server = HTTPServer(("127.0.0.1", 0), Scorer)
@@ -139,17 +139,17 @@ np.abs(np.array(answers) - pipeline.predict_proba(X.iloc[:40])[:, 1]).max()
 # %%
 # How long an answer takes
 # ------------------------
-# One answer costs a fixed amount, and some more for each token: with so small a model,
-# the first is nearly all of it. With a large one the time grows with the client's
-# events, up to the ``max_events`` that are read. The first answer is left out, because
-# it loads the model. A server that gets many questions at once should gather them and
-# score them in one call, which shares the fixed amount and keeps the device busy.
+# Each answer has a fixed cost and a cost per token. With a model this small, the fixed
+# cost is nearly everything. With a large one, the time grows with the client's events,
+# up to ``max_events``. The first answer is left out because it loads the model. A
+# server with many simultaneous requests should score them in one call, which shares the
+# fixed cost and keeps the device busy.
 
 import matplotlib.pyplot as plt
 
 figure, ax = plt.subplots(layout="constrained")
 ax.plot(n_events[1:], milliseconds[1:], "o", alpha=0.6)
 ax.axvline(25, color="black", linestyle="--", label="max_events=25")
-ax.set(xlabel="events of the client", ylabel="milliseconds an answer", ylim=(0, None))
+ax.set(xlabel="events of the client", ylabel="milliseconds per answer", ylim=(0, None))
 ax.legend()
 plt.show()

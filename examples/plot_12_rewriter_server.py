@@ -3,19 +3,19 @@
 A rewriting LLM behind an OpenAI-compatible server
 ==================================================
 
-The paper's enrichment is written by an instruct model.
-:class:`~skllm4es.rewriters.OpenAIRewriter` asks one behind any server that speaks
-OpenAI's protocol: vLLM, SGLang, llama.cpp, Ollama, ``transformers serve``. So that this
-page runs without one, it starts a little server of its own, whose "model" is five
-lines of Python, and not a good one.
+The paper enriches texts with an instruct model.
+:class:`~skllm4es.rewriters.OpenAIRewriter` uses one behind any server that speaks
+OpenAI's protocol: vLLM, SGLang, llama.cpp, Ollama, ``transformers serve``. To run
+without one, this page starts a small server of its own, whose "model" is five lines of
+Python, and not a good one.
 """
 
 # %%
 # A server
 # --------
-# It answers ``POST /v1/chat/completions``. The last message holds the events between
-# two tags; this model writes them as a Markdown list, and forgets every event after the
-# eighth: real models leave things out as well.
+# It answers ``POST /v1/chat/completions``. The last message has the events between two
+# tags. This model writes them as a Markdown list and forgets every event after the
+# eighth; real models leave things out as well.
 
 import json
 import re
@@ -67,11 +67,11 @@ server.daemon_threads = True
 Thread(target=server.serve_forever, daemon=True).start()
 
 # %%
-# Asking it
-# ---------
-# With a real one, this is all there is to do: its address, and the name under which it
-# knows the model. A key, if it wants one, is read from the environment variable
-# ``OPENAI_API_KEY``. The users' texts go to this address, and to nowhere else.
+# Rewriting with it
+# -----------------
+# For a real server, this is all you need: its address, and its name for the model. If
+# it needs a key, set the environment variable ``OPENAI_API_KEY``. The users' texts go
+# to this address and nowhere else.
 
 from tempfile import TemporaryDirectory
 
@@ -99,11 +99,11 @@ enriched = enricher.fit_transform(texts)
 print(questions[0])
 
 # %%
-# What became of each text
-# ------------------------
-# ``check="retry"`` compares each rewritten text with its original, asks again for a
-# text that lost events, and lets a template write what stays unfaithful. One warning
-# tells how many there were, ``report_`` of each.
+# What happened to each text
+# --------------------------
+# ``check="retry"`` compares each rewritten text with its original, asks again if the
+# text lost events, and lets a template write texts that remain unfaithful. One warning
+# says how many there were; ``report_`` has a row for each text.
 
 report = enricher.report_
 report["outcome"].value_counts()
@@ -117,8 +117,8 @@ for outcome in ("ok", "template"):
     print(enriched["variant_0"].iloc[row][:300], "\n")
 
 # %%
-# The model forgets what comes after the eighth event, so it is the long histories that
-# templates had to write. Eight events of nine still pass: their share is above
+# The model forgets everything after the eighth event, so templates had to write the
+# long histories. Eight of nine events still pass, because that share is above
 # ``min_recall``.
 
 import matplotlib.pyplot as plt
@@ -141,13 +141,12 @@ plt.show()
 # %%
 # Nothing is asked twice
 # ----------------------
-# ``memory`` keeps what was written, each text from the moment when it is there. An
-# interrupted run goes on where it was, and the folds of a cross-validation share the
-# rewritings.
+# ``memory`` keeps each text as soon as it is written. An interrupted run continues
+# where it stopped, and the folds of a cross-validation share the rewritten texts.
 
 n_questions = len(questions)
 enricher.fit_transform(texts)
-print(f"{n_questions} questions at first, {len(questions) - n_questions} afterwards")
+print(f"{n_questions} requests at first, {len(questions) - n_questions} afterwards")
 
 server.shutdown()
 server.server_close()

@@ -14,6 +14,7 @@ import pytest
 from event_frames import KINDS, NATIVE_KINDS, NUMBER, frames, tables
 from hypothesis import HealthCheck, currently_in_test_context, event, given, settings
 from hypothesis import strategies as st
+from package_messages import find_messages
 from sklearn.pipeline import make_pipeline
 
 import skllm4es
@@ -36,16 +37,16 @@ TINY = FromScratch(
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 FEW = settings(PATIENT, max_examples=max(5, settings().max_examples // 20))
 PACKAGE = Path(skllm4es.__file__).parent
-FAQ = (PACKAGE.parent / "docs" / "guide" / "faq.md").read_text(encoding="utf-8")
-#: The messages in the FAQ, where … stands for what differs.
+#: The messages in the docs, where … stands for what differs.
 DOCUMENTED = [
-    re.compile(".*".join(map(re.escape, message.split("…"))), re.DOTALL)
-    for message in re.findall(r"^`([^`\n]+)`\n: ", FAQ, flags=re.MULTILINE)
+    re.compile(".*".join(map(re.escape, message.text.split("…"))), re.DOTALL)
+    for messages in find_messages().values()
+    for message in messages
 ]
 
 
 def outcome(function: Callable, *args):
-    """What a function gives; None where it refuses its input by an error of the package that the FAQ explains."""
+    """What a function gives; None where it refuses its input by a documented error of the package."""
     try:
         return function(*args)
     except Exception as error:
@@ -56,7 +57,7 @@ def outcome(function: Callable, *args):
         if type(error) not in (ValueError, TypeError, RewritingError) or not ours:
             raise
         if not any(pattern.search(str(error)) for pattern in DOCUMENTED):
-            pytest.fail(f"The FAQ does not explain: {error}")
+            pytest.fail(f"The docs do not list: {error}")
         if currently_in_test_context():
             event(f"refused: {type(error).__name__} of {frame.tb_frame.f_code.co_name}")
         return None

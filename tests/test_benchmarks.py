@@ -1,4 +1,4 @@
-"""The benchmarks: who is trained and tested on, resuming, rows that cannot be run, and the page."""
+"""The benchmarks: splits, resuming, rows that cannot run, and the page."""
 
 import json
 import os
@@ -24,6 +24,7 @@ from benchmarks.representations import Context, NotHereError, llm
 from benchmarks.results import Results, read
 from benchmarks.run import main
 from benchmarks.tables import TABLES, Row, Table
+from skllm4es import FineTuning
 
 N_USERS = 60
 LABELLED = np.arange(0, N_USERS, 2)
@@ -40,7 +41,7 @@ def _splits(protocol, *, strata=CLASSES, groups=None, seed=0, labelled=LABELLED)
 @pytest.mark.parametrize("protocol", ["cv", "holdout"])
 @pytest.mark.parametrize("groups", [None, PATIENTS])
 @pytest.mark.parametrize("strata", [None, CLASSES])
-def test_nobody_is_trained_and_tested_on(protocol, strata, groups):
+def test_no_user_is_in_both_training_and_test(protocol, strata, groups):
     for split in _splits(protocol, strata=strata, groups=groups):
         assert not set(split.train) & set(split.test)
         assert not set(split.seen) & set(split.test)
@@ -48,7 +49,7 @@ def test_nobody_is_trained_and_tested_on(protocol, strata, groups):
 
 
 @pytest.mark.parametrize("protocol", ["cv", "holdout"])
-def test_users_without_a_label_are_seen_but_neither_trained_nor_tested_on(protocol):
+def test_unlabelled_users_are_seen_but_in_neither_training_nor_test(protocol):
     unlabelled = set(range(N_USERS)) - set(LABELLED)
     for split in _splits(protocol):
         assert unlabelled <= set(split.seen)
@@ -57,7 +58,7 @@ def test_users_without_a_label_are_seen_but_neither_trained_nor_tested_on(protoc
 
 @pytest.mark.parametrize("protocol", ["cv", "holdout"])
 @pytest.mark.parametrize("strata", [None, CLASSES])
-def test_rows_of_a_group_are_not_parted_even_where_they_have_no_label(protocol, strata):
+def test_rows_of_a_group_stay_together_even_without_labels(protocol, strata):
     for split in _splits(protocol, strata=strata, groups=PATIENTS):
         assert not set(PATIENTS[split.test]) & set(PATIENTS[split.train])
         assert not set(PATIENTS[split.test]) & set(PATIENTS[split.seen])
@@ -67,7 +68,7 @@ def test_cross_validation_tests_on_each_labelled_user_once():
     assert sorted(np.concatenate([split.test for split in _splits("cv")])) == LABELLED.tolist()
 
 
-def test_the_isolated_test_set_is_a_tenth_and_the_same_for_all_folds():
+def test_the_holdout_test_set_is_a_tenth_and_the_same_for_all_folds():
     folds = _splits("holdout")
     assert len(folds) == 5
     assert all(np.array_equal(split.test, folds[0].test) for split in folds)
@@ -75,7 +76,7 @@ def test_the_isolated_test_set_is_a_tenth_and_the_same_for_all_folds():
     assert len(folds[0].test) == len(LABELLED) / 10
 
 
-def test_seed_0_gives_the_published_folds_and_others_repeat_them():
+def test_seed_0_gives_the_published_folds_and_other_seeds_differ():
     published = StratifiedKFold(5, shuffle=True, random_state=42).split(LABELLED, CLASSES[LABELLED])
     for split, (train, test) in zip(_splits("cv"), published, strict=True):
         assert np.array_equal(split.train, LABELLED[train])
@@ -88,7 +89,7 @@ def test_each_fold_has_its_share_of_each_class():
 
 
 @pytest.mark.parametrize("size", [2, 5, 12])
-def test_few_labelled_users_are_of_all_classes(size):
+def test_few_labelled_users_include_all_classes(size):
     train = _splits("cv")[0].train
     drawn = draw_labelled(train, CLASSES, size, [0, 0])
     assert len(set(drawn)) == size
@@ -97,15 +98,15 @@ def test_few_labelled_users_are_of_all_classes(size):
     assert not np.array_equal(drawn, draw_labelled(train, CLASSES, size, [0, 1]))
 
 
-def test_fewer_labelled_users_than_classes_are_of_any_classes():
+def test_fewer_labelled_users_than_classes_can_be_of_any_class():
     train, classes = np.arange(40), np.arange(40) % 4
     drawn = [frozenset(classes[draw_labelled(train, classes, 2, [0, draw])]) for draw in range(20)]
-    assert {len(each) for each in drawn} == {2}
+    assert {len(pair) for pair in drawn} == {2}
     assert frozenset().union(*drawn) == {0, 1, 2, 3}
 
 
 @pytest.mark.parametrize(("metric", "best"), [("ROC-AUC", 1.0), ("accuracy", 1.0), ("MAE", 0.0)])
-def test_vectors_that_tell_the_target_score_well_by_both_classifiers(metric, best):
+def test_vectors_that_contain_the_target_score_well_with_both_classifiers(metric, best):
     rng = np.random.default_rng(0)
     n_classes = 4 if metric == "accuracy" else 2
     y = rng.integers(0, n_classes, 400).astype(float)
@@ -129,7 +130,7 @@ def test_a_test_set_of_one_class_has_no_roc_auc():
 
 
 class Witness(BaseEstimator):
-    """Its vectors are the number of users that it was fitted on, and the user's number of events."""
+    """Embed a user as the number of users in fit and the user's number of events."""
 
     n_fits = 0
 
@@ -152,7 +153,7 @@ def _half_labelled(**_):
 
 @pytest.fixture
 def witnessed(monkeypatch):
-    """Data with labels for half of 60 users, and a table whose rows are witnesses."""
+    """Return the rows of a table, on data with labels for half of 60 users."""
     monkeypatch.setitem(DATA_SETS, "half", DataSet(_half_labelled, {"leaves": Target("ROC-AUC")}, "transactions"))
     rows = [Row("witness", (lambda context: Witness(),), "CoLES")]
     monkeypatch.setitem(TABLES, "main", Table("Main results", lambda models: rows))
@@ -170,7 +171,7 @@ def _only(tmp_path):
     return read(file)
 
 
-def test_vectors_of_users_without_a_label_do_not_exist(tmp_path, witnessed):
+def test_unlabelled_users_have_no_vectors(tmp_path, witnessed):
     data = load("half", N_USERS)
     embedding = EmbeddingStore(tmp_path).get(Witness(), data, np.arange(N_USERS))
     assert len(data.labelled) == N_USERS / 2
@@ -178,15 +179,15 @@ def test_vectors_of_users_without_a_label_do_not_exist(tmp_path, witnessed):
 
 
 @pytest.mark.parametrize(("fit", "n_seen", "n_fits"), [("leak-free", 30, 2), ("transductive", 40, 1)])
-def test_a_leak_free_fit_sees_no_test_user_and_a_transductive_one_sees_all(tmp_path, witnessed, fit, n_seen, n_fits):
+def test_a_leak_free_fit_sees_no_test_user_and_a_transductive_fit_sees_all(tmp_path, witnessed, fit, n_seen, n_fits):
     assert _run(tmp_path, "main", "--dataset", "half", "--fit", fit) == 0
     assert Witness.n_fits == n_fits
     vectors = [np.load(file)["vectors"] for file in (tmp_path / "embeddings" / "half").glob("*.npz")]
-    assert {float(each[0, 0]) for each in vectors} == {n_seen}
+    assert {float(stored[0, 0]) for stored in vectors} == {n_seen}
     assert _only(tmp_path)["about"]["fit"] == fit
 
 
-def test_what_is_there_is_not_computed_again(tmp_path, witnessed):
+def test_existing_results_are_not_computed_again(tmp_path, witnessed):
     for _ in range(2):
         _run(tmp_path, "main", "--dataset", "half")
     assert Witness.n_fits == 2
@@ -195,7 +196,7 @@ def test_what_is_there_is_not_computed_again(tmp_path, witnessed):
     assert len(content["runs"]) == 1
 
 
-def test_a_row_that_fails_costs_no_other_row_and_the_command_says_so(tmp_path, witnessed, capsys):
+def test_a_failing_row_does_not_stop_other_rows_and_sets_the_exit_status(tmp_path, witnessed, capsys):
     def fail(context):
         raise MemoryError("too large")
 
@@ -207,7 +208,7 @@ def test_a_row_that_fails_costs_no_other_row_and_the_command_says_so(tmp_path, w
     assert "MemoryError: too large" in capsys.readouterr().err
 
 
-def test_scores_of_another_machine_stay_where_a_row_cannot_be_run(tmp_path, witnessed):
+def test_scores_from_another_machine_stay_if_a_row_cannot_run(tmp_path, witnessed):
     def miss(context):
         raise NotHereError("there is no GPU")
 
@@ -219,7 +220,7 @@ def test_scores_of_another_machine_stay_where_a_row_cannot_be_run(tmp_path, witn
     assert content["not_run"] == {}
 
 
-def test_an_ensemble_has_the_vectors_of_its_parts_side_by_side(tmp_path, witnessed):
+def test_an_ensemble_concatenates_the_vectors_of_its_parts(tmp_path, witnessed):
     (row,) = witnessed
     witnessed.append(Row("twice", row.parts * 2, ""))
     _run(tmp_path, "main", "--dataset", "half")
@@ -228,17 +229,17 @@ def test_an_ensemble_has_the_vectors_of_its_parts_side_by_side(tmp_path, witness
     assert Witness.n_fits == 2
 
 
-def test_results_by_other_settings_are_replaced(tmp_path):
+def test_results_with_other_settings_are_replaced(tmp_path):
     results = Results(tmp_path / "a.json", {})
     record = {"row": "a", "target": "t", "seed": 0, "fold": 0, "labels": "all", "draw": 0, "key": "old"}
     results.add([record, record | {"labels": 5}])
     assert results.has(record)
     assert not results.has(record | {"key": "new"})
     results.add([record | {"key": "new"}])
-    assert [each["key"] for each in read(tmp_path / "a.json")["records"]] == ["new"]
+    assert [stored["key"] for stored in read(tmp_path / "a.json")["records"]] == ["new"]
 
 
-def test_a_file_that_holds_no_results_is_not_overwritten(tmp_path):
+def test_a_file_without_results_is_not_overwritten(tmp_path):
     file = tmp_path / "a.json"
     file.write_text('{"records": [')
     with pytest.raises(ValueError, match="is not a file of results"):
@@ -246,7 +247,7 @@ def test_a_file_that_holds_no_results_is_not_overwritten(tmp_path):
     assert file.read_text() == '{"records": ['
 
 
-def test_the_command_that_is_kept_names_no_folder(tmp_path, witnessed):
+def test_the_recorded_command_contains_no_folder(tmp_path, witnessed):
     model = tmp_path / "a model"
     model.mkdir()
     _run(tmp_path, "main", "--dataset", "half", "--model", str(model), "--seeds", "3")
@@ -262,24 +263,24 @@ def test_the_command_that_is_kept_names_no_folder(tmp_path, witnessed):
     ("arguments", "complaint"),
     [
         (["--target", "height"], "the targets of movielens-100k are gender, age"),
-        (["--seeds", "0", "-1"], "--seeds -1: a seed is 0 or more"),
-        (["--model", "/no/where"], "/no/where is neither a directory nor a name of the model hub"),
-        (["--rewriter", "a@b"], "a@b is neither a directory nor a name of the model hub"),
+        (["--seeds", "0", "-1"], "--seeds -1: a seed must be 0 or more"),
+        (["--model", "/no/where"], "/no/where is neither a directory nor a model hub name"),
+        (["--rewriter", "a@b"], "a@b is neither a directory nor a model hub name"),
     ],
 )
-def test_what_cannot_be_is_refused_with_the_reason(capsys, arguments, complaint):
+def test_invalid_arguments_are_refused_with_the_reason(capsys, arguments, complaint):
     with pytest.raises(SystemExit):
         main(["main", "--dataset", "movielens-100k", *arguments])
     assert complaint in capsys.readouterr().err
 
 
-def test_a_row_that_the_table_lacks_is_refused(tmp_path, witnessed):
+def test_an_unknown_row_is_refused(tmp_path, witnessed):
     with pytest.raises(SystemExit, match="--rows LSTM: no row's name contains it"):
         _run(tmp_path, "main", "--dataset", "half", "--rows", "witness", "LSTM")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_rows_without_their_weights_or_rewriter_say_not_run_here_and_have_no_number(tmp_path, monkeypatch, capsys):
+def test_rows_without_weights_say_not_run_here_and_have_no_score(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SKLLM4ES_DATA", str(tmp_path / "nothing"))
     _run(tmp_path, "components", "--dataset", "transactions", "--rows", "LLaMA", "TinyStories", "scratch, pre-trained")
     content = _only(tmp_path)
@@ -301,21 +302,21 @@ def test_the_paper_preset_has_the_papers_models_and_settings(tmp_path):
     assert paper.protocol == "holdout"
     data = load("transactions", 10)
     data = replace(data, spec=replace(data.spec, paper_epochs=30))
-    # Any directory stands for weights that are here.
+    # Any directory stands for available weights.
     context = Context(data, replace(paper, rewriter=str(tmp_path)), paper.few, seed=0)
     settings = llm(str(tmp_path), enrichment={})(context).get_params()
-    assert settings["embed__epochs"] == 30
-    assert settings["embed__finetune"] == "full"
+    assert settings["embed__finetune__epochs"] == 30
+    assert isinstance(settings["embed__finetune"], FineTuning)
     assert settings["embed__max_length"] == 8192
     assert settings["enrich__rewriter__model"] == str(tmp_path)
 
 
-def test_only_the_tiny_model_is_tuned_at_a_learning_rate_that_would_ruin_a_large_one(tmp_path):
+def test_only_the_tiny_model_has_a_high_learning_rate(tmp_path):
     (tmp_path / "tinystories-656k").mkdir()
     preset = PRESETS["cpu"]
     context = Context(load("transactions", 10), preset, preset.few, seed=0, data_home=str(tmp_path))
-    rates = [llm(model)(context)["embed"].learning_rate for model in ("tinystories-656k", str(tmp_path))]
-    assert rates == [1e-3, None]
+    rates = [llm(model)(context)["embed"].finetune.learning_rate for model in ("tinystories-656k", str(tmp_path))]
+    assert rates == [1e-3, "auto"]
 
 
 def _content(table="main", dataset="movielens-100k", target="gender", preset="cpu", **about):
@@ -366,29 +367,29 @@ def _content(table="main", dataset="movielens-100k", target="gender", preset="cp
     }
 
 
-def test_a_table_has_mean_and_deviation_beside_the_papers_figure():
+def test_a_table_shows_mean_and_deviation_beside_the_papers_figure():
     text = render_file(_content())
     assert "| CoLES | 0.700 ± 0.100 | 0.500 ± 0.000 (1 of 2 folds) | 0.683 | 4 | 1.0 | 2.0 | 300 |" in text
     assert "| LLM4ES (from scratch) | 0.700 ± 0.100 | 0.500 ± 0.000 (1 of 2 folds) | 0.748 |" in text
     assert "ROC-AUC, protocol cv, leak-free fit" in text
 
 
-def test_a_row_that_was_not_run_has_a_reason_and_no_score():
+def test_a_row_that_was_not_run_shows_a_reason_and_no_score():
     text = render_file(_content())
     assert "| LLM4ES (LLaMA 3.2 3B) | not run here |  | 0.748 |  |  |  |  |" in text
     assert "- Not run here: there is no GPU. (LLM4ES (LLaMA 3.2 3B))" in text
 
 
 @pytest.mark.parametrize("table", ["main", "data-efficiency"])
-def test_a_row_that_was_not_run_to_the_end_says_so(table):
+def test_an_incomplete_row_says_how_many_folds_it_has(table):
     content = _content(table)
-    content["records"] = [each for each in content["records"] if each["row"] != "CoLES" or each["fold"] == 0]
+    content["records"] = [record for record in content["records"] if record["row"] != "CoLES" or record["fold"] == 0]
     text = render_file(content)
     assert "(1 of 2 folds)" in next(line for line in text.splitlines() if line.startswith("| CoLES"))
     assert "0.600 ± 0.000" in text
 
 
-def test_figures_of_another_data_set_are_called_so_and_stand_beside_the_same_metric_alone():
+def test_figures_of_another_data_set_are_named_and_shown_only_beside_the_same_metric():
     text = render_file(_content(dataset="transactions", target="leaves"))
     assert "| method | LightGBM | linear | paper, rosbank | features |" in text
     assert "| CoLES | 0.700 ± 0.100 | 0.500 ± 0.000 (1 of 2 folds) | 0.841 ± 0.005 | 4 |" in text
@@ -396,21 +397,21 @@ def test_figures_of_another_data_set_are_called_so_and_stand_beside_the_same_met
     assert "paper" not in render_file(_content("components", target="age", metrics={"age": "MAE"}))
 
 
-def test_a_description_names_what_the_rows_have():
+def test_a_description_mentions_only_what_the_rows_contain():
     text = render_file(_content(models=["from scratch", "Qwen 3 1.7B"]))
     assert "Language models (from scratch) read" in text
-    assert "The neural baselines have 25% of their epochs" in text
-    assert "neural baselines" not in render_file(_content(rows={"from scratch, serialised": ""}))
+    assert "Neural baselines train for 25% of their epochs" in text
+    assert "Neural baselines" not in render_file(_content(rows={"from scratch, serialised": ""}))
 
 
-def test_a_learning_curve_has_a_column_for_each_number_of_labels():
+def test_a_learning_curve_has_one_column_per_number_of_labels():
     text = render_file(_content("data-efficiency"))
     assert "| labelled users, LightGBM | 2 | 4 | all |" in text
     assert "| CoLES | 0.700 ± 0.100 | 0.700 ± 0.100 | 0.700 ± 0.100 |" in text
     assert "| LLM4ES (LLaMA 3.2 3B) | not run here |  |  |" in text
 
 
-def test_the_page_shows_all_results_but_those_of_smoke_tests(tmp_path, capsys):
+def test_the_page_shows_all_results_except_those_of_smoke_tests(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     results = tmp_path / "results"
     results.mkdir()
@@ -419,28 +420,28 @@ def test_the_page_shows_all_results_but_those_of_smoke_tests(tmp_path, capsys):
     for name, content in contents.items():
         (results / f"{name}.json").write_text(json.dumps(content))
     assert main(["--render", "--results", str(results), "--page", str(tmp_path / "docs" / "page.md")]) == 0
-    assert "page.md: 3 files of results" in capsys.readouterr().out
+    assert "page.md: 3 result files" in capsys.readouterr().out
     text = (tmp_path / "docs" / "page.md").read_text()
     assert text.index("## Main results") < text.index("## Data efficiency")
     assert "Other domains" not in text
     assert "## Enrichment strategies" in text
     assert "(page/b-gender.png)" in text
-    pictures = sorted((tmp_path / "docs" / "page").iterdir())
-    assert [file.name for file in pictures] == ["a-gender.png", "b-gender.png"]
-    assert all(file.read_bytes().startswith(b"\x89PNG") for file in pictures)
+    plots = sorted((tmp_path / "docs" / "page").iterdir())
+    assert [file.name for file in plots] == ["a-gender.png", "b-gender.png"]
+    assert all(file.read_bytes().startswith(b"\x89PNG") for file in plots)
 
 
-def test_the_page_of_the_docs_is_of_the_results(tmp_path):
+def test_the_page_in_the_docs_matches_the_results(tmp_path):
     pytest.importorskip("matplotlib")
     page = tmp_path / "benchmarks.md"
     assert main(["--render", "--page", str(page)]) == 0
     kept = Path(__file__).parents[1] / "docs" / "benchmarks.md"
     assert page.read_text() == kept.read_text()
-    pictures = [file.name for file in sorted(page.with_suffix("").iterdir())]
-    assert pictures == [file.name for file in sorted(kept.with_suffix("").iterdir())]
+    plots = [file.name for file in sorted(page.with_suffix("").iterdir())]
+    assert plots == [file.name for file in sorted(kept.with_suffix("").iterdir())]
 
 
-def test_a_few_labelled_users_do_not_flatten_the_picture(tmp_path, monkeypatch):
+def test_errors_with_few_labels_do_not_flatten_the_plot(tmp_path, monkeypatch):
     from matplotlib.figure import Figure
 
     limits = []
@@ -448,12 +449,12 @@ def test_a_few_labelled_users_do_not_flatten_the_picture(tmp_path, monkeypatch):
     content = _content("data-efficiency", target="age", metrics={"age": "MAE"})
     for record in content["records"]:
         record["scores"] = {"LightGBM": 9.0, "linear": 9.0 if record["labels"] == "all" else 2000.0 * record["fold"]}
-    draw(content, "age", tmp_path / "picture.png")
+    draw(content, "age", tmp_path / "plot.png")
     assert limits == [pytest.approx((0.9 * 9, 1.15 * 9))]
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_where_it_was(tmp_path):
+def test_a_killed_run_continues_where_it_stopped(tmp_path):
     where = ["--results", str(tmp_path / "results"), "--embeddings", str(tmp_path / "embeddings")]
     arguments = ["domains", "--dataset", "transactions", "--preset", "smoke", *where]
     command = [sys.executable, "-m", "benchmarks.run", *arguments]
@@ -469,19 +470,19 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path):
     assert 0 < len(before) < 6
     assert main(arguments) == 0
     after = _only(tmp_path)["records"]
-    # The seconds that they took are those of the first run.
+    # Their times are those of the first run.
     assert after[: len(before)] == before
     assert len(after) == 6
 
 
 @pytest.fixture(scope="module")
 def smoke_embeddings(tmp_path_factory):
-    """Tables share embeddings, as they do for users."""
+    """Return a folder in which tables share embeddings, as in normal use."""
     return tmp_path_factory.mktemp("embeddings")
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")  # of what hotpp-benchmark imports
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")  # from an import of hotpp-benchmark
 @pytest.mark.parametrize("table", TABLES)
 def test_each_table_runs(table, tmp_path, smoke_embeddings, capsys):
     where = ["--results", str(tmp_path / "results"), "--embeddings", str(smoke_embeddings)]
@@ -501,7 +502,7 @@ def test_each_table_runs(table, tmp_path, smoke_embeddings, capsys):
 
 
 @pytest.mark.slow
-def test_summaries_are_compared_where_there_is_an_instruct_model(tmp_path, instruct_model):
+def test_summaries_are_compared_if_there_is_an_instruct_model(tmp_path, instruct_model):
     _run(tmp_path, "strategies", "--dataset", "transactions", "--rewriter", instruct_model, "--rows", "HKFR", "TRSR")
     content = _only(tmp_path)
     assert content["not_run"] == {}

@@ -1,4 +1,4 @@
-"""What the documentation says is what the code does: names, parameters, messages, examples."""
+"""The documentation matches the code: names, parameters, messages, examples."""
 
 import ast
 import doctest
@@ -7,6 +7,7 @@ import inspect
 import re
 from pathlib import Path
 
+import package_messages
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -18,46 +19,10 @@ PUBLIC = {
     for name in module.__all__
 }
 API = (ROOT / "docs" / "api.rst").read_text(encoding="utf-8")
-FAQ = (ROOT / "docs" / "guide" / "faq.md").read_text(encoding="utf-8")
-
-# What a message begins its remedy with.
-REMEDIES = (
-    "Set Pass Choose Raise Lower Name Check Make Give Write Build Convert Drop Wrap Select Replace Delete Scale Join "
-    "Add Update Read Shorten Try Use Mend Fit Bound Copy See"
-)
-REMEDY = re.compile(rf"(?:^|[.;:] |\n\d\. )(?:{REMEDIES.replace(' ', '|')})\b")
 
 
 def _code_blocks(page):
     return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
-
-
-def _as_text(node):
-    """The text of a message, with … where the code fills something in."""
-    if isinstance(node, ast.Constant):
-        return node.value if isinstance(node.value, str) else ""
-    if isinstance(node, ast.JoinedStr):
-        return "".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
-    if isinstance(node, ast.BinOp):
-        return (_as_text(node.left) or "…") + (_as_text(node.right) or "…")
-    return ""
-
-
-def _strings():
-    """Every string of the package, and whether it is an argument of an error or a warning."""
-    for file in sorted((ROOT / "skllm4es").rglob("*.py")):
-        tree = ast.parse(file.read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            called = getattr(node.func, "id", getattr(node.func, "attr", "")) if isinstance(node, ast.Call) else ""
-            if called.endswith("Error") or called == "warn":
-                yield from ((_as_text(argument), True) for argument in node.args)
-            elif isinstance(node, ast.Constant | ast.JoinedStr | ast.BinOp):
-                yield _as_text(node), False
-
-
-STRINGS = list(_strings())
-MESSAGES = sorted({text for text, is_message in STRINGS if is_message and REMEDY.search(text)})
-QUOTED = re.findall(r"^`([^`\n]+)`\n: ", FAQ, flags=re.MULTILINE)
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -69,7 +34,7 @@ def test_the_api_page_lists_every_public_name(package):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_examples_of_the_guide_run(page):
+def test_examples_in_the_guide_run(page):
     text = "\n".join(block for block in _code_blocks(page) if ">>>" in block)
     test = doctest.DocTestParser().get_doctest(text, {}, page.stem, str(page), 0)
     runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
@@ -83,22 +48,11 @@ def test_parameters_in_the_guide_exist(page):
         try:
             tree = ast.parse(call.replace("(...)", "()").replace(", ...", "").replace("...", "None"), mode="eval")
         except SyntaxError:
-            continue  # Cut out of a longer line.
+            continue  # Part of a longer line.
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") in PUBLIC:
                 known = inspect.signature(PUBLIC[node.func.id]).parameters
                 assert {keyword.arg for keyword in node.keywords} <= set(known), call
-
-
-@pytest.mark.parametrize("quoted", QUOTED)
-def test_messages_in_the_faq_are_those_of_the_code(quoted):
-    assert any(quoted in text for text, _ in STRINGS)
-
-
-@pytest.mark.parametrize("message", MESSAGES)
-def test_every_message_with_a_remedy_is_in_the_faq(message):
-    first = message.split("\n")[0]
-    assert first in FAQ or any(quoted in message for quoted in QUOTED)
 
 
 def test_the_guide_lists_all_its_pages():
@@ -109,3 +63,34 @@ def test_the_guide_lists_all_its_pages():
 def test_tutorials_are_numbered_in_order():
     numbers = [int(path.stem.split("_")[1]) for path in sorted((ROOT / "examples").glob("plot_*.py"))]
     assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_messages_are_collected_with_gaps_and_constants(tmp_path):
+    (tmp_path / "events").mkdir()
+    (tmp_path / "events" / "_trees.py").write_text(
+        """
+_REMEDY = "Pass another."
+
+def check(value, tree, problems):
+    if value < 0:
+        raise ValueError(f"value={value!r} is negative. {_REMEDY}")
+    warn("The tree of " + value + " is old.")
+    problems.append(f"no leaf in {tree}")
+    raise_if(problems, "The tree does not fit", "It has leaves.")
+    raise _InternalError("not for users to see")
+""",
+        encoding="utf-8",
+    )
+    assert package_messages.find_messages(tmp_path) == {
+        "events": [
+            ("ValueError", "The tree does not fit: …. It has leaves."),
+            ("Warning", "The tree of … is old."),
+            ("ValueError", "no leaf in …"),
+            ("ValueError", "value=… is negative. Pass another."),
+        ]
+    }
+
+
+@pytest.mark.parametrize("name", ["datasets", "embed", "enrich", "events", "lm", "rewriters", "serialize", "shared"])
+def test_the_messages_page_covers_each_step(name):
+    assert package_messages.find_messages()[name]

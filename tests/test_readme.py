@@ -1,4 +1,4 @@
-"""What the README shows runs as it stands there."""
+"""The code in the README runs unchanged."""
 
 import doctest
 import re
@@ -11,7 +11,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), 
 
 
 @pytest.mark.slow
-def test_code_runs_copied_and_pasted(tmp_path, monkeypatch):
+def test_python_blocks_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert len(BLOCKS) == 7
     names = {}
@@ -21,7 +21,7 @@ def test_code_runs_copied_and_pasted(tmp_path, monkeypatch):
 
 
 @pytest.mark.real_data
-def test_sessions_print_what_they_show(data_home, monkeypatch):
+def test_sessions_print_the_output_shown(data_home, monkeypatch):
     monkeypatch.setenv("SKLLM4ES_DATA", str(data_home))
     sessions = re.findall(r"```pycon\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
     assert len(sessions) == 1

@@ -1,4 +1,4 @@
-"""Embed the users of a parquet file by Dask: python embed_with_dask.py PIPELINE USERS VECTORS."""
+"""Embed the users in parquet files with Dask: python embed_with_dask.py PIPELINE USERS VECTORS."""
 
 import sys
 from typing import Any

@@ -1,4 +1,4 @@
-"""Embed the users of a parquet file by Ray Data: python embed_with_ray.py PIPELINE USERS VECTORS."""
+"""Embed the users in parquet files with Ray Data: python embed_with_ray.py PIPELINE USERS VECTORS."""
 
 import sys
 
@@ -10,7 +10,7 @@ import ray
 
 class Embed:
     def __init__(self, pipeline: str) -> None:
-        self.pipeline = joblib.load(pipeline)  # Once for each worker.
+        self.pipeline = joblib.load(pipeline)  # Once per worker.
 
     def __call__(self, users: pa.Table) -> pa.Table:
         vectors = self.pipeline.transform(users.to_pandas(types_mapper=pd.ArrowDtype).set_index("user"))

@@ -1,4 +1,4 @@
-"""Embed the users of a parquet file by Spark: spark-submit embed_with_spark.py PIPELINE USERS VECTORS."""
+"""Embed the users in parquet files with Spark: spark-submit embed_with_spark.py PIPELINE USERS VECTORS."""
 
 import sys
 from collections.abc import Iterator
