@@ -18,6 +18,8 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from transformers import PreTrainedModel
 
+from skllm4es.lm.seeding import PROCESS_STATE
+
 _CONFIG_FILE = "adapter_config.json"
 
 
@@ -97,6 +99,6 @@ def save_adapter(model: PeftModel, directory: Path) -> None:
 @contextmanager
 def _deprecated_names_allowed() -> Iterator[None]:
     """Hide the warning that peft 0.21 uses a name that transformers is about to remove."""
-    with warnings.catch_warnings():
+    with PROCESS_STATE, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         yield

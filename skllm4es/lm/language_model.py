@@ -13,6 +13,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from skllm4es.lm.loading import loading_errors
+from skllm4es.lm.seeding import PROCESS_STATE
 from skllm4es.lm.sources import MemorySource, Model, Source, save_model
 
 #: Models that were loaded from disk, the latest last: shared by all embedders, so that clones do not load them again.
@@ -118,9 +119,10 @@ class LanguageModel:
 
 def _shared(key: tuple[str, torch.dtype, str], read: Callable[[], Model]) -> Model:
     """Return a model from the latest ones, or read it."""
-    if key not in _SHARED:
-        _SHARED[key] = read()
-    _SHARED.move_to_end(key)
-    while len(_SHARED) > _MAX_SHARED:
-        _SHARED.popitem(last=False)
-    return _SHARED[key]
+    with PROCESS_STATE:
+        if key not in _SHARED:
+            _SHARED[key] = read()
+        _SHARED.move_to_end(key)
+        while len(_SHARED) > _MAX_SHARED:
+            _SHARED.popitem(last=False)
+        return _SHARED[key]

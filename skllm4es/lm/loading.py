@@ -22,6 +22,7 @@ from transformers import (
 from transformers.utils import logging
 
 from skllm4es.lm.architecture import is_causal
+from skllm4es.lm.seeding import PROCESS_STATE
 
 #: If this is left open, transformers asks at a terminal whether to run the code that comes with a model.
 NO_CODE = {"trust_remote_code": False}
@@ -126,15 +127,16 @@ def loading_errors(name: str) -> Iterator[None]:
 @contextmanager
 def quietly() -> Iterator[None]:
     """Silence the progress bar and the report that transformers shows while it loads or saves weights."""
-    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if shown:
-            logging.enable_progress_bar()
+    with PROCESS_STATE:
+        shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+        logging.disable_progress_bar()
+        logging.set_verbosity_error()
+        try:
+            yield
+        finally:
+            logging.set_verbosity(level)
+            if shown:
+                logging.enable_progress_bar()
 
 
 def _first_line(error: Exception) -> str:

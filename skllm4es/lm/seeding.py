@@ -1,18 +1,31 @@
-"""Reproducible draws from the global random states of torch and others, without disturbing them for the caller."""
+"""Reproducible draws from the global random states of torch and others, without disturbing them for the caller.
+
+These states, the log level of transformers and the singletons of accelerate belong to the process, so threads that
+change them take turns: each gets what it would get alone, and the process is left as it was.
+"""
 
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import torch
 
+#: Held by whoever changes what belongs to the process.
+PROCESS_STATE = threading.RLock()
+
 
 @contextmanager
 def isolated_seed(seed: int) -> Iterator[None]:
     """Seed the global random states that transformers draws from, and restore them afterwards."""
+    with PROCESS_STATE:
+        yield from _isolated_seed(seed)
+
+
+def _isolated_seed(seed: int) -> Iterator[None]:
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
     cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     random.seed(seed)
