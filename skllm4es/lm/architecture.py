@@ -10,11 +10,15 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+#: Tokens on which a model is tried.
+_N_TRIED = 8
+
 #: Held during a forward pass: embedders share models, and a hook is called for every forward pass of its model.
 FORWARD = threading.Lock()
 #: What was found out, for as long as the models exist.
 _DECODERS: weakref.WeakKeyDictionary[PreTrainedModel, weakref.ref[PreTrainedModel]] = weakref.WeakKeyDictionary()
 _LAYERS: weakref.WeakKeyDictionary[PreTrainedModel, weakref.ref[torch.nn.ModuleList]] = weakref.WeakKeyDictionary()
+_EXACT: weakref.WeakKeyDictionary[PreTrainedModel, dict[int, int]] = weakref.WeakKeyDictionary()
 _CAUSAL: weakref.WeakKeyDictionary[PreTrainedModel, bool] = weakref.WeakKeyDictionary()
 
 
@@ -130,14 +134,68 @@ def _try_causality(model: PreTrainedModel) -> bool:
     return bool((hidden[0] - hidden[1]).abs().max() <= 1e-5 * hidden.abs().max())
 
 
+def exact_length(decoder: PreTrainedModel, longest: int) -> int:
+    """Find the length up to which no token is affected by how long the longest text of its batch is.
+
+    Some rotary embeddings, such as "dynamic" and "longrope", change their frequencies beyond a length. A token that
+    stands far away, which no other token sees, shows it.
+
+    Parameters
+    ----------
+    decoder : transformers.PreTrainedModel
+        A model without its head, in evaluation mode.
+    longest : int
+        The longest text.
+
+    Returns
+    -------
+    int
+        `longest`, if there is no such length below it.
+    """
+    known = _EXACT.setdefault(decoder, {})
+    if longest not in known:
+        known[longest] = longest if longest <= _N_TRIED else _try_lengths(decoder, longest)
+    return known[longest]
+
+
+def _try_lengths(decoder: PreTrainedModel, longest: int) -> int:
+    ids = _some_ids(decoder)
+    near = torch.arange(_N_TRIED - 1, device=ids.device)
+
+    def states(length: int) -> torch.Tensor:
+        positions = torch.cat([near, near.new_tensor([length - 1])])[None]
+        hidden: torch.Tensor = _run(decoder, ids, position_ids=positions).last_hidden_state[:, :-1]
+        return hidden.float()
+
+    def is_exact(length: int) -> bool:
+        expected = states(_N_TRIED)  # First, since some remember the longest text until a short one comes.
+        return bool((states(length) - expected).abs().max() <= 1e-5 * expected.abs().max())
+
+    try:
+        if is_exact(longest):
+            return longest
+    except (TypeError, ValueError, RuntimeError, IndexError):  # It takes no positions, or none so far away.
+        return longest
+    shortest = _N_TRIED
+    while longest - shortest > 1:
+        middle = (shortest + longest) // 2
+        shortest, longest = (middle, longest) if is_exact(middle) else (shortest, middle)
+    return shortest
+
+
+def forget_length(decoder: PreTrainedModel) -> None:
+    """Let rotary embeddings that remember the longest text forget it, by a short one."""
+    _run(decoder, _some_ids(decoder))
+
+
 def _some_ids(model: PreTrainedModel) -> torch.Tensor:
-    return torch.arange(8, device=model.device)[None] % model.config.get_text_config().vocab_size
+    return torch.arange(_N_TRIED, device=model.device)[None] % model.config.get_text_config().vocab_size
 
 
 @torch.inference_mode()
-def _run(model: PreTrainedModel, ids: torch.Tensor) -> Any:
+def _run(model: PreTrainedModel, ids: torch.Tensor, **arguments: torch.Tensor) -> Any:
     with FORWARD:
-        return model(input_ids=ids, use_cache=False)
+        return model(input_ids=ids, use_cache=False, **arguments)
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -23,7 +23,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from skllm4es._compat import use_one_gpu
 from skllm4es._messages import warn
-from skllm4es.lm.architecture import is_out_of_memory
+from skllm4es.lm.architecture import decoder_of, exact_length, is_out_of_memory
 from skllm4es.lm.callbacks import DivergedError, EarlyStop, ProgressBar, WatchLoss
 from skllm4es.lm.checkpoints import SealCheckpoints, latest_checkpoint
 from skllm4es.lm.devices import multiplies_bfloat16_fast
@@ -102,7 +102,8 @@ def finetune(
     if packable:
         share = schedule.batch_tokens // group.size
         capacity = max(min(max_length, share), max((len(window.ids) for window in windows), default=0))
-    packs, validation_packs = make_packs(windows, capacity), make_packs(held_out, capacity)
+    longest = exact_length(decoder_of(decoder), capacity)
+    packs, validation_packs = (make_packs(texts, capacity, min(capacity, longest)) for texts in (windows, held_out))
     if not packs:
         raise ValueError(
             "There is nothing to fine-tune on: no text has two tokens or more. Check the texts, or do not fine-tune."

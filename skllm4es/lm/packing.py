@@ -29,7 +29,7 @@ _PACKED_ATTENTION = "skllm4es_packed"
 Pack: TypeAlias = list[Window]
 
 
-def make_packs(windows: Sequence[Window], capacity: int) -> list[Pack]:
+def make_packs(windows: Sequence[Window], capacity: int, longest: int | None = None) -> list[Pack]:
     """Gather windows that have something to predict into packs.
 
     Parameters
@@ -38,9 +38,12 @@ def make_packs(windows: Sequence[Window], capacity: int) -> list[Pack]:
         The tokens of each text, long ones in several windows.
     capacity : int
         The most tokens in a pack; a longer window is a pack by itself.
+    longest : int, default=None
+        The most tokens of a window that shares its pack; by default the capacity.
     """
     useful = [window for window in windows if n_labels(window)]
-    lengths = [min(len(window.ids), capacity) for window in useful]
+    longest = capacity if longest is None else longest
+    lengths = [len(window.ids) if len(window.ids) <= longest else capacity for window in useful]
     return [[useful[i] for i in positions] for positions in pack(lengths, capacity)]
 
 

@@ -16,7 +16,15 @@ import numpy.typing as npt
 import torch
 from transformers import PreTrainedModel
 
-from skllm4es.lm.architecture import FORWARD, decoder_layers, decoder_of, is_causal, is_out_of_memory
+from skllm4es.lm.architecture import (
+    FORWARD,
+    decoder_layers,
+    decoder_of,
+    exact_length,
+    forget_length,
+    is_causal,
+    is_out_of_memory,
+)
 from skllm4es.lm.scores import score_tokens
 from skllm4es.lm.windows import Window
 
@@ -144,10 +152,15 @@ class LayerPooler:
         combine = np.maximum if highest else np.add
         pending = np.argsort([-len(sequence.ids) for sequence in sequences], kind="stable").tolist()
         while pending:
-            batch = pending[: max(1, self.token_budget // len(sequences[pending[0]].ids))]
+            longest = len(sequences[pending[0]].ids)
+            if longest > exact_length(self.decoder, longest):
+                forget_length(self.decoder)
+                batch = pending[:1]
+            else:
+                batch = pending[: max(1, self.token_budget // longest)]
             pooled_batch = self._run_if_it_fits([sequences[i] for i in batch], [weights[i] for i in batch])
             if pooled_batch is None:
-                self.token_budget = len(sequences[pending[0]].ids) * (len(batch) // 2)
+                self.token_budget = longest * (len(batch) // 2)
                 if torch.cuda.is_available():
                     torch.cuda.empty_cache()
                 continue
