@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 
 import skllm4es
 from skllm4es import EventSerializer, LLMEmbedder, TextEnricher, nest_events, unnest_events
-from skllm4es.events._nesting import flatten_events
+from skllm4es.events._flat import flatten_events
 from skllm4es.formats import FORMATS, canonical_value, restore
 from skllm4es.rewriters import RewritingError
 from skllm4es.serialize import EventTable, parse_events

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 
 from skllm4es import nest_events, unnest_events
-from skllm4es.events._nesting import flatten_events
+from skllm4es.events._flat import flatten_events
 
 
 def _table(**columns):
@@ -558,7 +558,7 @@ def test_a_cell_that_holds_no_events_is_named(garbage):
 @pytest.mark.parametrize("garbage", [[5], [{"a": "text"}], [{"a": 1}, "text"], pd.DataFrame({"a": ["text"]})])
 def test_a_cell_that_does_not_fit_those_above_is_named(garbage):
     X = _objects([{"a": 1}], [{"a": 2}], garbage, [{"a": 3}], index=["ann", "bob", "cat", "dan"])
-    with pytest.raises(TypeError, match="before row 'cat' they can"):
+    with pytest.raises(TypeError, match="row 'cat' does not fit the rows before it"):
         flatten_events(X)
 
 
@@ -575,7 +575,7 @@ def test_a_cell_that_does_not_fit_those_above_is_named(garbage):
 )
 def test_a_field_that_arrow_cannot_hold_is_named(cell, why):
     first = pd.DataFrame({"a": [1]}) if isinstance(cell, pd.DataFrame) else [{"a": 1}]
-    with pytest.raises(TypeError, match=rf"before row 'bob' they can, with it: .*{why}"):
+    with pytest.raises(TypeError, match=rf"row 'bob' does not fit the rows before it: .*{why}"):
         flatten_events(_objects(first, cell, first, index=["ann", "bob", "cat"]))
 
 
@@ -584,7 +584,7 @@ def test_a_field_that_arrow_cannot_hold_is_named(cell, why):
 
 def test_lists_of_one_user_must_be_equally_long():
     X = pd.DataFrame({"a": [[1], [1, 2], []], "b": [[1], [1], [2]]}, index=["ann", "bob", "cat"])
-    with pytest.raises(ValueError, match=r"for 2 of 3 users, first in row 'bob', where .* are: 'a' 2, 'b' 1"):
+    with pytest.raises(ValueError, match=r"for 2 of 3 users, first in row 'bob', where the lengths are: 'a' 2, 'b' 1"):
         flatten_events(X, ["a", "b"])
 
 

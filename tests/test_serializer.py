@@ -15,7 +15,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.preprocessing import KBinsDiscretizer, MinMaxScaler, SplineTransformer, StandardScaler
 
 from skllm4es import EventSerializer, nest_events
-from skllm4es.events._nesting import flatten_events
+from skllm4es.events._flat import flatten_events
 from skllm4es.serialize import parse_events
 from skllm4es.serialize._serialised import SEPARATORS, format_instruction
 

@@ -31,7 +31,7 @@ from operator import itemgetter
 from typing import Literal
 
 from skllm4es.serialize._lines import EventTable, end_of_line, quote, read_field, shorten, skip, split_lines
-from skllm4es.serialize._values import STEPS, format_seconds
+from skllm4es.serialize._values import format_seconds
 
 COMPACT_MARK = "|"
 
@@ -45,7 +45,7 @@ _DATE = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _TIME = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2} ([01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}([.][0-9]{0,8}[1-9])?")
 _DISTANCE = re.compile("-?[0-9]{1,18}([.][0-9]{1,9})?")
 _DAY = 24 * 3600
-_SECOND = STEPS["ns"]  # Times are counted in nanoseconds.
+_SECOND = 1_000_000_000  # nanoseconds
 
 Point = tuple[str, int]
 

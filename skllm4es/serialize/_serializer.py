@@ -19,15 +19,18 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from skllm4es._compat import Interval, StrOptions, fit_context
 from skllm4es._messages import raise_if
 from skllm4es._texts import TEXT, TextTransformerMixin
-from skllm4es.events._nesting import FlatEvents, disorder, find_time, flatten_events, kinds_of, missing_fields
+from skllm4es.events._checks import changes_since_fit, disorder, find_time, kinds_of, missing_fields
+from skllm4es.events._encoding import encode_values, encoding_pays
+from skllm4es.events._flat import FlatEvents, flatten_events
+from skllm4es.events._frames import repeated
+from skllm4es.events._kinds import is_list, is_time, value_kind
+from skllm4es.events._numbers import to_floats
 from skllm4es.serialize._compact import CompactColumn, plan_columns
 from skllm4es.serialize._fields import (
     EncodedFields,
     Fields,
     Finish,
     PlainFields,
-    encode_values,
-    encoding_pays,
     write_compact,
     write_lines,
 )
@@ -39,17 +42,8 @@ from skllm4es.serialize._serialised import (
     format_instruction,
     special_in_field,
 )
-from skllm4es.serialize._styles import Style, read_style, seconds_since_1970
-from skllm4es.serialize._values import (
-    WriteValues,
-    format_lists,
-    format_values,
-    is_list,
-    is_time,
-    label_values,
-    needs_no_quotes,
-    value_kind,
-)
+from skllm4es.serialize._styles import Style, read_style
+from skllm4es.serialize._values import WriteValues, format_lists, format_values, label_values, needs_no_quotes
 
 #: From how many events the columns of the compact form are learned.
 PLANNED_EVENTS = 100_000
@@ -285,8 +279,10 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
         """
         check_is_fitted(self)
         flat = self._read(X, reset=False)
-        if flat.lengths.any():  # Users without events may come without fields as well.
-            raise_if(self._changes(flat, X), "The events of X differ from those that fit saw")
+        problems, same = changes_since_fit(flat, self.kinds_, self.time_, X)
+        problems += _unfit_formats(self.formats or {}, self.scalers_, same)
+        raise_if(problems, "The events of X differ from those that fit saw")
+        if flat.lengths.any():
             flat = self._select(flat, self.columns_)
         else:
             flat = FlatEvents({name: pa.chunked_array([pa.nulls(0)]) for name in self.columns_}, flat.offsets)
@@ -349,27 +345,14 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
         ]
         problems += _unfit_formats(named["formats"], named["scalers"], flat)
         header = [self._header(name) for name in columns]
-        if repeated := [name for name in dict.fromkeys(header) if header.count(name) > 1]:
-            problems.append(f"the header line would name {repeated} more than once: check columns and headers")
+        if twice := repeated(header):
+            problems.append(f"the header line would name {twice} more than once: check columns and headers")
         if self.compact and (self.separator, self.header_separator) != (FIELD_SEPARATOR, HEADER_SEPARATOR):
             problems.append("compact=True has separators of its own: leave separator and header_separator as they are")
         raise_if(problems, "The parameters do not fit the events", f"The events have the fields {list(flat.columns)}.")
 
-    def _changes(self, flat: FlatEvents, X: Any) -> list[str]:
-        """Say what is not as fit saw it."""
-        problems = missing_fields(self.kinds_, flat, "fit saw")
-        kinds = kinds_of(flat, [name for name in self.kinds_ if name in flat.columns])
-        changed = [name for name, kind in kinds.items() if kind != self.kinds_[name] != "nothing" != kind]
-        problems += [
-            f"{name!r} holds {kinds[name]} ({flat.columns[name].type}), where fit saw {self.kinds_[name]}"
-            for name in changed
-        ]
-        same = FlatEvents({name: flat.columns[name] for name in kinds if name not in changed}, flat.offsets)
-        problems += _unfit_formats(self.formats or {}, self.scalers_, same)
-        return problems if self.time_ in changed else problems + disorder(flat, self.time_, X)
-
     def _select(self, flat: FlatEvents, columns: Sequence[str]) -> FlatEvents:
-        flat = FlatEvents({name: flat.columns[name] for name in columns}, flat.offsets)
+        flat = flat.select(columns)
         return flat if self.max_events is None else flat.latest(self.max_events)
 
     def _plan(self, flat: FlatEvents) -> list[CompactColumn]:
@@ -523,21 +506,23 @@ def _unfit_formats(formats: Mapping[str, str], scalers: Mapping[str, Any], flat:
 
 
 def _fit_scaler(name: str, scaler: Any, column: pa.ChunkedArray) -> Any:
-    numbers, missing = seconds_since_1970(column)
-    if missing.all():
+    numbers = to_floats(column)
+    known = numbers[~np.isnan(numbers)]
+    if not len(known):
         raise ValueError(f"scalers[{name!r}]: the field has no values in X to learn from.")
     if isinstance(scaler, type) or not hasattr(scaler, "fit") or not hasattr(scaler, "transform"):
         raise TypeError(f"scalers[{name!r}] must be a transformer of scikit-learn; got {scaler!r}.")
     try:
-        fitted = clone(scaler).fit(numbers[~missing].reshape(-1, 1))
+        fitted = clone(scaler).fit(known.reshape(-1, 1))
     except ValueError as error:
         raise ValueError(f"scalers[{name!r}]: {error}") from error
-    _apply_scaler(fitted, numbers[~missing][:1], name)
+    _apply_scaler(fitted, known[:1], name)
     return fitted
 
 
 def _scale(scaler: Any, column: pa.ChunkedArray) -> pa.ChunkedArray:
-    numbers, missing = seconds_since_1970(column)
+    numbers = to_floats(column)
+    missing = np.isnan(numbers)
     if not missing.all():
         numbers[~missing] = _apply_scaler(scaler, numbers[~missing])
     return pa.chunked_array([pa.array(numbers, pa.float64(), mask=missing)])

@@ -17,7 +17,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from skllm4es.serialize._values import STEPS, WriteValues, combine, format_values, is_time, seconds_of, value_kind
+from skllm4es.events._arrow import Column, combine
+from skllm4es.events._kinds import is_time, value_kind
+from skllm4es.events._numbers import UNITS_PER_SECOND, seconds_of
+from skllm4es.serialize._values import WriteValues, format_values
 
 Derive = Callable[[pa.ChunkedArray, npt.NDArray[np.int64]], pa.ChunkedArray]
 
@@ -88,16 +91,6 @@ def read_style(spec: object, type_: pa.DataType) -> Style:
     return style
 
 
-def seconds_since_1970(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-    """Give numbers as floats, times and dates as seconds since 1970, durations as seconds; and which are missing."""
-    if pa.types.is_date(column.type):
-        column = column.cast(pa.timestamp("s"))
-    if pa.types.is_timestamp(column.type) or pa.types.is_duration(column.type):
-        column = seconds_of(column)
-    numbers = pc.fill_null(column.cast(pa.float64(), safe=False), np.nan).to_numpy()
-    return numbers.copy(), np.isnan(numbers)
-
-
 def _number_style(spec: str, type_: pa.DataType) -> Style | None:
     if spec == f"since {_PREVIOUS}":
         return Style(format_values, _since_previous)
@@ -129,7 +122,7 @@ def _time_style(spec: str, *, zoned: bool) -> Style | None:
     return Style(format_values, partial(_since_origin, seconds=seconds, origin=origin), counts=True)
 
 
-def _write_each(values: pa.ChunkedArray | pa.Array, write: Callable[[object], str]) -> pa.Array:
+def _write_each(values: Column, write: Callable[[object], str]) -> pa.Array:
     if pa.types.is_duration(values.type):
         values = seconds_of(values)
     return pa.array(
@@ -141,7 +134,7 @@ def _round_to_digits(value: float, n_digits: int) -> str:
     return np.format_float_positional(float(value), precision=n_digits, unique=False, fractional=False, trim="-")
 
 
-def _write_times(values: pa.ChunkedArray | pa.Array, pattern: str) -> pa.Array:
+def _write_times(values: Column, pattern: str) -> pa.Array:
     if pa.types.is_timestamp(values.type):
         if "%z" in pattern or "%Z" in pattern:
             values = _floor_seconds(values)
@@ -154,7 +147,7 @@ def _write_times(values: pa.ChunkedArray | pa.Array, pattern: str) -> pa.Array:
     return texts.take(encoded.indices)
 
 
-def _floor_seconds(times: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
+def _floor_seconds(times: Column) -> Column:
     # In UTC: where clocks are set back, a local time stands for two, which Arrow refuses to round.
     zone = times.type.tz
     utc = times.cast(pa.timestamp(times.type.unit, "UTC" if zone else None))
@@ -205,7 +198,7 @@ def _split_seconds(
     if local and column.type.tz is not None:
         column = pc.local_timestamp(column)
     steps = pc.fill_null(column.cast(pa.int64()), 0).to_numpy()
-    whole, fraction = np.divmod(steps, STEPS[column.type.unit])
+    whole, fraction = np.divmod(steps, UNITS_PER_SECOND[column.type.unit])
     return whole, fraction, column.is_null().to_numpy()
 
 

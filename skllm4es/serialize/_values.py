@@ -13,82 +13,21 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from skllm4es.events._arrow import Column, combine
+from skllm4es.events._kinds import is_list
+from skllm4es.events._numbers import UNITS_PER_SECOND
+
 #: Writes each value of a column as a string; nulls and NaN stay null.
-WriteValues = Callable[[pa.ChunkedArray | pa.Array], pa.ChunkedArray | pa.Array]
+WriteValues = Callable[[Column], Column]
 
 #: What stands between the elements of a list, and what makes one of them need quotes.
 ELEMENT_SEPARATOR = "; "
 _SPECIAL_IN_ELEMENT = '[;"]|^$'
 
-#: How many units of a time make a second.
-STEPS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
-
 _FIRST_EXPONENT = 1e10
 
 
-def value_kind(type_: pa.DataType) -> str:
-    """Name what the values of a type are to a reader; types of one kind are written alike.
-
-    Parameters
-    ----------
-    type_ : pyarrow.DataType
-        The type; a dictionary is of the kind of its values.
-
-    Returns
-    -------
-    str
-        "numbers", "texts", "booleans", "dates", "times" (with their zone), "times of day", "durations", "lists of ...",
-        "nothing" where all values are missing.
-
-    Raises
-    ------
-    TypeError
-        If values of the type cannot be written as text.
-    """
-    types = pa.types
-    if types.is_dictionary(type_):
-        return value_kind(type_.value_type)
-    if types.is_timestamp(type_):
-        return "times" if type_.tz is None else f"times of {type_.tz}"
-    if is_list(type_):
-        return f"lists of {value_kind(type_.value_type)}"
-    kinds: dict[str, Callable[[pa.DataType], bool]] = {
-        "booleans": types.is_boolean,
-        "numbers": lambda t: types.is_integer(t) or types.is_floating(t) or types.is_decimal(t),
-        "texts": is_string,
-        "dates": types.is_date,
-        "times of day": types.is_time,
-        "durations": types.is_duration,
-        "nothing": types.is_null,
-    }
-    for kind, check in kinds.items():
-        if check(type_):
-            return kind
-    raise TypeError(no_text(type_))
-
-
-def no_text(type_: pa.DataType) -> str:
-    """Say that values of a type have no text."""
-    return f"values of type {type_} cannot be written as text; convert them to strings first"
-
-
-def is_time(kind: str) -> bool:
-    """Tell whether values of a kind are points in time."""
-    return kind == "dates" or (kind.startswith("times") and kind != "times of day")
-
-
-def is_string(type_: pa.DataType) -> bool:
-    """Tell whether a type is one of Arrow's three of strings."""
-    return pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_string_view(type_)
-
-
-def is_list(type_: pa.DataType) -> bool:
-    """Tell whether a type is one of Arrow's lists."""
-    # By name, so that list views are recognised by the versions of pyarrow that have them.
-    return str(type_).startswith(("list", "large_list", "fixed_size_list"))
-
-
-def format_values(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
+def format_values(column: Column) -> Column:
     """Write each value of a column as a string; nulls and NaN stay null.
 
     Parameters
@@ -112,14 +51,9 @@ def format_values(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Ar
     if types.is_decimal(column.type):  # Arrow writes small ones with exponents.
         return _format_each(column, lambda value: format(value, "f"))
     if types.is_duration(column.type):
-        per_second = STEPS[column.type.unit]
+        per_second = UNITS_PER_SECOND[column.type.unit]
         return _format_each(column.cast(pa.int64()), lambda steps: format_seconds(steps, per_second))
     return column.cast(pa.large_string())
-
-
-def seconds_of(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
-    """Give durations, or times since 1970, in seconds as floats."""
-    return pc.divide(column.cast(pa.int64()).cast(pa.float64(), safe=False), float(STEPS[column.type.unit]))
 
 
 def format_lists(lists: pa.ChunkedArray, write_elements: WriteValues) -> pa.ChunkedArray:
@@ -183,20 +117,13 @@ def quote_fields(column: pa.Array, special: str) -> pa.Array:
     return pc.if_else(found, join_strings('"', escaped, '"'), column)
 
 
-def join_strings(*parts: pa.ChunkedArray | pa.Array | str, separator: str = "") -> pa.ChunkedArray:
+def join_strings(*parts: Column | str, separator: str = "") -> pa.ChunkedArray:
     """Join large_string columns and single strings, row by row."""
     typed = [pa.scalar(part, pa.large_string()) if isinstance(part, str) else part for part in (*parts, separator)]
     return pc.binary_join_element_wise(*typed)
 
 
-def combine(column: pa.ChunkedArray | pa.Array) -> pa.Array:
-    """Give a column as one array."""
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-
-
-def _format_floats(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
+def _format_floats(column: Column) -> Column:
     present = pc.if_else(pc.is_nan(column), None, column)
     texts = present.cast(pa.large_string())
     if not (pc.max(pc.abs(present)).as_py() or 0) >= _FIRST_EXPONENT:
@@ -206,7 +133,7 @@ def _format_floats(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.A
     return pc.if_else(whole, pc.if_else(whole, present, 0.0).cast(pa.int64()).cast(pa.large_string()), texts)
 
 
-def _format_timestamps(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
+def _format_timestamps(column: Column) -> Column:
     # Casts write a time in 45 ns, `strftime` in 1,600.
     local = column if column.type.tz is None else pc.local_timestamp(column)
     try:
@@ -215,11 +142,11 @@ def _format_timestamps(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | 
         return _trim_fraction(local.cast(pa.large_string()))
 
 
-def _trim_fraction(texts: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
+def _trim_fraction(texts: Column) -> Column:
     return pc.utf8_rtrim(pc.utf8_rtrim(texts, "0"), ".")
 
 
-def _format_each(column: pa.ChunkedArray | pa.Array, write: Callable[[Any], str]) -> pa.Array:
+def _format_each(column: Column, write: Callable[[Any], str]) -> pa.Array:
     return pa.array([None if value is None else write(value) for value in column.to_pylist()], pa.large_string())
 
 
