@@ -102,10 +102,10 @@ def test_points_in_time_are_distances_where_they_can_be(first, second, written):
     ("text", "message"),
     [
         ("|a b\n x", "Event 1 of the text, ' x', is not in the compact form: its field 'a' is empty"),
-        ('|a+\n"x"\n3', "the distance '3' follows 'x', which is no whole number, date or time"),
+        ('|a+\n"x"\n3', "the distance '3' follows 'x', which is not a whole number, date or time"),
         ('|a+\n"2024-03-01"\nsoon', "Event 2 of the text, 'soon'"),
         ('|a+\n"9999-12-31"\n1', "Event 2 of the text, '1'"),
-        ('|a+\n"2024-03-01"\n1.5', "'1.5' is no distance"),
+        ('|a+\n"2024-03-01"\n1.5', "'1.5' is not a distance"),
         ("|a|b\nx", "it ends before the field 'b'"),
         ('|a|b\n"x"y|z', "Text after the closing quote"),
         ('|a\n"x"y', "text after the closing quote"),

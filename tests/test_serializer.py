@@ -235,16 +235,16 @@ def test_parse_events_inverts_every_form_of_the_serializer(users, form, layout):
         ({"headers": {"mcc": "day"}}, ValueError, r"would name \['day'\] more than once"),
         ({"labels": {"mcc": {}}, "formats": {"mcc": ".2f"}}, ValueError, "labels and formats both name 'mcc'"),
         ({"labels": {"mcc": {}}, "scalers": {"mcc": StandardScaler()}}, ValueError, "labels and scalers both name"),
-        ({"formats": {"note": ".2f"}}, ValueError, r"formats\['note'\]: '.2f' is no format for texts"),
+        ({"formats": {"note": ".2f"}}, ValueError, r"formats\['note'\]: '.2f' is not a format for texts"),
         (
             {"formats": {"day": "%f"}},
             ValueError,
-            r"formats\['day'\]: '%f' is no format for dates.*'UNIT since previous",
+            r"formats\['day'\]: '%f' is not a format for dates.*'UNIT since previous",
         ),
         ({"scalers": {"note": StandardScaler()}}, ValueError, r"scalers\['note'\]: texts \(string\) cannot be scaled"),
-        ({"scalers": {"amount": SplineTransformer()}}, ValueError, "must give one dense column"),
-        ({"scalers": {"amount": 5}}, TypeError, "scalers.*must be a transformer"),
-        ({"scalers": {"amount": StandardScaler}}, TypeError, "scalers.*must be a transformer"),
+        ({"scalers": {"amount": SplineTransformer()}}, ValueError, "must return one dense column"),
+        ({"scalers": {"amount": 5}}, TypeError, "scalers.*must be a scikit-learn transformer"),
+        ({"scalers": {"amount": StandardScaler}}, TypeError, "scalers.*must be a scikit-learn transformer"),
         ({"scalers": {"amount": KBinsDiscretizer(1)}}, ValueError, r"scalers\['amount'\]: "),
         ({"headers": {"mcc": 5}}, ValueError, r"headers\['mcc'\] must be a str; got 5"),
         ({"instruction": "a\n\nb"}, ValueError, "instruction must not"),
@@ -252,7 +252,7 @@ def test_parse_events_inverts_every_form_of_the_serializer(users, form, layout):
         ({"instruction": 'the "'}, ValueError, "instruction must not"),
         ({"instruction": " "}, ValueError, "instruction must not"),
         ({"separator": "-"}, ValueError, "separator"),
-        ({"compact": True, "separator": "|"}, ValueError, "compact=True has separators of its own"),
+        ({"compact": True, "separator": "|"}, ValueError, "compact=True has its own separators"),
         ({"time": "date"}, ValueError, r"time names \['date'\]"),
         ({"labels": {"mcc": 5}}, TypeError, r"labels\['mcc'\] must be a dict or a pandas Series; got int"),
         ({"labels": {"mcc": {1: 2}}}, TypeError, r"labels\['mcc'\]\[1\] must be a str; got 2"),
@@ -320,7 +320,7 @@ def test_other_types_of_the_same_kind_are_the_same(codes, expected):
 def test_a_type_that_the_formats_do_not_suit_is_told_with_the_rest():
     X = pd.DataFrame({"events": [[{"a": 1, "b": 2}]]})
     serializer = EventSerializer(formats={"a": "04d"}).fit(X)
-    with pytest.raises(ValueError, match=r"formats\['a'\]: '04d' is no format for numbers \(double\)") as raised:
+    with pytest.raises(ValueError, match=r"formats\['a'\]: '04d' is not a format for numbers \(double\)") as raised:
         serializer.transform(pd.DataFrame({"events": [[{"a": 1.5}]]}))
     assert "fit saw ['b'], which the events do not have" in str(raised.value)
 

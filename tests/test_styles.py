@@ -165,5 +165,5 @@ def test_python_formats_are_pythons(values, spec):
     ],
 )
 def test_other_formats_are_refused(style, values):
-    with pytest.raises(ValueError, match=r"formats\['value'\]: .* is no format for"):
+    with pytest.raises(ValueError, match=r"formats\['value'\]: .* is not a format for"):
         written(values, style, users=[1] * len(values))

@@ -12,7 +12,8 @@ from skllm4es.formats._columns import Variation
 from skllm4es.formats._names import STYLES
 from skllm4es.formats._restyling import KINDS, Kind
 from skllm4es.formats._variation import Presentation, in_order, present
-from skllm4es.serialize._lines import EventTable, shorten
+from skllm4es.serialize import EventTable
+from skllm4es.serialize._lines import shorten
 
 _FULL_VARIATION = Variation()
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from skllm4es.formats._names import spell_names
 from skllm4es.formats._restyling import Kind, choose_writer, column_kind
-from skllm4es.serialize._lines import EventTable
+from skllm4es.serialize import EventTable
 
 
 @dataclass(frozen=True)

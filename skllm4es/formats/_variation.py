@@ -18,7 +18,7 @@ from skllm4es.formats._analysis import Noun, analyse, choose_noun, make_title
 from skllm4es.formats._columns import Column, Variation, choose_columns
 from skllm4es.formats._names import NUMBER, STYLES, spellings
 from skllm4es.formats._restyling import KINDS, Kind, canonical_value
-from skllm4es.serialize._lines import EventTable
+from skllm4es.serialize import EventTable
 
 Row = tuple[str, ...]
 
