@@ -5,9 +5,24 @@ Public names are imported where they are used. What a new release may rename or 
 
 from __future__ import annotations
 
+from typing import Any
+
 # scikit-learn 1.6 to 1.9
 from sklearn.base import _fit_context as fit_context
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions, validate_parameter_constraints
 from sklearn.utils._set_output import _get_output_config as output_config
 
-__all__ = ["HasMethods", "Interval", "StrOptions", "fit_context", "output_config", "validate_parameter_constraints"]
+__all__ = [
+    "HasMethods",
+    "Interval",
+    "StrOptions",
+    "fit_context",
+    "output_config",
+    "set_output_config",
+    "validate_parameter_constraints",
+]
+
+
+def set_output_config(estimator: Any, transform: str) -> None:
+    """Choose the library of an estimator's output as `set_output` does, without wrapping its methods."""
+    estimator._sklearn_output_config = {"transform": transform}
