@@ -75,7 +75,7 @@ def read_texts(X: Any, *, caller: str) -> dict[str, list[str]]:
         columns = {TEXT: next(iter(columns.values()))}
     if TEXT not in columns:
         raise ValueError(
-            f"{caller}: X has the columns {list(columns)}; one of them must be {TEXT!r}, the texts to embed, because "
+            f"{caller}: X has the columns {list(columns)}, of which one must be {TEXT!r}, the texts to embed; "
             "the others are texts to train on. Pass a single column, or rename one."
         )
     for name, texts in columns.items():
