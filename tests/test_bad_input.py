@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from event_frames import KINDS, NATIVE_KINDS, NUMBER, frames, tables
+from format_readers import LOSSLESS, read, restore
 from hypothesis import HealthCheck, currently_in_test_context, event, given, settings
 from hypothesis import strategies as st
 from sklearn.pipeline import make_pipeline
@@ -19,7 +20,7 @@ from sklearn.pipeline import make_pipeline
 import skllm4es
 from skllm4es import EventSerializer, LLMEmbedder, TextEnricher, nest_events, unnest_events
 from skllm4es.events._flat import flatten_events
-from skllm4es.formats import FORMATS, canonical_value, restore
+from skllm4es.formats import FORMATS, canonical_value
 from skllm4es.rewriters import RewritingError
 from skllm4es.serialize import EventTable, parse_events
 
@@ -112,9 +113,9 @@ def check_variants(enriched, texts, seed):
         original = parse_events(raw)
         for number, variant in enumerate(variants):
             text_format = FORMATS[enricher._format(raw, number)]
-            if text_format.lossless:
+            if text_format.name in LOSSLESS:
                 rows = [[canonical_value(value) for value in row] for row in original.rows]
-                assert restore(text_format.parse(variant), original.header) == EventTable(original.header, rows)
+                assert restore(read(text_format.name, variant), original.header) == EventTable(original.header, rows)
             assert variant
 
 

@@ -8,9 +8,9 @@ from xml.etree import ElementTree
 
 import pytest
 import yaml
+from format_readers import LOSSLESS, read
 
 from skllm4es import TextEnricher
-from skllm4es.formats import FORMATS
 from skllm4es.serialize import format_events, parse_events
 
 HOSTILE = [
@@ -43,11 +43,11 @@ def written(name):
     return texts
 
 
-@pytest.mark.parametrize("name", [name for name in FORMATS if FORMATS[name].lossless])
+@pytest.mark.parametrize("name", LOSSLESS)
 def test_every_value_comes_back(name):
     rows = sorted(map(sorted, parse_events(TEXT).rows))
     for text in written(name):
-        assert sorted(map(sorted, FORMATS[name].parse(text).rows)) == rows
+        assert sorted(map(sorted, read(name, text).rows)) == rows
 
 
 def test_json_stays_json():
