@@ -1,4 +1,4 @@
-"""What is checked of the events before they are read: their time and its order, their fields and what these hold."""
+"""Checks of the events before they are used: their time and its order, their fields and the kinds of values."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def missing_fields(names: Iterable[str], flat: FlatEvents, source: str) -> list[
 def changes_since_fit(
     flat: FlatEvents, kinds: Mapping[str, str], time: str | None, X: Any
 ) -> tuple[list[str], FlatEvents]:
-    """Describe how the events differ from those that fit saw, by the kinds of the fields, and return what is the same.
+    """Describe how the events differ from those seen in fit, and return them with only the unchanged fields.
 
     A field without values is of any kind, and users without events may lack fields.
     """

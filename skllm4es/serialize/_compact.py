@@ -153,7 +153,8 @@ def _encode(column: CompactColumn, values: Sequence[str]) -> list[str]:
     if column.code == "+":
         points = [_read_point(value) for value in values]
         distances = map(_distance, [None, *points], points)
-        return [csv_quoted(v) if distance is None else distance for v, distance in zip(values, distances, strict=False)]
+        pairs = zip(values, distances, strict=False)
+        return [csv_quoted(value) if distance is None else distance for value, distance in pairs]
     literal = _SPECIAL[column.separator].search
     if column.code == "~":
         short_forms = ShortForms()
@@ -209,7 +210,8 @@ def _parse_line(
 
 
 def _format_header(columns: Sequence[CompactColumn]) -> str:
-    names = [csv_quoted(c.name) if _SPECIAL_IN_NAME.search(c.name) else c.name for c in columns]
+    names = [column.name for column in columns]
+    names = [csv_quoted(name) if _SPECIAL_IN_NAME.search(name) else name for name in names]
     parts = [name + column.code + column.separator for name, column in zip(names, columns, strict=True)]
     return COMPACT_MARK + "".join(parts)[:-1]
 
