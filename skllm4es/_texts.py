@@ -1,4 +1,4 @@
-"""Texts between the steps: how the transformers write frames of texts and read whatever holds texts."""
+"""Texts between the steps: how the transformers write dataframes of texts, and read texts from any container."""
 
 from __future__ import annotations
 
@@ -12,28 +12,27 @@ from sklearn.base import TransformerMixin
 
 from skllm4es._compat import output_library, set_output_library
 
-#: The column of raw texts, which are embedded; every other column holds texts to train on.
+#: The column of raw texts, which are embedded; all other columns hold texts to train on.
 TEXT = "text"
 
 
 class TextTransformerMixin(TransformerMixin):
     """Transformer whose output is a dataframe of texts.
 
-    scikit-learn's own wrapping of the output takes the names of the columns from `get_feature_names_out`, whether
-    `fit_transform` or `transform` was called; `TextEnricher` gives more columns in the first. So the output is built
-    here, by the same configuration.
+    scikit-learn's own wrapper names the columns of the output by `get_feature_names_out`, but `TextEnricher` returns
+    more columns from `fit_transform` than from `transform`. So the output is built here, with the same configuration.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(auto_wrap_output_keys=None, **kwargs)
 
     def set_output(self, *, transform: str | None = None) -> Self:
-        """Choose the library of the output's dataframe.
+        """Choose the library of the output dataframe.
 
         Parameters
         ----------
         transform : {"default", "pandas", "polars"}, default=None
-            "default" gives the library of the input; None leaves the choice as it is.
+            "default" is the library of the input; None leaves the choice as it is.
 
         Returns
         -------
@@ -45,7 +44,7 @@ class TextTransformerMixin(TransformerMixin):
         return self
 
     def _frame(self, columns: Mapping[str, Any], *, like: Any) -> Any:
-        """Build the output from columns of texts, with the index of the input `like`."""
+        """Build the output from columns of texts, with the library and the index of the input `like`."""
         arrays = {name: _as_chunks(texts) for name, texts in columns.items()}
         library = output_library(self)
         if library == "default":
@@ -64,28 +63,10 @@ def _as_chunks(texts: Any) -> pa.ChunkedArray:
 
 
 def read_texts(X: Any, *, caller: str) -> dict[str, list[str]]:
-    """Read the columns of texts out of anything that holds texts.
+    """Read columns of texts from a dataframe, an array of one or two dimensions, a series or a list.
 
-    Parameters
-    ----------
-    X : dataframe, series, ndarray or list of str
-        Texts: a frame or array of shape (n, n_columns), or a one-dimensional series, array or list.
-    caller : str
-        Who reads, for error messages.
-
-    Returns
-    -------
-    dict of str to list of str
-        The texts of each column, in order. A single column is called ``text``, whatever its name; unnamed columns
-        are called ``text``, ``1``, ``2``, ...
-
-    Raises
-    ------
-    TypeError
-        If `X` is a bare string, or one of its entries is not a string.
-    ValueError
-        If `X` has more than two dimensions, or several named columns of which none is ``text``, or a text holds what
-        no encoding does.
+    A single column is called ``text``, whatever its name; unnamed columns are called ``text``, ``1``, ``2``, ... Error
+    messages begin with `caller`.
     """
     if isinstance(X, str | bytes):
         raise TypeError(f"{caller}: iterable over texts expected, string object received. Wrap it in a list: [text].")
@@ -115,7 +96,7 @@ def _check_strings(texts: list[Any], name: str, caller: str) -> None:
         except UnicodeEncodeError as error:
             raise ValueError(
                 f"{caller}: character {error.start} of row {position} of column {name!r} is {text[error.start]!r}, "
-                "half of a pair that is no character by itself. Read the data with their right encoding."
+                "half of a surrogate pair, which is not a character by itself. Read the data with the right encoding."
             ) from error
 
 

@@ -1,7 +1,7 @@
 """Hypothesis strategies for event frames: any type, any value, any shape, in every kind of dataframe.
 
-`frames` has one row a user, as `EventSerializer` reads it; `tables` has one row an event, as `nest_events` reads it.
-Most fields are drawn as Arrow's; some are of types that only pandas or polars have.
+`frames` has one row per user, as `EventSerializer` reads it; `tables` has one row per event, as `nest_events` reads it.
+Most fields are drawn as Arrow arrays; some are of types that only pandas or polars have.
 """
 
 from collections.abc import Callable
@@ -23,20 +23,20 @@ try:
 except ImportError:
     pl = None
 
-#: Kinds of dataframes whose library is installed: a draw of another one would skip the whole test.
+#: Kinds of dataframes whose library is installed; drawing another one would skip the whole test.
 KINDS = [
     kind
     for kind in EVENT_KINDS
     if not kind.startswith(("polars", "nested-pandas"))
     or find_spec("polars" if kind.startswith("polars") else "nested_pandas")
 ]
-#: The field that numbers all events of a frame, so that a lost or moved one is seen.
+#: The field that numbers all events of a frame, to detect a lost or moved one.
 NUMBER = "number of the event"
-#: Names that decide how values are written anew.
+#: Names that decide how values are rewritten.
 NAMES = ["amount", "rating", "date", "time", "price", "mcc"]
 ZONES = [None, "UTC", "Asia/Kathmandu", "America/Sao_Paulo", "+14:00"]
 
-#: Numbers and dates that are none, or none that a machine holds.
+#: Strings that look like numbers or dates but are none, or none that a machine can hold.
 ODD = [
     "-" + "9" * 40 + "." + "9" * 40,
     "0" * 50 + "1",
@@ -54,8 +54,8 @@ ODD = [
 texts = st.one_of(
     st.text(max_size=6),
     st.sampled_from(HOSTILE + ODD),
-    st.sampled_from("90").map(lambda digit: digit * 5000),  # More than Python reads as an integer.
-    st.text(st.characters(min_codepoint=0x10000), max_size=3),  # The planes above the first.
+    st.sampled_from("90").map(lambda digit: digit * 5000),  # Longer than Python parses as an integer.
+    st.text(st.characters(min_codepoint=0x10000), max_size=3),  # Beyond the basic plane.
     st.text(st.sampled_from(list(', |"\n\r\t;\0\x85\u2028\u202e\ufeff\ufffe\U000e0001')), max_size=6),
 )
 
@@ -70,7 +70,7 @@ def _floats(bits: int) -> st.SearchStrategy[float]:
 
 
 def _stored(type_: pa.DataType) -> tuple[pa.DataType, st.SearchStrategy[int]]:
-    """How a time or duration is stored: as integers of the whole range, or of what is a day."""
+    """Return how a time or duration is stored: as an integer type, and the integers to draw."""
     bits = type_.bit_width
     values = _integers(bits) | st.integers(0, 2**30)
     if pa.types.is_time(type_):
@@ -80,7 +80,7 @@ def _stored(type_: pa.DataType) -> tuple[pa.DataType, st.SearchStrategy[int]]:
     return pa.int32() if bits == 32 else pa.int64(), values
 
 
-#: What the libraries say of values that they cannot hold.
+#: What the libraries raise for values that they cannot hold.
 UNFIT = (
     ValueError,
     TypeError,
@@ -112,8 +112,8 @@ PLAIN: dict[pa.DataType, st.SearchStrategy[Any]] = {
     pa.decimal256(76, 0): st.decimals(-(10**75), 10**75, places=0),
     **dict.fromkeys((pa.string(), pa.large_string(), pa.string_view()), texts),
 }
-#: What has no plain text: an error says so.
-REFUSED: dict[pa.DataType, st.SearchStrategy[Any]] = {
+#: Types without a text form, which are rejected.
+REJECTED: dict[pa.DataType, st.SearchStrategy[Any]] = {
     pa.binary(): st.binary(max_size=3),
     pa.binary(2): st.binary(min_size=2, max_size=2),
     pa.binary_view(): st.binary(max_size=3),
@@ -125,7 +125,7 @@ REFUSED: dict[pa.DataType, st.SearchStrategy[Any]] = {
 
 @st.composite
 def plain_arrays(draw: st.DrawFn, n: int, *, missing: bool = True) -> pa.Array:
-    """Draw one field of `n` events: of any type that can be written, with missing values or without."""
+    """Draw one field of `n` events, of any type that can be written, with or without missing values."""
     type_ = draw(st.sampled_from([*PLAIN, *STORED] if missing else [*PLAIN, *STORED][1:]))
     stored, values = (type_, PLAIN[type_]) if type_ in PLAIN else _stored(type_)
     repeated = st.sampled_from(draw(st.lists(values, min_size=1, max_size=2)))
@@ -134,7 +134,7 @@ def plain_arrays(draw: st.DrawFn, n: int, *, missing: bool = True) -> pa.Array:
 
 
 def _as_dictionary(array: pa.Array) -> pa.Array:
-    """Encode an array, so far as Arrow can, as a dictionary that holds each value once."""
+    """Encode an array as a dictionary, with each value once if Arrow can."""
     try:
         return array.dictionary_encode()
     except pa.ArrowNotImplementedError:
@@ -143,11 +143,11 @@ def _as_dictionary(array: pa.Array) -> pa.Array:
 
 @st.composite
 def arrays(draw: st.DrawFn, n: int) -> pa.Array:
-    """Draw one field of `n` events: plain, as a dictionary, or in lists; now and then of a type without a text."""
-    shape = draw(st.sampled_from(["plain"] * 12 + ["dictionary", "list", "list of lists"] * 2 + ["refused"]))
-    if shape == "refused":
-        type_ = draw(st.sampled_from(list(REFUSED)))
-        array = pa.array(draw(st.lists(st.none() | REFUSED[type_], min_size=n, max_size=n)), type_)
+    """Draw one field of `n` events: plain, as a dictionary, in lists, or sometimes of a type without a text form."""
+    shape = draw(st.sampled_from(["plain"] * 12 + ["dictionary", "list", "list of lists"] * 2 + ["rejected"]))
+    if shape == "rejected":
+        type_ = draw(st.sampled_from(list(REJECTED)))
+        array = pa.array(draw(st.lists(st.none() | REJECTED[type_], min_size=n, max_size=n)), type_)
         return _as_dictionary(array) if draw(st.booleans()) else array
     if shape.startswith("list"):
         inner, list_type = draw(arrays(2 * n)), draw(st.sampled_from([pa.ListArray, pa.LargeListArray]))
@@ -190,7 +190,7 @@ def _interval_array(numbers: list[int | None], unit: Callable[[int], Any]) -> An
     return pd.arrays.IntervalArray.from_tuples([None if n is None else (unit(n), unit(n + 1)) for n in numbers])
 
 
-#: Fields that are columns of pandas: what they are made of, and how.
+#: Fields that are pandas columns: the values they are made of, and how.
 PANDAS_COLUMNS: dict[str, tuple[st.SearchStrategy[Any], Callable[[list[Any]], Any]]] = {
     "intervals": (st.none() | _small, lambda values: _interval_array(values, int)),
     "intervals of time": (_small, lambda values: _interval_array(values, pd.Timestamp)),
@@ -206,8 +206,8 @@ PANDAS_COLUMNS: dict[str, tuple[st.SearchStrategy[Any], Callable[[list[Any]], An
     "uuids": (st.none() | st.uuids(), _as_objects),
     "tuples as categories": (st.none() | st.tuples(_small, _small), pd.Categorical),
 }
-#: And what has no plain text, or no type in Arrow: an error says so.
-PANDAS_REFUSED: dict[str, tuple[st.SearchStrategy[Any], Callable[[list[Any]], Any]]] = {
+#: Pandas columns without a text form or without a type in Arrow, which are rejected.
+PANDAS_REJECTED: dict[str, tuple[st.SearchStrategy[Any], Callable[[list[Any]], Any]]] = {
     "complex": (st.complex_numbers(), np.array),
     "longdouble": (st.floats(), lambda values: np.array(values, np.longdouble)),
     "other byte order": (_small, lambda values: np.array(values, ">i4")),
@@ -216,9 +216,9 @@ PANDAS_REFUSED: dict[str, tuple[st.SearchStrategy[Any], Callable[[list[Any]], An
     "objects": (_objects, _as_objects),
     "categories": (st.sampled_from([1, 2.5, "a", None, (1, 2), 1j, Fraction(1, 3), UUID(int=7)]), pd.Categorical),
 }
-#: Fields that are columns of polars: what they are made of, and their type.
+#: Fields that are polars columns: the values they are made of, and their type.
 POLARS_COLUMNS: dict[str, tuple[st.SearchStrategy[Any], Any]] = {}
-POLARS_REFUSED: dict[str, tuple[st.SearchStrategy[Any], Any]] = {}
+POLARS_REJECTED: dict[str, tuple[st.SearchStrategy[Any], Any]] = {}
 if pl:
     POLARS_COLUMNS = {
         "enum": (st.sampled_from([None, "b", "a"]), pl.Enum(["b", "a"])),
@@ -226,7 +226,7 @@ if pl:
         "arrays": (st.none() | st.tuples(_small, _small), pl.Array(pl.Int64, 2)),
         "decimals": (st.none() | st.decimals(-9, 9, places=2), pl.Decimal(9, 2)),
     }
-    POLARS_REFUSED = {
+    POLARS_REJECTED = {
         "objects": (_objects, pl.Object),
         "integers of 128 bits": (st.none() | _integers(128), pl.Int128),
         "lists of them": (st.none() | st.lists(_integers(128), max_size=2), pl.List(pl.Int128)),
@@ -240,8 +240,8 @@ def _mostly(accepted: dict[str, Any], refused: dict[str, Any]) -> st.SearchStrat
 
 @st.composite
 def pandas_columns(draw: st.DrawFn, n: int) -> pd.Series:
-    """Draw one field of `n` events as a column of pandas, as objects where its values have no other type."""
-    values, make = draw(_mostly(PANDAS_COLUMNS, PANDAS_REFUSED))
+    """Draw one field of `n` events as a pandas column, of objects if its values have no other type."""
+    values, make = draw(_mostly(PANDAS_COLUMNS, PANDAS_REJECTED))
     drawn = draw(st.lists(values, min_size=n, max_size=n))
     try:
         return pd.Series(make(drawn))
@@ -251,8 +251,8 @@ def pandas_columns(draw: st.DrawFn, n: int) -> pd.Series:
 
 @st.composite
 def polars_columns(draw: st.DrawFn, n: int, *, objects: bool = True) -> Any:
-    """Draw one field of `n` events as a column of polars, one of objects only where polars allows it."""
-    refused = {name: column for name, column in POLARS_REFUSED.items() if objects or name != "objects"}
+    """Draw one field of `n` events as a polars column, of objects only if they are allowed."""
+    refused = {name: column for name, column in POLARS_REJECTED.items() if objects or name != "objects"}
     values, dtype = draw(_mostly(POLARS_COLUMNS, refused))
     return pl.Series(draw(st.lists(values, min_size=n, max_size=n)), dtype=dtype)
 
@@ -280,7 +280,7 @@ class Frame(NamedTuple):
 
 @st.composite
 def frames(draw: st.DrawFn) -> Frame:
-    """Draw users with their events; users without events, and users of one label, are among them."""
+    """Draw users with their events, including users without events and users that share a label."""
     lengths = draw(st.lists(st.sampled_from([None, 0, 1, 1, 2, 7]), max_size=6))
     counts = [length or 0 for length in lengths]
     n = sum(counts)
@@ -304,7 +304,7 @@ def frames(draw: st.DrawFn) -> Frame:
 
 def _pandas_cells(fields: dict[str, Any], slices: list[slice | None], index: pd.Index) -> Any:
     frame = pd.DataFrame(fields)
-    cells = [None if each is None else frame.iloc[each] for each in slices]
+    cells = [None if rows is None else frame.iloc[rows] for rows in slices]
     return pd.DataFrame({"events": pd.Series(cells, index, dtype=object)})
 
 
@@ -316,17 +316,17 @@ def _dict_cells(fields: dict[str, Any], slices: list[slice | None], index: pd.In
 
 def _polars_cells(fields: dict[str, Any], slices: list[slice | None], index: pd.Index) -> Any:
     frame = pl.DataFrame(fields)
-    cells = [None if each is None else frame[each] for each in slices]
+    cells = [None if rows is None else frame[rows] for rows in slices]
     return pl.DataFrame({"user": pl.Series(index), "events": pl.Series(cells, dtype=pl.Object)})
 
 
 def _polars_lists(fields: dict[str, Any], slices: list[slice | None], index: pd.Index) -> Any:
     structs = pl.DataFrame(fields).to_struct("events")
-    cells = [None if each is None else structs[each] for each in slices]
+    cells = [None if rows is None else structs[rows] for rows in slices]
     return pl.DataFrame({"user": pl.Series(index), "events": pl.Series(cells, dtype=pl.List(structs.dtype))})
 
 
-#: Kinds of dataframes whose fields are of pandas or polars: how those are drawn, and become users.
+#: Kinds of dataframes with pandas or polars fields: how the fields are drawn, and how they become users.
 NATIVE_KINDS: dict[str, tuple[Callable[[int], Any], Callable[..., Any]]] = {
     "dataframes": (pandas_columns, _pandas_cells),
     "dicts": (pandas_columns, _dict_cells),
@@ -337,7 +337,7 @@ if pl:
 
 
 def _in_kind(kind: str, lists: pa.Array, index: pd.Index) -> tuple[Any, str | list[str]]:
-    """Put the events into a dataframe of a kind, or of pandas' Arrow types where the kind cannot hold them."""
+    """Put the events into a dataframe of a kind, or of pandas' Arrow types if the kind cannot hold them."""
     try:
         X, events = EVENT_KINDS[kind](lists, index)
     except UNFIT:
@@ -347,7 +347,7 @@ def _in_kind(kind: str, lists: pa.Array, index: pd.Index) -> tuple[Any, str | li
 
 @st.composite
 def tables(draw: st.DrawFn) -> Any:
-    """Draw a long table with the columns ``user`` and ``time`` and others, of pandas, polars or Arrow."""
+    """Draw a long table of pandas, polars or Arrow with the columns ``user``, ``time`` and others."""
     n = draw(st.integers(0, 9))
     keys = {name: draw(plain_arrays(n, missing=False) | arrays(n)) for name in ("user", "time")}
     others = {name: draw(arrays(n)) for name in draw(st.lists(texts, max_size=3, unique=True))}

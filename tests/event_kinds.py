@@ -1,6 +1,6 @@
 """The same events in each kind of dataframe that `EventSerializer` reads.
 
-A kind is a function of a pyarrow array of lists of structs and the users' index; it gives the dataframe and the
+A kind is a function of a pyarrow array of lists of structs and the users' index. It returns the dataframe and the
 argument that says where its events are.
 """
 
@@ -21,7 +21,7 @@ def _polars(lists, index):
 
 
 def _list_columns(lists):
-    """One array of lists for each field: the lists of structs taken apart."""
+    """Split lists of structs into one array of lists per field."""
     flat = pc.list_flatten(lists).flatten()
     lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
     offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32(), mask=_nulls_as_offsets(lists))

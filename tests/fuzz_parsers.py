@@ -1,17 +1,17 @@
-"""A coverage-guided fuzzer of what reads texts: `parse_events` and the parsers of the formats.
+"""A coverage-guided fuzzer for the parsers of texts: `parse_events` and the tests' own `format_readers`.
 
-`python tests/fuzz_parsers.py -max_total_time=300` runs it by Atheris (``pip install 'skllm4es[fuzz]'``), and ends with
-the input that broke a promise, if it finds one; the other options are those of libFuzzer.
+`python tests/fuzz_parsers.py -max_total_time=300` runs Atheris (``pip install 'skllm4es[fuzz]'``). It stops at the
+first input that breaks a promise; further options are those of libFuzzer.
 """
 
 import sys
 
 
 def main() -> None:
-    """Fuzz until told to end."""
+    """Fuzz until interrupted, or until a promise is broken."""
     import atheris
 
-    with atheris.instrument_imports(include=["skllm4es.formats", "parser_promises"]):
+    with atheris.instrument_imports(include=["skllm4es.serialize", "format_readers", "parser_promises"]):
         from parser_promises import check
     atheris.Setup(sys.argv, check)
     atheris.Fuzz()

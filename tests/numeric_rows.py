@@ -1,4 +1,4 @@
-"""Rows of numbers as users: what lets scikit-learn's own checks, whose data are arrays, reach the whole flow."""
+"""Rows of numbers as users, so that scikit-learn's own checks, which pass arrays, can test the whole flow."""
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ from skllm4es import EventSerializer, nest_events
 
 
 def events_of(X):
-    """One user a row, one event a column: its number, and what stands there."""
+    """Turn each row into a user, and each column into an event with its number and value."""
     n_rows, n_columns = X.shape
     table = {
         "row": np.repeat(np.arange(n_rows), n_columns),
@@ -21,9 +21,9 @@ def events_of(X):
 
 
 class RowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    """Embed rows of numbers: a transformer of events behind the interface of a transformer of arrays.
+    """Embed rows of numbers: wrap a transformer of events, so that it takes arrays.
 
-    A transformer of texts gets them from an `EventSerializer`.
+    With `texts`, the transformer takes texts from an `EventSerializer`.
     """
 
     def __init__(self, transformer, *, texts=False):
@@ -38,7 +38,7 @@ class RowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         return self
 
     def transform(self, X):
-        """Turn the rows into events and give their vectors."""
+        """Turn the rows into events and return their vectors."""
         check_is_fitted(self)
         return self.pipeline_.transform(events_of(validate_data(self, X, reset=False)))
 

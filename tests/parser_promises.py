@@ -1,24 +1,21 @@
 """What the parsers of texts promise, as a function of random bytes: see `fuzz_parsers`."""
 
 import random
+from functools import partial
 
-from skllm4es.formats import FORMATS, LosslessFormat
+from format_readers import LOSSLESS, read
+
+from skllm4es.formats import FORMATS
 from skllm4es.serialize import EventTable, format_events, parse_events
 
-PARSERS = {"events": parse_events} | {
-    name: text_format.parse for name, text_format in FORMATS.items() if isinstance(text_format, LosslessFormat)
-}
+PARSERS = {"events": parse_events} | {name: partial(read, name) for name in LOSSLESS}
 
 
 def check(data: bytes) -> None:
-    """Let one parser read any text, as it stands, and behind the beginning of one in its form.
+    """Parse an arbitrary text, alone or after the beginning of one in the parser's own form.
 
-    It gives a table or raises a ValueError, and what was read is written and read again as it is.
-
-    Parameters
-    ----------
-    data : bytes
-        Which parser, how its own text begins, and what comes then.
+    The parser must return a table or raise a ValueError, and a table must survive being written and parsed again.
+    The first three bytes choose the parser and how the text begins; the others are the rest of the text.
     """
     if len(data) < 3:
         return
@@ -36,7 +33,7 @@ def check(data: bytes) -> None:
 
 
 def _beginning(name: str, seed: int, share: int) -> str:
-    """Give a text in the form of a parser, cut somewhere; of half the seeds nothing."""
+    """Return a text in the form of a parser, cut somewhere, or nothing for half of the seeds."""
     if seed < 128:
         return ""
     table = EventTable(["date", "note"], [["2020-03-05", "a, b"], ["2020-03-06 10:00:00", "</td>'\""]])

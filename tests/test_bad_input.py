@@ -1,9 +1,8 @@
-"""Whatever events come along: each user keeps a row, in its place and finite, or an error of ours says what is wrong.
+"""Whatever the events: each user keeps a finite row in its place, or an error of the package says what is wrong.
 
-`pytest tests/test_bad_input.py --hypothesis-profile=thorough` tries 10,000 frames a test.
+`pytest tests/test_bad_input.py --hypothesis-profile=thorough` tries 10,000 frames per test.
 """
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from event_frames import KINDS, NATIVE_KINDS, NUMBER, frames, tables
+from format_readers import LOSSLESS, read, restore
 from hypothesis import HealthCheck, currently_in_test_context, event, given, settings
 from hypothesis import strategies as st
 from package_messages import find_messages
@@ -19,8 +19,8 @@ from sklearn.pipeline import make_pipeline
 
 import skllm4es
 from skllm4es import EventSerializer, FineTuning, FromScratch, LLMEmbedder, TextEnricher, nest_events, unnest_events
-from skllm4es.events._nesting import flatten_events
-from skllm4es.formats import FORMATS, canonical_value, restore
+from skllm4es.events._flat import flatten_events
+from skllm4es.formats import FORMATS, canonical_value
 from skllm4es.rewriters import RewritingError
 from skllm4es.serialize import EventTable, parse_events
 
@@ -33,7 +33,7 @@ TINY = FromScratch(
         "num_attention_heads": 2,
     }
 )
-#: Frames of long texts take longer than others; that is no failure.
+#: Frames of long texts may take longer than others.
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 FEW = settings(PATIENT, max_examples=max(5, settings().max_examples // 20))
 PACKAGE = Path(skllm4es.__file__).parent
@@ -46,7 +46,7 @@ DOCUMENTED = [
 
 
 def outcome(function: Callable, *args):
-    """What a function gives; None where it refuses its input by a documented error of the package."""
+    """Return what a function returns, or None if it rejects its input with a documented error of the package."""
     try:
         return function(*args)
     except Exception as error:
@@ -59,7 +59,7 @@ def outcome(function: Callable, *args):
         if not any(pattern.search(str(error)) for pattern in DOCUMENTED):
             pytest.fail(f"The docs do not list: {error}")
         if currently_in_test_context():
-            event(f"refused: {type(error).__name__} of {frame.tb_frame.f_code.co_name}")
+            event(f"rejected: {type(error).__name__} of {frame.tb_frame.f_code.co_name}")
         return None
 
 
@@ -82,7 +82,7 @@ SERIALIZERS = st.fixed_dictionaries(
 
 @PATIENT
 @given(frames(), SERIALIZERS, st.integers(0, 2**31))
-def test_a_frame_passes_through_the_pipeline_row_by_row_or_is_refused(embedder, frame, params, seed):
+def test_a_frame_passes_through_the_pipeline_row_by_row_or_is_rejected(embedder, frame, params, seed):
     serializer = EventSerializer(events=frame.events, **params)
     texts = outcome(serializer.fit_transform, frame.X)
     if texts is None:
@@ -98,7 +98,7 @@ def test_a_frame_passes_through_the_pipeline_row_by_row_or_is_refused(embedder, 
 
 
 def check_texts(texts, frame, serializer):
-    """Each user has a text, whose events are the user's, in their order."""
+    """Each user has a text with the user's events, in order."""
     assert labels_of(texts) == labels_of(frame.X)
     first = 0
     for text, length in zip(texts["text"].to_list(), frame.lengths, strict=True):
@@ -113,7 +113,7 @@ def check_texts(texts, frame, serializer):
 
 
 def check_variants(enriched, texts, seed):
-    """Each text has its variants, from which its events can be read where the format lets them."""
+    """Each text has variants, and its events can be read back from those in a lossless format."""
     assert labels_of(enriched) == labels_of(texts)
     assert enriched["text"].to_list() == texts["text"].to_list()
     enricher = TextEnricher(n_variants=2, random_state=seed).fit(texts)
@@ -121,9 +121,9 @@ def check_variants(enriched, texts, seed):
         original = parse_events(raw)
         for number, variant in enumerate(variants):
             text_format = FORMATS[enricher._format(raw, number)]
-            if text_format.lossless:
+            if text_format.name in LOSSLESS:
                 rows = [[canonical_value(value) for value in row] for row in original.rows]
-                assert restore(text_format.parse(variant), original.header) == EventTable(original.header, rows)
+                assert restore(read(text_format.name, variant), original.header) == EventTable(original.header, rows)
             assert variant
 
 
@@ -133,7 +133,7 @@ def labels_of(frame):
 
 @PATIENT
 @given(tables())
-def test_a_table_is_nested_without_loss_or_refused(table):
+def test_a_table_is_nested_without_loss_or_rejected(table):
     X = outcome(lambda: nest_events(table, user="user", time="time"))
     flat = None if X is None else outcome(flatten_events, X)
     if flat is None:
@@ -149,14 +149,14 @@ def test_a_table_is_nested_without_loss_or_refused(table):
 
 
 @pytest.mark.parametrize("library", ["polars", "nested-pandas"])
-def test_frames_of_every_library_are_among_them(library):
-    pytest.importorskip(library.replace("-", "_"), reason=f"needs {library}: without it, no frames of it are drawn")
+def test_frames_of_every_library_are_drawn(library):
+    pytest.importorskip(library.replace("-", "_"), reason=f"needs {library}")
     assert any(library in kind for kind in [*KINDS, *NATIVE_KINDS])
 
 
 @FEW
 @given(frames())
-def test_all_steps_are_fitted_on_a_frame_or_refuse_it(frame):
+def test_all_steps_fit_a_frame_or_reject_it(frame):
     pipeline = make_pipeline(
         EventSerializer(events=frame.events, time=None, max_events=3),
         TextEnricher(random_state=0),
@@ -175,12 +175,12 @@ def test_all_steps_are_fitted_on_a_frame_or_refuse_it(frame):
         assert np.isfinite(vectors).all()
 
 
-any_character = st.characters() | st.characters(categories=["Cs"])  # Halves of pairs, which are no characters, too.
+any_character = st.characters() | st.characters(categories=["Cs"])  # Including lone surrogates.
 
 
 @PATIENT
 @given(st.lists(st.text(any_character, max_size=9), max_size=3))
-def test_texts_of_any_characters_are_enriched_and_embedded_or_refused(embedder, texts):
+def test_texts_of_any_characters_are_enriched_and_embedded_or_rejected(embedder, texts):
     enriched = outcome(TextEnricher(random_state=0).fit_transform, texts)
     assert enriched is None or enriched["text"].to_list() == texts
     vectors = outcome(embedder.transform, texts)
@@ -190,8 +190,8 @@ def test_texts_of_any_characters_are_enriched_and_embedded_or_refused(embedder, 
 
 
 @pytest.mark.parametrize("cell", ["\ud800", {"\udfff": 1}, [["\udc00"]]], ids=["value", "name", "list"])
-def test_half_a_pair_that_is_no_character_is_refused(cell):
-    """Python's strings may hold it, no encoding does."""
+def test_a_lone_surrogate_is_rejected(cell):
+    """Python's strings can hold it, but no encoding can."""
     event_ = cell if isinstance(cell, dict) else {"note": cell}
     X = pd.DataFrame({"events": pd.Series([[event_]], dtype=object)})
     assert outcome(EventSerializer().fit_transform, X) is None

@@ -180,7 +180,7 @@ def test_missing_times_are_taken(baseline):
 
 def test_an_event_without_a_time_hides_no_time():
     from skllm4es.baselines._features import _gaps
-    from skllm4es.events._nesting import flatten_events
+    from skllm4es.events._flat import flatten_events
 
     X = users_of([(0, "a", 1.0), (None, "a", 1.0), (200, "a", 1.0), (300, "a", 1.0)], [(None, "a", 1.0), (7, "a", 1.0)])
     expected = [np.nan, 0, 200, 100, np.nan, np.nan]

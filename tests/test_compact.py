@@ -77,7 +77,7 @@ def test_the_form_is_as_documented():
     assert format_compact(columns, list(zip(*rows, strict=True))) == text
 
 
-def test_a_value_that_is_anothers_short_form_is_quoted():
+def test_a_value_that_is_the_short_form_of_another_is_quoted():
     stores = ["Grocery Stores", "Grocery", "Grocery Stores", "Grocery"]
     assert format_compact([STORE], [stores]) == '|store~\nGrocery Stores\n"Grocery"\nGrocery\n"Grocery"'
 
@@ -94,7 +94,7 @@ def test_a_value_that_is_anothers_short_form_is_quoted():
         ("", "17", '"17"'),
     ],
 )
-def test_points_in_time_are_distances_where_they_can_be(first, second, written):
+def test_points_in_time_are_distances_if_possible(first, second, written):
     assert format_compact([DAY], [[first, second]]).split("\n")[2] == written
 
 
@@ -102,10 +102,10 @@ def test_points_in_time_are_distances_where_they_can_be(first, second, written):
     ("text", "message"),
     [
         ("|a b\n x", "Event 1 of the text, ' x', is not in the compact form: its field 'a' is empty"),
-        ('|a+\n"x"\n3', "the distance '3' follows 'x', which is no whole number, date or time"),
+        ('|a+\n"x"\n3', "the distance '3' follows 'x', which is not a whole number, date or time"),
         ('|a+\n"2024-03-01"\nsoon', "Event 2 of the text, 'soon'"),
         ('|a+\n"9999-12-31"\n1', "Event 2 of the text, '1'"),
-        ('|a+\n"2024-03-01"\n1.5', "'1.5' is no distance"),
+        ('|a+\n"2024-03-01"\n1.5', "'1.5' is not a distance"),
         ("|a|b\nx", "it ends before the field 'b'"),
         ('|a|b\n"x"y|z', "Text after the closing quote"),
         ('|a\n"x"y', "text after the closing quote"),
@@ -114,12 +114,12 @@ def test_points_in_time_are_distances_where_they_can_be(first, second, written):
         ("|", "header of a text in the compact form is broken"),
     ],
 )
-def test_broken_texts_are_refused(text, message):
+def test_broken_texts_are_rejected(text, message):
     with pytest.raises(ValueError, match=message):
         parse_events(text)
 
 
-def test_columns_of_words_come_first_and_the_repetitive_ones_at_the_head():
+def test_columns_of_words_come_first_beginning_with_the_most_repetitive():
     texts = {
         "amount": ["1", "2", "3", "3"],
         "store": ["a b", "a b", "a b", "c d"],

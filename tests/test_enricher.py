@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+from format_readers import read, restore
 from sklearn.base import clone
 
 from skllm4es import TextEnricher
-from skllm4es.formats import FORMATS, restore
 from skllm4es.rewriters import RewritingError, TemplateRewriter, available_formats
 from skllm4es.serialize import parse_events
 
@@ -40,7 +40,7 @@ def test_enrich_always_embeds_rewritten_texts_in_training_and_after():
     trained_on = enricher.fit_transform(TEXTS)
     assert trained_on["text"].to_list() == enricher.transform(TEXTS)["text"].to_list()
     table = parse_events(TEXTS[0])
-    assert restore(FORMATS["json"].parse(trained_on["text"][0]), table.header) == table
+    assert restore(read("json", trained_on["text"][0]), table.header) == table
 
 
 def test_each_format_comes_once_before_any_comes_again():

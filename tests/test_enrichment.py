@@ -12,13 +12,14 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+from format_readers import read, restore
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import BaseEstimator, clone
 from sklearn.pipeline import make_pipeline
 
 from skllm4es import TextEnricher
-from skllm4es.formats import FORMATS, restore
+from skllm4es.formats import FORMATS
 from skllm4es.rewriters import RewritingError, StreamingRewriter, TemplateRewriter
 from skllm4es.serialize import format_events, parse_events
 
@@ -116,13 +117,13 @@ def test_unfaithful_texts_are_told_once_and_kept():
     report = enricher.report_
     assert 0 < (report["outcome"] == "unfaithful").sum() < 8
     assert ((report["recall"] < 0.85) == (report["outcome"] == "unfaithful")).all()
-    assert [not FORMATS["json"].parse(text).rows for text in out["variant_0"]] == (report["recall"] == 0).to_list()
+    assert [not read("json", text).rows for text in out["variant_0"]] == (report["recall"] == 0).to_list()
 
 
 def test_retry_draws_unfaithful_texts_anew_until_they_are_faithful():
     enricher = TextEnricher(Language(drops=0.5), formats="json", check="retry", max_retries=30, random_state=0)
     out = enricher.fit_transform(TEXTS)
-    assert all(len(FORMATS["json"].parse(text).rows) == 3 for text in out["variant_0"])
+    assert all(len(read("json", text).rows) == 3 for text in out["variant_0"])
     report = enricher.report_
     assert set(report["outcome"]) == {"ok", "retried"}
     assert ((report["n_retries"] > 0) == (report["outcome"] == "retried")).all()
@@ -136,7 +137,7 @@ def test_a_template_stands_for_what_stays_unfaithful():
     assert len(told) == 1
     assert len(rewriter.calls) == 3 * 8
     for original, text in zip(TEXTS, out["variant_0"], strict=True):
-        assert restore(FORMATS["json"].parse(text), HEADER) == restore(parse_events(original), HEADER)
+        assert restore(read("json", text), HEADER) == restore(parse_events(original), HEADER)
     assert set(enricher.report_["outcome"]) == {"template"}
     assert set(enricher.report_["n_retries"]) == {2}
 
@@ -253,7 +254,7 @@ def test_a_template_stands_for_a_text_of_another_form():
     enricher = TextEnricher(Obedient(), formats="xml", check="retry", max_retries=1, random_state=0)
     with pytest.warns(UserWarning, match="not in the form asked for, after max_retries=1"):
         out = enricher.fit_transform([ORDER])
-    assert restore(FORMATS["xml"].parse(out["variant_0"][0]), HEADER) == restore(parse_events(ORDER), HEADER)
+    assert restore(read("xml", out["variant_0"][0]), HEADER) == restore(parse_events(ORDER), HEADER)
 
 
 @pytest.mark.parametrize("check", ["warn", None])
@@ -424,7 +425,7 @@ def test_at_inference_too_texts_are_checked_and_errors_handled(tmp_path):
         again = enricher.transform(TEXTS)
     pd.testing.assert_frame_equal(first, again)
     assert {text for text, _, _ in rewriter.calls[n_calls:]} == {TEXTS[3]}  # That which fails.
-    assert all(len(FORMATS["json"].parse(text).rows) == 3 for text in first["text"])
+    assert all(len(read("json", text).rows) == 3 for text in first["text"])
 
 
 # What is kept

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 
 from skllm4es import nest_events, unnest_events
-from skllm4es.events._nesting import flatten_events
+from skllm4es.events._flat import flatten_events
 
 
 def _table(**columns):
@@ -84,7 +84,7 @@ VALUES = {
 
 
 @pytest.mark.parametrize("kind", VALUES)
-def test_unnest_gives_the_values_and_dtypes_back(kind):
+def test_unnest_restores_values_and_dtypes(kind):
     table = _table(value=VALUES[kind])
     expected = table.sort_values(["user", "time"], ignore_index=True)
     result = unnest_events(nest_events(table, user="user", time="time"))
@@ -152,7 +152,7 @@ def test_any_ordered_type_is_a_user(kind):
     assert flatten_events(X).columns["row"].to_pylist() == [1, 3, 2, 0]
 
 
-def test_chunks_with_dictionaries_of_their_own_are_read():
+def test_chunks_with_different_dictionaries_are_read():
     chunks = [pa.array(values).dictionary_encode() for values in (["b", "a"], ["c", "a"])]
     column = pa.chunked_array(chunks)
     X = nest_events(pa.table({"user": column, "time": [1, 2, 3, 0], "code": column}), user="user", time="time")
@@ -160,7 +160,7 @@ def test_chunks_with_dictionaries_of_their_own_are_read():
     assert [[event["code"] for event in events] for events in _lists(X)] == [["a", "a"], ["b"], ["c"]]
 
 
-def test_a_dictionary_that_repeats_a_value_makes_no_second_user():
+def test_a_dictionary_that_repeats_a_value_does_not_split_a_user():
     users = pa.DictionaryArray.from_arrays(pa.array([0, 1, 2]), pa.array(["a", "b", "a"]))
     assert list(nest_events(pa.table({"user": users, "time": [1, 2, 3]}), user="user", time="time").index) == ["a", "b"]
 
@@ -188,7 +188,7 @@ def test_polars_tables_give_polars_frames():
 # What nest_events rejects
 
 
-def test_all_problems_with_columns_are_told_at_once():
+def test_all_problems_with_columns_are_in_one_message():
     with pytest.raises(ValueError, match=r"user 'id' is not.*time 'when' is not.*columns: 'x' is not"):
         nest_events(_table(), user="id", time="when", columns=["x"])
 
@@ -214,7 +214,7 @@ def test_an_event_without_user_or_time_is_an_error(role, values):
 
 
 @pytest.mark.parametrize("role", ["user", "time"])
-def test_nan_in_an_arrow_table_is_no_user_and_no_time(role):
+def test_nan_in_an_arrow_table_is_a_missing_user_or_time(role):
     table = pa.table({"user": [1.0, 2.0], "time": [1.0, 2.0]} | {role: pa.array([1.0, np.nan])})
     with pytest.raises(ValueError, match=f"1 of 2 events have no {role}"):
         nest_events(table, user="user", time="time")
@@ -225,7 +225,7 @@ def test_a_time_without_an_order_is_an_error():
         nest_events(pa.table({"user": [1, 1], "time": [{"a": 1}, {"a": 2}]}), user="user", time="time")
 
 
-#: What the values of a column become, of which there is no type in Arrow.
+#: Columns without a type in Arrow, and what their values become.
 AS_TEXTS = {
     "bins": (pd.cut([1.5, 0, np.nan, 1], [0, 1, 2]), ["(1, 2]", None, None, "(0, 1]"]),
     "intervals": (pd.interval_range(0, 4), ["(0, 1]", "(1, 2]", "(2, 3]", "(3, 4]"]),
@@ -233,12 +233,15 @@ AS_TEXTS = {
     "sparse integers": (pd.arrays.SparseArray([0, 0, 7, 0]), [0, 0, 7, 0]),
     "sparse floats": (pd.arrays.SparseArray([1.5, np.nan, 0, 7]), [1.5, None, 0, 7]),
     "tuples as categories": (pd.Categorical([(1, 2), (3,), (1, 2), None]), [[1, 2], [3], [1, 2], None]),
-    "decimals that are none": ([Decimal("1.5"), Decimal("NaN"), Decimal("sNaN"), None], [Decimal("1.5"), *[None] * 3]),
+    "NaN decimals": (
+        [Decimal("1.5"), Decimal("NaN"), Decimal("sNaN"), None],
+        [Decimal("1.5"), *[None] * 3],
+    ),
 }
 
 
 @pytest.mark.parametrize("kind", AS_TEXTS)
-def test_what_only_pandas_has_becomes_its_nearest_kind(kind):
+def test_types_that_only_pandas_has_become_the_nearest_kind(kind):
     values, expected = AS_TEXTS[kind]
     table = pd.DataFrame({"user": 1, "time": range(4), "value": values})
     for X in (nest_events(table, user="user", time="time"), _objects(table)):
@@ -271,12 +274,12 @@ def test_a_column_that_arrow_cannot_hold_is_named_with_its_type(kind, role):
         nest_events(table, user="user", time="time")
 
 
-def test_all_columns_that_arrow_cannot_hold_are_told_at_once():
+def test_all_columns_that_arrow_cannot_hold_are_in_one_message():
     with pytest.raises(TypeError, match=r"cannot hold 'a' \(complex128\): .*; 'b' \(object.*'x'\): "):
         nest_events(_table(a=1j, b=[1, "x", 2, 3]), user="user", time="time")
 
 
-def test_a_column_of_polars_that_arrow_cannot_hold_is_named_with_its_type():
+def test_a_polars_column_that_arrow_cannot_hold_is_named_with_its_type():
     pl = pytest.importorskip("polars")
     table = pl.DataFrame({"user": [1, 1], "time": [1, 2], "big": pl.Series([1, 2**100], dtype=pl.Int128)})
     with pytest.raises(TypeError, match=rf"cannot hold 'big' \(Int128\): .*{REMEDY}, or cast\(pl.String\) in polars"):
@@ -288,27 +291,27 @@ def test_a_column_of_polars_that_arrow_cannot_hold_is_named_with_its_type():
         unnest_events(pl.DataFrame({"big": table["big"], "events": [[{"a": 1}], [{"a": 2}]]}))
 
 
-def test_objects_of_polars_are_their_values_and_not_their_addresses():
+def test_polars_objects_are_read_as_values_not_addresses():
     pl = pytest.importorskip("polars")
     table = pl.DataFrame({"user": pl.Series(["b", "a"], dtype=pl.Object), "time": [1, 2]})
     assert nest_events(table, user="user", time="time")["user"].to_list() == ["a", "b"]
 
 
-def test_a_name_that_is_half_a_pair_is_told_without_blame_of_the_values():
+def test_the_error_for_a_lone_surrogate_in_a_name_does_not_blame_the_values():
     table = _table(name=pd.Series(list("abcd"), dtype=object))
     table.columns = pd.Index(["user", "time", "\ud800"], dtype=object)
     with pytest.raises(TypeError, match=r"cannot hold '\\ud800' \(object\): 'utf-8' codec can't encode"):
         nest_events(table, user="user", time="time")
 
 
-def test_a_name_that_polars_cannot_hand_over_is_an_error():
+def test_a_name_that_polars_cannot_export_is_an_error():
     pl = pytest.importorskip("polars")
     table = pl.DataFrame({"user": [1], "time": [1], "a\0": [1]})
     with pytest.raises(TypeError, match=r"cannot hold 'a\\x00' \(Int64\): .*the name of a field holds NUL"):
         nest_events(table, user="user", time="time")
 
 
-def test_views_of_strings_are_strings():
+def test_string_views_are_strings():
     views = pa.array(["b", "a", "b", "c"], pa.string_view())
     for column in (views, pa.DictionaryArray.from_arrays(pa.array([0, 1, 2, 3]), views)):
         table = pa.table({"user": column, "time": column, "row": range(4), "value": column})
@@ -317,7 +320,7 @@ def test_views_of_strings_are_strings():
         assert long["user"].to_list() == long["time"].to_list() == long["value"].to_list() == ["a", "b", "b", "c"]
 
 
-def test_a_type_of_arrow_whose_rows_cannot_be_taken_is_named():
+def test_an_arrow_type_whose_rows_cannot_be_taken_is_named():
     values = pa.RunEndEncodedArray.from_arrays(pa.array([1, 2], pa.int32()), pa.array([7, 8]))
     with pytest.raises(TypeError, match="The field 'value' of the events: values of type run_end_encoded"):
         nest_events(pa.table({"user": [2, 1], "time": [1, 2], "value": values}), user="user", time="time")
@@ -328,7 +331,7 @@ def test_only_tables_are_nested():
         nest_events([{"user": 1, "time": 2}], user="user", time="time")
 
 
-def test_a_lazy_table_is_not_collected_unasked():
+def test_a_lazy_table_is_not_collected():
     pl = pytest.importorskip("polars")
     with pytest.raises(TypeError, match="got LazyFrame"):
         nest_events(pl.LazyFrame({"user": [1], "time": [2]}), user="user", time="time")
@@ -365,7 +368,7 @@ def test_flattening_a_slice_gives_the_slice_of_the_whole(rows, start, stop):
 
 @settings(deadline=None)
 @given(rows=st.lists(_FIELDS, min_size=1, max_size=30), data=st.data())
-def test_flattening_chosen_users_gives_their_events(rows, data):
+def test_flattening_selected_users_gives_their_events(rows, data):
     X = nest_events(pa.Table.from_pylist(rows, _SCHEMA), user="user", time="time")
     X = pd.concat([X[:2], X[2:]])
     chosen = data.draw(st.lists(st.integers(0, len(X) - 1), max_size=9))
@@ -403,7 +406,7 @@ def test_every_kind_can_have_no_users(as_kind):
     assert _lists(X[:0], events) == []
 
 
-def test_every_kind_can_have_users_without_any_event(as_kind):
+def test_every_kind_can_have_only_users_without_events(as_kind):
     X, events = as_kind(USERS_EVENTS)
     assert _lists(X[1:3], events) == [[], []]
 
@@ -439,7 +442,7 @@ def test_reading_changes_nothing(as_kind):
     flatten_events(X, events)
     if as_kind.is_polars:
         assert X.equals(before)
-    else:  # As texts, for cells that are dataframes have no equality of their own.
+    else:  # As texts, because cells that are dataframes cannot be compared.
         assert X.map(str).equals(before.map(str))
 
 
@@ -503,7 +506,7 @@ def test_an_object_cell_without_events_is_a_user_without_events(missing):
 
 
 @pytest.mark.parametrize("missing", [None, np.nan, [], pd.DataFrame()])
-def test_a_user_without_events_may_stand_beside_dataframes(missing):
+def test_a_user_without_events_may_be_mixed_with_dataframes(missing):
     assert _lists(_objects(missing, pd.DataFrame({"a": [1]}))) == [[], [{"a": 1}]]
 
 
@@ -526,12 +529,12 @@ def test_missing_values_of_every_kind_are_null_in_object_cells():
     assert _lists(X) == [[{"a": None, "b": None, "c": None, "d": None}]]
 
 
-def test_dataframes_with_categories_of_their_own_are_read():
+def test_dataframes_with_different_categories_are_read():
     frames = [pd.DataFrame({"a": pd.Categorical([f"{letter}{i}" for i in range(100)])}) for letter in "ab"]
     assert [user[0]["a"] for user in _lists(_objects(*frames))] == ["a0", "b0"]
 
 
-def test_arrays_of_dicts_as_parquet_files_give_them_are_read():
+def test_arrays_of_dicts_as_read_from_parquet_are_read():
     assert _lists(_objects(np.array([{"a": 1}, {"a": 2}], dtype=object))) == [[{"a": 1}, {"a": 2}]]
 
 
@@ -540,7 +543,7 @@ def test_object_cells_of_plain_lists_are_list_columns():
     assert _lists(X, ["a", "b"]) == [[{"a": 1, "b": "x"}, {"a": 2, "b": "y"}], []]
 
 
-def test_object_cells_of_polars_are_read():
+def test_polars_object_cells_are_read():
     pl = pytest.importorskip("polars")
     X = pl.DataFrame({"events": pl.Series([pl.DataFrame({"a": [1]}), None], dtype=pl.Object)})
     assert _lists(X) == [[{"a": 1}], []]
@@ -556,9 +559,9 @@ def test_a_cell_that_holds_no_events_is_named(garbage):
 
 
 @pytest.mark.parametrize("garbage", [[5], [{"a": "text"}], [{"a": 1}, "text"], pd.DataFrame({"a": ["text"]})])
-def test_a_cell_that_does_not_fit_those_above_is_named(garbage):
+def test_a_cell_that_does_not_fit_the_cells_before_it_is_named(garbage):
     X = _objects([{"a": 1}], [{"a": 2}], garbage, [{"a": 3}], index=["ann", "bob", "cat", "dan"])
-    with pytest.raises(TypeError, match="before row 'cat' they can"):
+    with pytest.raises(TypeError, match="row 'cat' does not fit the rows before it"):
         flatten_events(X)
 
 
@@ -575,16 +578,16 @@ def test_a_cell_that_does_not_fit_those_above_is_named(garbage):
 )
 def test_a_field_that_arrow_cannot_hold_is_named(cell, why):
     first = pd.DataFrame({"a": [1]}) if isinstance(cell, pd.DataFrame) else [{"a": 1}]
-    with pytest.raises(TypeError, match=rf"before row 'bob' they can, with it: .*{why}"):
+    with pytest.raises(TypeError, match=rf"row 'bob' does not fit the rows before it: .*{why}"):
         flatten_events(_objects(first, cell, first, index=["ann", "bob", "cat"]))
 
 
 # What flatten_events rejects
 
 
-def test_lists_of_one_user_must_be_equally_long():
+def test_lists_of_one_user_must_have_the_same_length():
     X = pd.DataFrame({"a": [[1], [1, 2], []], "b": [[1], [1], [2]]}, index=["ann", "bob", "cat"])
-    with pytest.raises(ValueError, match=r"for 2 of 3 users, first in row 'bob', where .* are: 'a' 2, 'b' 1"):
+    with pytest.raises(ValueError, match=r"for 2 of 3 users, first in row 'bob', where the lengths are: 'a' 2, 'b' 1"):
         flatten_events(X, ["a", "b"])
 
 
@@ -594,7 +597,7 @@ def test_a_column_that_holds_no_lists_is_an_error(column):
         flatten_events(pd.DataFrame({"events": column}))
 
 
-def test_plain_lists_in_the_column_of_events_point_to_list_columns():
+def test_the_error_for_plain_lists_in_the_events_column_suggests_list_columns():
     with pytest.raises(TypeError, match=r"its lists hold int64, not structs.*events=\[NAME, ...\]"):
         flatten_events(_arrow_frame(pa.array([[1, 2]])))
 
@@ -614,7 +617,7 @@ def test_only_dataframes_are_read():
         flatten_events([[{"a": 1}]])
 
 
-def test_unnesting_keeps_the_users_apart_from_a_field_of_the_same_name():
+def test_unnesting_does_not_confuse_users_with_a_field_of_the_same_name():
     X = pd.DataFrame({"events": [[{"user": 1}]]})
     with pytest.raises(ValueError, match="already have a field 'user'"):
         unnest_events(X)

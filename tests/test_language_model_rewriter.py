@@ -3,13 +3,13 @@
 import re
 
 import pytest
+from format_readers import LOSSLESS, read
 from hypothesis import given
 from hypothesis import strategies as st
 from recording_rewriter import RecordingRewriter
 from sklearn.base import clone
 
 from skllm4es import EventSerializer
-from skllm4es.formats import FORMATS
 from skllm4es.rewriters import RewritingError, StreamingRewriter, available_formats
 from skllm4es.rewriters import _prompts as prompts
 from skllm4es.rewriters._answers import clean_answer
@@ -325,11 +325,11 @@ def test_text_that_does_not_parse_is_an_error_of_this_text():
     assert results[1] == "an answer"
 
 
-@pytest.mark.parametrize("name", [name for name in FORMATS if FORMATS[name].lossless])
+@pytest.mark.parametrize("name", LOSSLESS)
 def test_a_user_without_events_is_written_by_a_template_and_asks_nobody(name):
     rewriter = RecordingRewriter()
     (text,) = rewriter.rewrite(["title|rating"], [name], [0])
-    assert FORMATS[name].parse(text).rows == []
+    assert read(name, text).rows == []
     assert rewriter.asked == []
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from skllm4es.serialize import EventTable, format_events, parse_events
 
-# Separators, quotes and line breaks are what can go wrong, so they are drawn often.
+# Separators, quotes and line breaks are drawn often, because they are what can go wrong.
 FIELD = st.text(st.sampled_from(list(', |"\n\r\t;a0é\u2028😀'))) | st.text()
 
 
@@ -49,7 +49,7 @@ def test_plain_fields_are_written_bare():
     assert format_events(["a", "b"], [["1", "x y"], ["2", ""]]) == "a|b\n1, x y\n2, "
 
 
-def test_fields_with_marks_are_quoted_as_csv_quotes_them():
+def test_fields_with_marks_are_quoted_as_in_csv():
     assert format_events(["a"], [['say "hi", then']]) == 'a\n"say ""hi"", then"'
 
 
@@ -69,11 +69,11 @@ def test_an_empty_single_field_is_not_an_empty_line():
         ('a|b\n"1"x, 2', "after the closing quote"),
     ],
 )
-def test_texts_in_another_form_are_refused(text, message):
+def test_texts_in_another_form_are_rejected(text, message):
     with pytest.raises(ValueError, match=message):
         parse_events(text)
 
 
-def test_something_else_than_a_text_is_refused():
+def test_anything_but_a_text_is_rejected():
     with pytest.raises(TypeError, match="got list"):
         parse_events(["a|b"])

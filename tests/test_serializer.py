@@ -1,4 +1,4 @@
-"""EventSerializer: which text a user's events become."""
+"""EventSerializer: the text that a user's events become."""
 
 import datetime as dt
 import pickle
@@ -15,7 +15,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.preprocessing import KBinsDiscretizer, MinMaxScaler, SplineTransformer, StandardScaler
 
 from skllm4es import EventSerializer, nest_events
-from skllm4es.events._nesting import flatten_events
+from skllm4es.events._flat import flatten_events
 from skllm4es.serialize import parse_events
 from skllm4es.serialize._serialised import SEPARATORS, format_instruction
 
@@ -38,7 +38,7 @@ TEXTS = [
 
 @pytest.fixture
 def X():
-    # The types are given, because older pyarrow sorts the keys of dicts.
+    # Explicit types, because older pyarrow sorts the keys of dicts.
     event = pa.struct([("day", pa.date32()), ("mcc", pa.int64()), ("amount", pa.float64()), ("note", pa.string())])
     return pd.DataFrame({"events": pd.arrays.ArrowExtensionArray(pa.array(USERS, pa.list_(event)))}, index=[4, 3, 2, 1])
 
@@ -71,11 +71,11 @@ def test_labels_replace_codes_and_leave_unknown_ones(X, container):
     assert texts[0] == 'mcc\n"Groceries, etc."\n4111'
 
 
-def test_labels_of_a_field_that_is_not_written_are_left_alone(X):
+def test_labels_of_a_field_that_is_not_written_are_ignored(X):
     assert texts_of(X, columns=["amount"], labels={"mcc": {}})[0] == "amount\n8\n2.5"
 
 
-def test_a_given_text_stands_for_codes_without_description(X):
+def test_a_given_text_replaces_codes_without_a_description(X):
     with pytest.warns(UserWarning, match="'other' was written"):
         texts = texts_of(X, columns=["mcc"], labels={"mcc": {5411: "Groceries"}}, unlabelled="other")
     assert texts[0] == "mcc\nGroceries\nother"
@@ -89,7 +89,7 @@ def test_missing_codes_stay_missing():
     )
 
 
-def test_codes_without_description_can_be_an_error(X):
+def test_codes_without_a_description_can_be_an_error(X):
     with pytest.raises(ValueError, match="labels has no description for 1 values of 'mcc'"):
         texts_of(X, labels={"mcc": {5411: "Groceries"}}, unlabelled="error")
 
@@ -98,7 +98,7 @@ def test_max_events_keeps_the_latest(X):
     assert texts_of(X, max_events=1)[0] == "day|mcc|amount|note\n2024-03-02, 4111, 2.5, "
 
 
-def test_missing_values_are_written_as_asked(X):
+def test_missing_values_are_written_as_requested(X):
     assert texts_of(X, columns=["note"], missing="unknown")[0] == 'note\n"a, b"\nunknown'
 
 
@@ -163,7 +163,7 @@ def test_clone_takes_every_parameter():
     assert clone(EventSerializer(**params)).get_params() == params
 
 
-def test_users_without_events_may_come_without_fields(X):
+def test_users_without_events_may_lack_fields(X):
     texts = EventSerializer().fit(X).transform(pd.DataFrame({"events": [None, []]}))["text"].to_list()
     assert texts == ["day|mcc|amount|note"] * 2
 
@@ -235,16 +235,16 @@ def test_parse_events_inverts_every_form_of_the_serializer(users, form, layout):
         ({"headers": {"mcc": "day"}}, ValueError, r"would name \['day'\] more than once"),
         ({"labels": {"mcc": {}}, "formats": {"mcc": ".2f"}}, ValueError, "labels and formats both name 'mcc'"),
         ({"labels": {"mcc": {}}, "scalers": {"mcc": StandardScaler()}}, ValueError, "labels and scalers both name"),
-        ({"formats": {"note": ".2f"}}, ValueError, r"formats\['note'\]: '.2f' is no format for texts"),
+        ({"formats": {"note": ".2f"}}, ValueError, r"formats\['note'\]: '.2f' is not a format for texts"),
         (
             {"formats": {"day": "%f"}},
             ValueError,
-            r"formats\['day'\]: '%f' is no format for dates.*'UNIT since previous",
+            r"formats\['day'\]: '%f' is not a format for dates.*'UNIT since previous",
         ),
         ({"scalers": {"note": StandardScaler()}}, ValueError, r"scalers\['note'\]: texts \(string\) cannot be scaled"),
-        ({"scalers": {"amount": SplineTransformer()}}, ValueError, "must give one dense column"),
-        ({"scalers": {"amount": 5}}, TypeError, "scalers.*must be a transformer"),
-        ({"scalers": {"amount": StandardScaler}}, TypeError, "scalers.*must be a transformer"),
+        ({"scalers": {"amount": SplineTransformer()}}, ValueError, "must return one dense column"),
+        ({"scalers": {"amount": 5}}, TypeError, "scalers.*must be a scikit-learn transformer"),
+        ({"scalers": {"amount": StandardScaler}}, TypeError, "scalers.*must be a scikit-learn transformer"),
         ({"scalers": {"amount": KBinsDiscretizer(1)}}, ValueError, r"scalers\['amount'\]: "),
         ({"headers": {"mcc": 5}}, ValueError, r"headers\['mcc'\] must be a str; got 5"),
         ({"instruction": "a\n\nb"}, ValueError, "instruction must not"),
@@ -252,41 +252,41 @@ def test_parse_events_inverts_every_form_of_the_serializer(users, form, layout):
         ({"instruction": 'the "'}, ValueError, "instruction must not"),
         ({"instruction": " "}, ValueError, "instruction must not"),
         ({"separator": "-"}, ValueError, "separator"),
-        ({"compact": True, "separator": "|"}, ValueError, "compact=True has separators of its own"),
+        ({"compact": True, "separator": "|"}, ValueError, "compact=True has its own separators"),
         ({"time": "date"}, ValueError, r"time names \['date'\]"),
         ({"labels": {"mcc": 5}}, TypeError, r"labels\['mcc'\] must be a dict or a pandas Series; got int"),
         ({"labels": {"mcc": {1: 2}}}, TypeError, r"labels\['mcc'\]\[1\] must be a str; got 2"),
         ({"labels": {"mcc": pd.Series(["a", "b"], [1, 1])}}, ValueError, "more than one description for the code 1"),
     ],
 )
-def test_bad_parameters_are_refused(X, params, error, message):
+def test_bad_parameters_are_rejected(X, params, error, message):
     with pytest.raises(error, match=message):
         EventSerializer(**params).fit(X)
 
 
 @pytest.mark.parametrize("bad", [np.zeros((3, 2)), [[1, 2]], "text"])
-def test_something_else_than_a_dataframe_is_refused(bad):
+def test_anything_but_a_dataframe_is_rejected(bad):
     with pytest.raises(TypeError, match="must be a pandas or polars dataframe"):
         EventSerializer().fit(bad)
 
 
-def test_a_column_of_something_else_is_refused():
+def test_a_column_without_lists_is_rejected():
     with pytest.raises(TypeError, match="must hold each user's events as a list"):
         EventSerializer().fit(pd.DataFrame({"events": [1, 2]}))
 
 
-def test_values_without_a_text_form_are_refused_by_name():
+def test_the_error_for_values_without_a_text_form_names_the_field():
     X = pd.DataFrame({"events": [[{"a": {"b": 1}}]]})
     with pytest.raises(TypeError, match="The field 'a' of the events: values of type struct"):
         EventSerializer().fit_transform(X)
 
 
-def test_transform_before_fit_is_refused(X):
+def test_transform_before_fit_raises(X):
     with pytest.raises(NotFittedError):
         EventSerializer().transform(X)
 
 
-def test_a_changed_schema_is_told_in_one_message(X):
+def test_one_message_lists_all_changes_of_the_schema(X):
     serializer = EventSerializer().fit(X)
     other = pd.DataFrame({"events": [[{"mcc": "5411", "day": dt.datetime(2024, 3, 1), "extra": 1}]]})
     with pytest.raises(ValueError, match="differ from those that fit saw") as raised:
@@ -296,7 +296,7 @@ def test_a_changed_schema_is_told_in_one_message(X):
     assert "'day' holds times (timestamp[us]), where fit saw dates" in str(raised.value)
 
 
-def test_fields_that_fit_did_not_see_are_left_out(X):
+def test_fields_that_fit_did_not_see_are_ignored(X):
     serializer = EventSerializer(["mcc"]).fit(X)
     assert serializer.transform(pd.DataFrame({"events": [[{"extra": 1, "mcc": 2}]]}))["text"][0] == "mcc\n2"
 
@@ -310,22 +310,22 @@ def test_fields_that_fit_did_not_see_are_left_out(X):
         ([None, None], ["", ""]),
     ],
 )
-def test_other_types_of_the_same_kind_are_the_same(codes, expected):
+def test_another_type_of_the_same_kind_is_written_alike(codes, expected):
     X = pd.DataFrame({"events": [[{"mcc": 5411}, {"mcc": 7}]]})
     other = pd.DataFrame({"events": [[{"mcc": code} for code in codes]]})
     text = EventSerializer().fit(X).transform(other)["text"][0]
     assert [row[0] for row in parse_events(text).rows] == expected
 
 
-def test_a_type_that_the_formats_do_not_suit_is_told_with_the_rest():
+def test_a_type_that_does_not_suit_the_formats_is_in_the_same_message():
     X = pd.DataFrame({"events": [[{"a": 1, "b": 2}]]})
     serializer = EventSerializer(formats={"a": "04d"}).fit(X)
-    with pytest.raises(ValueError, match=r"formats\['a'\]: '04d' is no format for numbers \(double\)") as raised:
+    with pytest.raises(ValueError, match=r"formats\['a'\]: '04d' is not a format for numbers \(double\)") as raised:
         serializer.transform(pd.DataFrame({"events": [[{"a": 1.5}]]}))
     assert "fit saw ['b'], which the events do not have" in str(raised.value)
 
 
-def test_auto_time_is_the_first_that_orders_the_events():
+def test_auto_time_is_the_first_field_that_orders_the_events():
     days = pd.to_datetime(["2024-01-01", "2024-01-02"])
     table = pd.DataFrame({"user": 1, "expiry": days[::-1], "t": days})
     serializer = EventSerializer(["expiry"]).fit(nest_events(table, user="user", time="t"))
@@ -348,7 +348,7 @@ def test_a_missing_code_has_no_label():
     "values", [pd.period_range("2024-01", periods=1, freq="M"), pd.arrays.IntervalArray.from_breaks([0, 1])]
 )
 @pytest.mark.parametrize("encode", [False, True])
-def test_extension_types_of_arrow_are_refused(values, encode):
+def test_arrow_extension_types_are_rejected(values, encode):
     array = pa.array(pd.Series(values))
     array = pa.DictionaryArray.from_arrays(pa.array([0]), array) if encode else array
     lists = pa.ListArray.from_arrays([0, 1], pa.StructArray.from_arrays([array], names=["a"]))
@@ -357,7 +357,7 @@ def test_extension_types_of_arrow_are_refused(values, encode):
         EventSerializer().fit(X)
 
 
-def test_a_fitted_serializer_is_pickled(X):
+def test_a_fitted_serializer_can_be_pickled(X):
     serializer = EventSerializer(compact=True, scalers={"amount": StandardScaler()}).fit(X)
     same = pickle.loads(pickle.dumps(serializer))
     assert same.transform(X)["text"].to_list() == serializer.transform(X)["text"].to_list()
@@ -366,7 +366,7 @@ def test_a_fitted_serializer_is_pickled(X):
 UNSORTED = [[{"day": dt.date(2024, 3, 2), "n": 1}, {"day": None, "n": 2}, {"day": dt.date(2024, 3, 1), "n": 3}]]
 
 
-def test_events_out_of_order_are_refused(as_kind):
+def test_events_out_of_order_are_rejected(as_kind):
     X, events = as_kind([[{"day": dt.date(2024, 3, 2), "n": 1}], *UNSORTED])
     message = "'day' decreases within 1 of 2 users, first in row 1; sort the events"
     with pytest.raises(ValueError, match=message):
@@ -376,7 +376,7 @@ def test_events_out_of_order_are_refused(as_kind):
         serializer.transform(X)
 
 
-def test_a_row_whose_label_cannot_be_written_is_told_by_its_position():
+def test_a_row_whose_label_cannot_be_written_is_named_by_its_position():
     index = pd.Index(np.array([0, 15901 - 1970], dtype="M8[Y]").astype("M8[s]")).tz_localize("UTC")
     X = pd.DataFrame({"events": [UNSORTED[0][:1], *UNSORTED]}, index=index)
     with pytest.raises(ValueError, match="'day' decreases within 1 of 2 users, first in row 1; sort the events"):
@@ -384,7 +384,7 @@ def test_a_row_whose_label_cannot_be_written_is_told_by_its_position():
 
 
 @pytest.mark.parametrize("time", [None, "n"])
-def test_another_field_or_none_may_order_the_events(time):
+def test_another_field_or_none_can_order_the_events(time):
     X = pd.DataFrame({"events": UNSORTED})
     assert texts_of(X, time=time) == ["day|n\n2024-03-02, 1\n, 2\n2024-03-01, 3"]
 
@@ -398,14 +398,14 @@ def test_the_users_frame_is_not_changed(as_kind):
     assert after.offsets.tolist() == before.offsets.tolist()
 
 
-def test_an_instruction_stands_before_a_blank_line(X):
+def test_a_blank_line_follows_the_instruction(X):
     assert texts_of(X, columns=["mcc"], instruction="A client.")[:2] == [
         "A client.\n\nmcc\n5411\n4111",
         "A client.\n\nmcc",
     ]
 
 
-def test_separators_are_chosen(X):
+def test_separators_can_be_chosen(X):
     texts = texts_of(X, separator="\t", header_separator=", ", headers={"mcc": "m,c"})
     assert texts[0] == 'day, "m,c", amount, note\n2024-03-01\t5411\t8\t"a, b"\n2024-03-02\t4111\t2.5\t'
 

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+from format_readers import read, restore
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 
 from skllm4es import EventSerializer, LLMEmbedder, TextEnricher
 from skllm4es.datasets import make_transactions
-from skllm4es.formats import FORMATS, restore
 from skllm4es.serialize import parse_events
 
 TINY = {"vocab_size": 300, "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -67,7 +67,7 @@ def test_one_format(run):
     assert set(report["format"]) == {"yaml"}
     for original, text in zip(raw, trained, strict=True):
         table = parse_events(original)
-        assert restore(FORMATS["yaml"].parse(text), table.header) == restore(table, table.header)
+        assert restore(read("yaml", text), table.header) == restore(table, table.header)
     assert embedded == raw
 
 

@@ -15,7 +15,7 @@ from skllm4es.serialize._styles import read_style
 
 
 def written(values, style, users=(1, 1, 1)):
-    """The written values of events of some users, in their order."""
+    """The written values of the events of some users, in order."""
     table = pa.table({"user": list(users), "n": range(len(users)), "value": values})
     X = nest_events(table, user="user", time="n")
     texts = EventSerializer(["n", "value"], formats={"value": style}, time="n").fit_transform(X)["text"]
@@ -116,11 +116,11 @@ def test_dates():
 
 @pytest.mark.parametrize("unit", ["us", "ns"])
 @pytest.mark.parametrize(("origin", "days"), [("1700-01-01", "118338"), ("0001-01-01", "738885")])
-def test_far_origins_do_not_overflow(unit, origin, days):
+def test_distant_origins_do_not_overflow(unit, origin, days):
     assert written(times("2024-01-01", unit=unit), f"days since {origin}", users=[1]) == [days]
 
 
-def test_far_distances_do_not_overflow():
+def test_long_distances_do_not_overflow():
     values = pa.array([-9 * 10**18, 9 * 10**18], pa.timestamp("ns"))
     assert written(values, "days since previous event", users=[1, 1]) == ["", "208333"]
 
@@ -133,7 +133,7 @@ def test_dictionaries_of_numbers_and_times_are_formatted_like_their_values():
 
 
 @given(st.lists(st.floats(width=32) | st.floats(), min_size=1), st.sampled_from([".2f", ".0f", ".3e", "+.1%"]))
-def test_python_formats_are_pythons(values, spec):
+def test_python_formats_write_what_python_writes(values, spec):
     texts = read_style(spec, pa.float64()).write(pa.array(values, from_pandas=False)).to_pylist()
     assert texts == [None if value != value else format(value, spec) for value in values]
 
@@ -164,6 +164,6 @@ def test_python_formats_are_pythons(values, spec):
         ("100%", times("2024-03-01")),
     ],
 )
-def test_other_formats_are_refused(style, values):
-    with pytest.raises(ValueError, match=r"formats\['value'\]: .* is no format for"):
+def test_other_formats_are_rejected(style, values):
+    with pytest.raises(ValueError, match=r"formats\['value'\]: .* is not a format for"):
         written(values, style, users=[1] * len(values))

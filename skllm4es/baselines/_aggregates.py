@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from skllm4es._compat import fit_context
 from skllm4es.baselines._base import EventTransformer
 from skllm4es.baselines._features import Codes, EncodedEvents, Floats, Integers, unique_names
-from skllm4es.events._nesting import FlatEvents
+from skllm4es.events._flat import FlatEvents
 
 
 @dataclass(eq=False, repr=False, kw_only=True)

@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from skllm4es._compat import Interval
 from skllm4es._messages import raise_if
 from skllm4es.baselines._features import EncodedEvents, EventFeatures, learn_features
-from skllm4es.events._nesting import FlatEvents, flatten_events
+from skllm4es.events._flat import FlatEvents, flatten_events
 
 _PARAGRAPHS = {
     "attributes": """\

@@ -17,10 +17,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from skllm4es._messages import raise_if, warn
-from skllm4es.events._nesting import FlatEvents, disorder, find_time, kinds_of, missing_fields
-from skllm4es.serialize._fields import encode_values
-from skllm4es.serialize._styles import seconds_since_1970
-from skllm4es.serialize._values import STEPS, combine, format_values, is_list, is_time
+from skllm4es.events._arrow import combine
+from skllm4es.events._checks import changes_since_fit, disorder, find_time, kinds_of, missing_fields
+from skllm4es.events._encoding import encode_values
+from skllm4es.events._flat import FlatEvents
+from skllm4es.events._kinds import is_list, is_time
+from skllm4es.events._numbers import to_floats
+from skllm4es.serialize._values import format_values
 
 #: Integers are codes where they have few distinct values, or not so few that repeat.
 FEW_VALUES = 20
@@ -123,16 +126,7 @@ class EventFeatures:
 
     def changes(self, flat: FlatEvents, X: Any) -> list[str]:
         """Say what of the events is not as fit saw it."""
-        if not flat.lengths.any():
-            return []
-        problems = missing_fields(self.kinds, flat, "fit saw")
-        kinds = kinds_of(flat, [name for name in self.kinds if name in flat.columns])
-        changed = [name for name, kind in kinds.items() if kind != self.kinds[name] != "nothing" != kind]
-        problems += [
-            f"{name!r} holds {kinds[name]} ({flat.columns[name].type}), where fit saw {self.kinds[name]}"
-            for name in changed
-        ]
-        return problems if self.time in changed else problems + disorder(flat, self.time, X)
+        return changes_since_fit(flat, self.kinds, self.time, X)[0]
 
 
 def learn_features(
@@ -293,7 +287,7 @@ def _texts(column: pa.ChunkedArray) -> tuple[list[str | None], npt.NDArray[np.in
 
 
 def _finite(name: str, column: pa.ChunkedArray) -> Floats:
-    numbers = _numbers(column)
+    numbers = to_floats(column)
     if too_large := int((np.abs(numbers) > LARGEST).sum()):
         raise ValueError(
             f"The field {name!r} of the events holds infinity or numbers beyond {LARGEST:g} in {too_large} of "
@@ -302,19 +296,10 @@ def _finite(name: str, column: pa.ChunkedArray) -> Floats:
     return numbers
 
 
-def _numbers(column: pa.ChunkedArray) -> Floats:
-    """Give numbers as they are, times, dates and durations in seconds, NaN for what is missing."""
-    if pa.types.is_time(column.type):
-        steps = column.cast(pa.int32() if column.type.bit_width == 32 else pa.int64())
-        return _numbers(pc.divide(steps.cast(pa.float64()), float(STEPS[column.type.unit])))
-    numbers, _ = seconds_since_1970(column)
-    return numbers
-
-
 def _gaps(flat: FlatEvents, time: str) -> Floats:
     # An event without a time counts as at the time of the one before it, so that the gaps still sum to the whole.
     owners = np.repeat(np.arange(len(flat.lengths)), flat.lengths)
-    times = pd.Series(_numbers(flat.columns[time])).groupby(owners).ffill().to_numpy()
+    times = pd.Series(to_floats(flat.columns[time])).groupby(owners).ffill().to_numpy()
     gaps: Floats = np.diff(times, prepend=np.nan)
     gaps[flat.offsets[:-1][flat.lengths > 0]] = np.nan
     return gaps

@@ -1,1 +1,1 @@
-"""From tables of events to one row per user, and from there to the flat columns that transformers work on."""
+"""From tables of events to one row per user, and from there to the flat columns that the transformers read."""

@@ -1,9 +1,6 @@
-"""The formats into which texts are rewritten, one module each.
+"""The formats in which texts are rewritten, one module each; `FORMATS` holds one object per format, by name."""
 
-`FORMATS` holds them by name, one object each; the lossless ones can also be read back.
-"""
-
-from skllm4es.formats._base import Format, LosslessFormat
+from skllm4es.formats._base import Format
 from skllm4es.formats._breakdown import BreakdownFormat
 from skllm4es.formats._html import HTMLFormat
 from skllm4es.formats._json import JSONFormat
@@ -12,7 +9,7 @@ from skllm4es.formats._narrative import NarrativeFormat
 from skllm4es.formats._restyling import canonical_value
 from skllm4es.formats._sql import SQLFormat
 from skllm4es.formats._table import TableFormat
-from skllm4es.formats._variation import Variation, restore
+from skllm4es.formats._variation import Variation
 from skllm4es.formats._xml import XMLFormat
 from skllm4es.formats._yaml import YAMLFormat
 
@@ -32,11 +29,4 @@ FORMATS: dict[str, Format] = {
     )
 }
 
-__all__ = [
-    "FORMATS",
-    "Format",
-    "LosslessFormat",
-    "Variation",
-    "canonical_value",
-    "restore",
-]
+__all__ = ["FORMATS", "Format", "Variation", "canonical_value"]

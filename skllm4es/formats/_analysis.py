@@ -1,7 +1,6 @@
 """Sentences about a user's events: the title of a text and the short analysis at its end.
 
-They name values as the text shows them, each on one line of printable characters, so that no value can break
-out of its sentence.
+They show values on one line of printable characters, so that no value can break out of its sentence.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from skllm4es.formats._columns import Column
-from skllm4es.formats._quoting import quote
+from skllm4es.formats._printable import printable
 
 
 class Noun(NamedTuple):
@@ -23,25 +22,12 @@ class Noun(NamedTuple):
     many: str
 
     def counted(self, number: int) -> str:
-        """Say how many events there are."""
+        """Return the number of events in words."""
         return f"{number} {self.one if number == 1 else self.many}" if number else f"No {self.many}"
 
 
 def choose_noun(columns: Sequence[Column], rng: random.Random) -> Noun:
-    """Choose what to call an event, by what its fields hold.
-
-    Parameters
-    ----------
-    columns : sequence of Column
-        The fields of the events.
-    rng : random.Random
-        Chooses.
-
-    Returns
-    -------
-    Noun
-        For example "transaction" and "transactions".
-    """
+    """Choose what to call an event, depending on what its fields hold, such as "transaction"."""
     kinds = {column.kind for column in columns}
     nouns = [Noun("event", "events"), Noun("record", "records"), Noun("entry", "entries")]
     if "amount" in kinds:
@@ -52,24 +38,7 @@ def choose_noun(columns: Sequence[Column], rng: random.Random) -> Noun:
 
 
 def make_title(columns: Sequence[Column], n_events: int, noun: Noun, rng: random.Random) -> str:
-    """Make the line that a text begins with.
-
-    Parameters
-    ----------
-    columns : sequence of Column
-        The fields of the events.
-    n_events : int
-        The number of events.
-    noun : Noun
-        What the text calls an event.
-    rng : random.Random
-        Chooses the wording.
-
-    Returns
-    -------
-    str
-        The title, without a full stop.
-    """
+    """Return the line that a text begins with, without a full stop."""
     titles = [
         f"{noun.many.capitalize()} of one user",
         f"The user's {noun.many}",
@@ -82,24 +51,7 @@ def make_title(columns: Sequence[Column], n_events: int, noun: Noun, rng: random
 
 
 def analyse(columns: Sequence[Column], n_events: int, noun: Noun, rng: random.Random) -> list[str]:
-    """Say a few things about the events.
-
-    Parameters
-    ----------
-    columns : sequence of Column
-        The fields of the events.
-    n_events : int
-        The number of events.
-    noun : Noun
-        What the text calls an event.
-    rng : random.Random
-        Chooses what to say, and the wording.
-
-    Returns
-    -------
-    list of str
-        One to four sentences without a full stop.
-    """
+    """Return one to four sentences about the events, without full stops."""
     sentences = [rng.choice([f"Number of {noun.many}: {n_events}", f"{noun.counted(n_events)} in total"])]
     for column in columns:
         sentences += _sentences(column, n_events, rng)
@@ -107,35 +59,12 @@ def analyse(columns: Sequence[Column], n_events: int, noun: Noun, rng: random.Ra
 
 
 def value_counts(column: Column) -> list[tuple[str, int]]:
-    """Count how many events have each value.
-
-    Parameters
-    ----------
-    column : Column
-        A field of the events.
-
-    Returns
-    -------
-    list of (str, int)
-        The values as shown, each on one line, and their counts; the most frequent first, missing ones left
-        out.
-    """
-    return [(quote(value), times) for value, times in Counter(filter(None, column.shown)).most_common()]
+    """Count the events with each value that is not missing, as shown on one line, the most frequent first."""
+    return [(printable(value), times) for value, times in Counter(filter(None, column.shown)).most_common()]
 
 
 def measure(column: Column) -> dict[str, str]:
-    """Measure a column of amounts or scores.
-
-    Parameters
-    ----------
-    column : Column
-        A column of numbers in which some value is present.
-
-    Returns
-    -------
-    dict of str to str
-        What was measured, and the result as the column shows numbers.
-    """
+    """Return measures of a column of amounts or scores that has values, as the column shows numbers."""
     numbers = [Decimal(value) for value in column.raw if value]
     mean = (sum(numbers, start=Decimal(0)) / len(numbers)).quantize(Decimal("0.01"))
     measures = {"Average": mean, "Lowest": min(numbers), "Highest": max(numbers)}
@@ -145,24 +74,13 @@ def measure(column: Column) -> dict[str, str]:
 
 
 def period(column: Column) -> str:
-    """Say which time the events span.
-
-    Parameters
-    ----------
-    column : Column
-        A column of dates in which some value is present.
-
-    Returns
-    -------
-    str
-        The first and the last date as shown; the events are in order of time.
-    """
+    """Return the first and the last date of a column of dates that has values; the events are in order of time."""
     dates = [date for date in column.shown if date]
     return f"from {dates[0]} to {dates[-1]}"
 
 
 def _sentences(column: Column, n_events: int, rng: random.Random) -> list[str]:
-    name = quote(column.name)
+    name = printable(column.name)
     if column.kind == "date":
         return [f"The history runs {period(column)}"]
     if column.kind == "category":

@@ -1,6 +1,6 @@
-"""The breakdown of a history: totals, counts by value and by time, first and last event; no single events.
+"""The breakdown of a history: totals, counts by value and by time, and only the first and the last event.
 
-The paper calls it transaction breakdown. What is shown of a column depends on its kind.
+The paper calls it a transaction breakdown. What is shown of a column depends on its kind.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from functools import cache
 from skllm4es.formats._analysis import measure, period, value_counts
 from skllm4es.formats._base import Format
 from skllm4es.formats._columns import Column
-from skllm4es.formats._quoting import quote
-from skllm4es.formats._variation import Presentation
+from skllm4es.formats._presentation import Presentation
+from skllm4es.formats._printable import printable
 
-# A heading and lines, each a label and what is said of it.
+# A heading and its lines, each a label and a value.
 Section = tuple[str, list[tuple[str, str]]]
 
 
@@ -38,13 +38,13 @@ class BreakdownFormat(Format):
             [(f"Number of {presentation.noun.many}", str(n_events))],
         )
         if not n_events:
-            overview[1].append(("Fields", ", ".join([quote(column.name) for column in columns])))
+            overview[1].append(("Fields", ", ".join([printable(column.name) for column in columns])))
         write = rng.choice([_as_bullets, _as_lines, _as_paragraph])
         return "\n\n".join([presentation.title, *[write(*section) for section in [overview, *sections]]])
 
 
 def _sections(column: Column, n_events: int, rng: random.Random) -> list[Section]:
-    name = quote(column.name)
+    name = printable(column.name)
     if not any(column.raw):
         return []
     if column.kind == "date":
@@ -65,7 +65,7 @@ def _most_frequent(counts: list[tuple[str, int]], n_events: int, rng: random.Ran
 
 
 def _by_time(column: Column, rng: random.Random) -> Section:
-    """Count by day, or by month where days would be more than a summary has room for."""
+    """Count by day, or by month if there are too many days for a summary."""
     show = cache(column.show)
     days = Counter(date[:10] for date in column.raw if date)
     if len(days) <= rng.randint(3, 15):
@@ -80,7 +80,7 @@ def _ends(columns: Sequence[Column], noun: str, n_events: int) -> list[Section]:
 
 
 def _details(columns: Sequence[Column], position: int) -> list[tuple[str, str]]:
-    return [(quote(column.name), quote(value)) for column in columns if (value := column.shown[position])]
+    return [(printable(column.name), printable(value)) for column in columns if (value := column.shown[position])]
 
 
 def _as_bullets(heading: str, lines: list[tuple[str, str]]) -> str:

@@ -7,21 +7,15 @@ import re
 from collections.abc import Sequence
 from functools import cache
 from html import escape
-from html.parser import HTMLParser
 
-from skllm4es.formats._base import LosslessFormat
-from skllm4es.formats._quoting import quote, unquote
-from skllm4es.formats._variation import Presentation
-
-# The tags of an event, of a field's name and of its value, by layout. Nothing else in a text has these tags.
-_EVENT_TAGS = {"tr", "dl", "li"}
-_NAME_TAGS = {"th", "dt", "strong"}
-_VALUE_TAGS = {"td", "dd", "span"}
+from skllm4es.formats._base import Format
+from skllm4es.formats._presentation import Presentation
+from skllm4es.formats._printable import printable
 
 Cells = Sequence[Sequence[str]]
 
 
-class HTMLFormat(LosslessFormat):
+class HTMLFormat(Format):
     """HTML texts; markup inside values is escaped."""
 
     name = "html"
@@ -43,41 +37,9 @@ class HTMLFormat(LosslessFormat):
             lines = ["<!DOCTYPE html>", "<html>", head, "<body>", *lines, "</body>", "</html>"]
         return rng.choice(["\n", "\n", ""]).join(lines)
 
-    def _read(self, text: str) -> tuple[list[str], Cells]:
-        reader = _EventReader()
-        reader.feed(text)
-        reader.close()
-        return reader.names, reader.rows
-
-
-class _EventReader(HTMLParser):
-    """Collects the names and the values of all events of a page."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: list[str] = []
-        self.rows: list[list[str]] = []
-        self._text = ""
-
-    def handle_starttag(self, tag: str, attrs: object) -> None:
-        if tag in _EVENT_TAGS:
-            self.rows.append([])
-        self._text = ""
-
-    def handle_data(self, data: str) -> None:
-        self._text += data
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag in _NAME_TAGS and (name := unquote(self._text)) not in self.names:
-            self.names.append(name)
-        if tag in _VALUE_TAGS:
-            self.rows[-1].append(unquote(self._text))
-        if tag in _EVENT_TAGS and not self.rows[-1]:
-            self.rows.pop()
-
 
 def _escape(value: str) -> str:
-    return escape(quote(value), quote=False)
+    return escape(printable(value), quote=False)
 
 
 def _write_table(names: Sequence[str], rows: Cells) -> list[str]:

@@ -1,32 +1,27 @@
-"""JSON: records, groups, columns or rows, on one line or indented, or one object a line."""
+"""JSON: records, groups, columns or rows, on one line or indented, or one object per line."""
 
 from __future__ import annotations
 
-import json
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from skllm4es.formats._base import LosslessFormat
-from skllm4es.formats._documents import Document, build_document, flow, is_flat, read_document, records
-from skllm4es.formats._quoting import json_string
-from skllm4es.formats._variation import Presentation
+from skllm4es.formats._base import Format
+from skllm4es.formats._documents import Document, build_document, flow, is_flat, records
+from skllm4es.formats._presentation import Presentation
+from skllm4es.formats._printable import json_string
 
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?")
 
-# Ends one object and begins the next in a text of one object a line. Within a larger structure a comma
-# follows the brace, and no string holds a line break.
-_BETWEEN_LINES = "}\n{"
 
-
-class JSONFormat(LosslessFormat):
+class JSONFormat(Format):
     """JSON texts; numbers are written as numbers, with all their digits."""
 
     name = "json"
     _form = re.compile(r"\A[{\[].*[}\]]\Z", re.DOTALL)
-    # A number with separators of thousands would be a string beside numbers.
+    # A number with thousands separators would be a string among numbers.
     _restyled = ("date",)
 
     def _write(self, presentation: Presentation, rng: random.Random) -> str:
@@ -37,11 +32,6 @@ class JSONFormat(LosslessFormat):
         document = build_document(presentation, rng)
         indent = rng.choice([0, 2, 2, 4])
         return _indented(document, key, leaf, indent, rng.random() < 0.5) if indent else flow(document, key, leaf)
-
-    def _read(self, text: str) -> tuple[list[str], Sequence[Sequence[str]]]:
-        lines = text.split("\n") if _BETWEEN_LINES in text else [text]
-        documents = [json.loads(line, parse_int=str, parse_float=str) for line in lines]
-        return read_document(documents if len(documents) > 1 else documents[0])
 
 
 def _leaf(value: str) -> str:

@@ -7,23 +7,17 @@ import re
 from collections.abc import Sequence
 from functools import cache
 
-from skllm4es.formats._base import LosslessFormat
-from skllm4es.formats._quoting import quote, unquote
-from skllm4es.formats._variation import Presentation
+from skllm4es.formats._base import Format
+from skllm4es.formats._presentation import Presentation
+from skllm4es.formats._printable import printable
 
-# Characters that begin Markdown or HTML markup within a line; an underscore does so only at the edge of a
-# word.
+# Characters that begin Markdown or HTML markup within a line, an underscore only at the edge of a word.
 _SPECIAL = re.compile(r"[\\`*<|\[~]|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])")
-_ESCAPED = re.compile(r"\\(.)")
-_CHARACTER = r"(?:[^\\|*\n]|\\.)"
-_CELL = re.compile(rf"\|({_CHARACTER}*+)(?=\|)")
-_FIELD = re.compile(rf"\*\*({_CHARACTER}*+)\*\*: ({_CHARACTER}*?)(?=; \*\*|\n|\Z)")
-_NEXT_EVENT = re.compile(r"\n(?=\S)")
 
 Cells = Sequence[Sequence[str]]
 
 
-class MarkdownFormat(LosslessFormat):
+class MarkdownFormat(Format):
     """Markdown texts; markup inside values is escaped by backslashes."""
 
     name = "markdown"
@@ -43,19 +37,9 @@ class MarkdownFormat(LosslessFormat):
             blocks.append("\n".join([f"> - {text(sentence)}" for sentence in presentation.analysis]))
         return "\n\n".join(blocks)
 
-    def _read(self, text: str) -> tuple[list[str], Cells]:
-        blocks = [block for block in text.split("\n\n") if not block.startswith(("#", ">"))]
-        read = _read_table if blocks[0].startswith("|") else _read_lists
-        tables = [read(block) for block in blocks]
-        return tables[0][0], [row for _, rows in tables for row in rows]
-
 
 def _escape(value: str) -> str:
-    return _SPECIAL.sub(r"\\\g<0>", quote(value))
-
-
-def _unescape(text: str) -> str:
-    return unquote(_ESCAPED.sub(r"\1", text))
+    return _SPECIAL.sub(r"\\\g<0>", printable(value))
 
 
 def _write_table(names: Sequence[str], rows: Cells) -> str:
@@ -74,14 +58,3 @@ def _write_nested_lists(names: Sequence[str], rows: Cells) -> str:
 def _write_lists(names: Sequence[str], rows: Cells, separator: str) -> str:
     labels = [f"**{name}**: " for name in names]
     return "\n".join(["- " + separator.join(map(str.__add__, labels, row)) for row in rows])
-
-
-def _read_table(block: str) -> tuple[list[str], Cells]:
-    names, _, *rows = [[_unescape(cell.strip(" ")) for cell in _CELL.findall(line)] for line in block.split("\n")]
-    return names, rows
-
-
-def _read_lists(block: str) -> tuple[list[str], Cells]:
-    events = [_FIELD.findall(event) for event in _NEXT_EVENT.split(block)]
-    names = [_unescape(name) for name, _ in events[0]]
-    return names, [[_unescape(value) for _, value in event] for event in events]

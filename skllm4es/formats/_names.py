@@ -1,7 +1,7 @@
-"""The names of the fields: the ways of spelling each, so chosen that no two fields can ever be confused.
+"""The names of the fields: ways to spell each of them without ever confusing two fields.
 
-A name is split into words, some words have synonyms, and the words are joined in one of `STYLES`. Spellings
-that two fields could share are left out, so the names of a rewritten text always lead back to the header.
+A name is split into words, some words have synonyms, and the words are joined in one of `STYLES`. Spellings that two
+fields could share are left out, so the names in a rewritten text always identify the fields of the header.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import islice, product
 
-#: The name of the column that holds the position of each event where a layout changes their order.
+#: The name of the column that numbers the events if a layout changes their order.
 NUMBER = "#"
 
 _ACRONYMS = {"mcc", "id", "atm", "pos", "url", "sku", "icd"}
@@ -62,22 +62,9 @@ STYLES = ("original", *_JOIN)
 
 
 def spell_names(header: Sequence[str], rng: random.Random, styles: Sequence[str]) -> list[str]:
-    """Choose a spelling for each field, all in one style.
+    """Choose a spelling for each field, all in one of the given styles.
 
-    Parameters
-    ----------
-    header : sequence of str
-        The names of the fields.
-    rng : random.Random
-        Chooses the style and, for each field, among the synonyms.
-    styles : sequence of str
-        The styles to choose from, of `STYLES`. With the one style "original" the names stay as they are,
-        except where the header has the same name twice or none.
-
-    Returns
-    -------
-    list of str
-        Names that differ from each other in more than the case of letters.
+    They differ in more than case. In the style "original" the names stay as they are, unless one is empty or repeated.
     """
     style = rng.choice(styles)
     return [rng.choice(field[style] or field["original"]) for field in spellings(tuple(header))]
@@ -85,17 +72,7 @@ def spell_names(header: Sequence[str], rng: random.Random, styles: Sequence[str]
 
 @lru_cache(maxsize=256)
 def spellings(header: tuple[str, ...]) -> list[dict[str, list[str]]]:
-    """All the spellings of every field.
-
-    Parameters
-    ----------
-    header : tuple of str
-        The names of the fields.
-
-    Returns
-    -------
-    list of dict of str to list of str
-        For each field, its spellings by style. A spelling belongs to one field only.
+    """Return all spellings of each field by style; each spelling belongs to one field only.
 
     Examples
     --------
@@ -117,17 +94,7 @@ def spellings(header: tuple[str, ...]) -> list[dict[str, list[str]]]:
 
 
 def split_words(name: str) -> list[str]:
-    """Split a field's name into its words, in lower case.
-
-    Parameters
-    ----------
-    name : str
-        The name, in any style.
-
-    Returns
-    -------
-    list of str
-        The words.
+    """Split the name of a field, in any style, into its words in lower case.
 
     Examples
     --------
@@ -154,7 +121,7 @@ def _all_names(styles: dict[str, list[str]]) -> list[str]:
 
 
 def _distinct_names(header: Sequence[str], claims: Counter[str]) -> list[str]:
-    """Keep the names, and number those that are empty, reserved or not the only one of their kind."""
+    """Keep the names, but number those that are empty, reserved or not unique."""
     owners = Counter(name.casefold() for name in header)
     return [
         name if name not in ("", NUMBER) and owners[name.casefold()] == 1 else _numbered(name, position, claims)

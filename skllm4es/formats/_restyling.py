@@ -1,7 +1,7 @@
-"""The values of the fields: what kind of values a column holds, other ways of writing them, and the way back.
+"""The values of the fields: what kind of values a column holds, and other ways to write them.
 
-Dates and amounts are written in another way, a whole column alike; all other values stay as they are.
-`canonical_value` brings every one of these ways back to one form, in which values can be compared.
+Dates and amounts are written in another way, the same for a whole column; other values stay as they are.
+`canonical_value` converts all these ways to one form, in which values can be compared.
 """
 
 from __future__ import annotations
@@ -68,24 +68,11 @@ _MIDNIGHT = re.compile(r"00:00(?::00(?:\.0+)?)?")
 
 
 def column_kind(name: str, values: Collection[str], n_events: int) -> Kind:
-    """Say what kind of values a column holds.
+    """Return the kind of values that a column holds, from its name and its distinct values.
 
-    Parameters
-    ----------
-    name : str
-        The field's name: it tells amounts from codes that are written in digits.
-    values : collection of str
-        The distinct values of the column.
-    n_events : int
-        The number of events.
-
-    Returns
-    -------
-    {"date", "amount", "score", "category", "text"}
-        "date" if all values are ISO dates, with or without a time; "amount" for numbers that can be added up;
-        "score" for numbers of which only the mean has a sense; "category" for values that repeat; else
-        "text".
-        Empty values are missing ones and fit every kind.
+    It is "date" if all values are ISO dates, with or without a time; "amount" for numbers whose sum has a meaning, and
+    "score" for numbers of which only the mean has one, both recognised by the name, because codes can be digits, too;
+    "category" for values that repeat; otherwise "text". Empty values are missing, and fit every kind.
     """
     present = [value for value in values if value]
     if not present:
@@ -99,22 +86,7 @@ def column_kind(name: str, values: Collection[str], n_events: int) -> Kind:
 
 
 def choose_writer(kind: Kind, values: Collection[str], rng: random.Random) -> Callable[[str], str]:
-    """Choose a way of writing the values of a column.
-
-    Parameters
-    ----------
-    kind : {"date", "amount", "score", "category", "text"}
-        The kind of the column.
-    values : collection of str
-        The distinct values of the column.
-    rng : random.Random
-        Chooses the way.
-
-    Returns
-    -------
-    callable of str to str
-        Writes one value; `canonical_value` gives the same for a value and for what is written.
-    """
+    """Choose a way to write the distinct values of a column; `canonical_value` undoes each of them."""
     if kind == "date":
         return _choose_date_writer(values, rng)
     if kind == "amount":
@@ -123,18 +95,18 @@ def choose_writer(kind: Kind, values: Collection[str], rng: random.Random) -> Ca
 
 
 def canonical_value(value: str) -> str:
-    """Bring a date or a number to the one form in which values are compared.
+    """Convert a date or a number to the form in which values are compared.
 
     Parameters
     ----------
     value : str
-        A value, in any way that the formats write it.
+        A value, written in any of the ways of the formats.
 
     Returns
     -------
     str
-        A date as ``YYYY-MM-DD``, with a blank and the time of day behind it unless that is midnight; a number
-        without separators of thousands and without a plus sign; any other value as it is.
+        A date as ``YYYY-MM-DD``, followed by a space and the time of day unless that is midnight; a number without
+        thousands separators and without a plus sign; any other value unchanged.
 
     Examples
     --------

@@ -7,15 +7,15 @@ import re
 from collections.abc import Sequence
 from functools import cache
 
-from skllm4es.formats._base import LosslessFormat
+from skllm4es.formats._base import Format
 from skllm4es.formats._names import IDENTIFIERS
-from skllm4es.formats._quoting import quote, unquote
-from skllm4es.formats._variation import Presentation
+from skllm4es.formats._presentation import Presentation
+from skllm4es.formats._printable import printable
 
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TYPES = {"date": "TIMESTAMP", "amount": "NUMERIC", "score": "NUMERIC"}
-# Words that databases reserve and that could name a field.
+# Words that databases reserve and that may be the name of a field.
 _RESERVED = re.compile(
     "all|and|as|by|case|check|column|current_date|date|default|desc|end|from|group|in|index|insert|interval"
     "|into|is|key|like|limit|not|null|offset|on|or|order|range|rank|rows?|select|set|table|time|timestamp|to"
@@ -23,22 +23,13 @@ _RESERVED = re.compile(
     re.IGNORECASE,
 )
 
-_TOKEN = r"""(?:'(?:[^']|'')*+'|"(?:[^"]|"")*+"|[^\s,()'"]+)"""  # of SQL, no password  # nosec B105
-# No value holds a line break, so what stands at the beginning of a line is never part of one.
-_TUPLE = rf"\(({_TOKEN}(?:, {_TOKEN})*+)\)"
-_INSERT = re.compile(rf"^INSERT INTO \w+ {_TUPLE} VALUES", re.MULTILINE)
-_COLUMN = re.compile(rf"^  ({_TOKEN}) [A-Z]+,?$", re.MULTILINE)
-_COMMENT = re.compile(r"^--.*\n?", re.MULTILINE)
-_each_token = re.compile(_TOKEN).findall
-_each_tuple = re.compile(_TUPLE).findall
 
-
-class SQLFormat(LosslessFormat):
+class SQLFormat(Format):
     """SQL scripts; a quote inside a value is doubled, as in every SQL database."""
 
     name = "sql"
     _form = re.compile(r"\b(?:INSERT\s+INTO|CREATE\s+TABLE)\b", re.IGNORECASE)
-    # Databases read dates and numbers in these forms only.
+    # Databases read dates and numbers only in their original forms.
     _restyled = ()
     _styles = IDENTIFIERS
     _grouped = False
@@ -56,33 +47,17 @@ class SQLFormat(LosslessFormat):
         lines += [f"-- {sentence}" for sentence in presentation.analysis]
         return "\n".join(lines)
 
-    def _read(self, text: str) -> tuple[list[str], Sequence[Sequence[str]]]:
-        script = _COMMENT.sub("", text)
-        insert = _INSERT.search(script)
-        if insert is None:
-            return [_value(token) for token in _COLUMN.findall(script)], []
-        names = [_value(token) for token in _each_token(insert[1])]
-        rows = _each_tuple(_INSERT.sub("", script[insert.start() :]))
-        return names, [[_value(token) for token in _each_token(row)] for row in rows]
-
 
 def _identifier(name: str) -> str:
     if _IDENTIFIER.fullmatch(name) and not _RESERVED.fullmatch(name):
         return name
-    return '"' + quote(name).replace('"', '""') + '"'
+    return '"' + printable(name).replace('"', '""') + '"'
 
 
 def _literal(value: str) -> str:
     if not value:
         return "NULL"
-    return value if _NUMBER.fullmatch(value) else "'" + quote(value).replace("'", "''") + "'"
-
-
-def _value(token: str) -> str:
-    mark = token[0]
-    if mark in "'\"":
-        return unquote(token[1:-1].replace(mark * 2, mark))
-    return "" if token == "NULL" else token  # of SQL, no password  # nosec B105
+    return value if _NUMBER.fullmatch(value) else "'" + printable(value).replace("'", "''") + "'"
 
 
 def _create(table: str, names: Sequence[str], presentation: Presentation) -> list[str]:

@@ -1,4 +1,4 @@
-"""Plain tables: columns aligned under a rule, in a grid or not, or values separated as in CSV files."""
+"""Plain tables: columns aligned under a rule, with or without a grid, or values separated as in CSV files."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import re
 from collections.abc import Sequence
 from functools import cache
 
-from skllm4es.formats._base import LosslessFormat
-from skllm4es.formats._quoting import quote, unquote
-from skllm4es.formats._variation import Presentation
+from skllm4es.formats._base import Format
+from skllm4es.formats._presentation import Presentation
+from skllm4es.formats._printable import printable
 
-# What stands before, between and after the cells of a line, and likewise in the rule under the header.
+# What comes before, between and after the cells of a line, and likewise in the rule under the header.
 _ALIGNED = [
     ("", "  ", "", "", "  ", ""),
     ("", " | ", "", "", "-+-", ""),
@@ -22,25 +22,23 @@ _ALIGNED = [
 _RULE = re.compile(r"[ +-]*-[ +-]*")
 
 _DELIMITERS = [",", ";", "\t"]
-# The names of separated values are all in quotes, so the delimiter is what follows the first.
-_FIRST_NAME = re.compile(r'"(?:[^"]|"")*+"')
 
 Cells = Sequence[Sequence[str]]
 
 
-class TableFormat(LosslessFormat):
-    """Plain tables, under a line that says what they hold."""
+class TableFormat(Format):
+    """Plain tables, under a title."""
 
     name = "table"
     _grouped = False
 
     def _write(self, presentation: Presentation, rng: random.Random) -> str:
-        text = cache(quote)
+        text = cache(printable)
         names = [text(name) for name in presentation.names]
         rows = [[text(value) for value in row] for row in presentation.rows]
-        # Behind a single name no delimiter stands to be found.
+        # After a single name, there is no delimiter for a reader to find.
         lines = _separate(names, rows, rng.choice(_DELIMITERS) if len(names) > 1 else _DELIMITERS[0])
-        # A first event of dashes only would look like the rule of an aligned table.
+        # A first event of nothing but dashes would look like the rule of an aligned table.
         if rng.random() < 0.6 or _is_rule_second(lines):
             right = [column.kind == "amount" for column in presentation.columns]
             lines = _align(names, rows, right, rng)
@@ -48,13 +46,6 @@ class TableFormat(LosslessFormat):
         if presentation.analysis:
             blocks.append([f"{sentence}." for sentence in presentation.analysis])
         return "\n\n".join(["\n".join(block) for block in blocks])
-
-    def _read(self, text: str) -> tuple[list[str], Cells]:
-        lines = text.split("\n\n")[1].split("\n")
-        if lines[0].startswith("+-") and lines[1].startswith("| "):
-            lines = lines[1:-1]
-        names, *rows = _read_aligned(lines) if _is_rule_second(lines) else _read_separated(lines)
-        return [unquote(name) for name in names], [[unquote(value) for value in row] for row in rows]
 
 
 def _is_rule_second(lines: list[str]) -> bool:
@@ -66,12 +57,6 @@ def _separate(names: Sequence[str], rows: Cells, delimiter: str) -> list[str]:
     csv.writer(text, delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL).writerow(names)
     csv.writer(text, delimiter=delimiter, lineterminator="\n").writerows(rows)
     return text.getvalue().split("\n")[:-1]
-
-
-def _read_separated(lines: list[str]) -> Cells:
-    first_name = _FIRST_NAME.match(lines[0])
-    end = first_name.end() if first_name else 0
-    return list(csv.reader(lines, delimiter=lines[0][end : end + 1] or _DELIMITERS[0]))
 
 
 def _align(names: Sequence[str], rows: Cells, right: Sequence[bool], rng: random.Random) -> list[str]:
@@ -86,8 +71,3 @@ def _align(names: Sequence[str], rows: Cells, right: Sequence[bool], rng: random
 def _pad(cells: Sequence[str], right: bool) -> list[str]:
     width = max(map(len, cells))
     return [cell.rjust(width) if right else cell.ljust(width) for cell in cells]
-
-
-def _read_aligned(lines: list[str]) -> Cells:
-    spans = [run.span() for run in re.finditer("-+", lines[1])]
-    return [[line[start:end].strip(" ") for start, end in spans] for line in [lines[0], *lines[2:]]]

@@ -1,26 +1,24 @@
-"""XML: one element an event, its fields as elements or as attributes."""
+"""XML: one element per event, its fields as elements or attributes."""
 
 from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
-from xml.etree import ElementTree  # see below  # nosec B405
 from xml.sax.saxutils import escape  # parses nothing  # nosec B406
 
-from skllm4es.formats._base import LosslessFormat
+from skllm4es.formats._base import Format
 from skllm4es.formats._names import IDENTIFIERS
-from skllm4es.formats._quoting import quote, unquote
-from skllm4es.formats._variation import Presentation
+from skllm4es.formats._presentation import Presentation
+from skllm4es.formats._printable import printable
 
 _TAG = re.compile(r"(?!xml)[A-Za-z_][A-Za-z0-9_.-]*", re.IGNORECASE)
-_NOT_EVENTS = {"title", "fields", "analysis"}
 
 
-class XMLFormat(LosslessFormat):
-    """XML texts; what XML has no character for is written as in JSON."""
+class XMLFormat(Format):
+    """XML texts; characters that XML cannot hold are written as in JSON."""
 
     name = "xml"
     _form = re.compile(r"\A<.*>\Z", re.DOTALL)
@@ -45,18 +43,9 @@ class XMLFormat(LosslessFormat):
         head = rng.choice(["", "", '<?xml version="1.0" encoding="UTF-8"?>' + pad[:1]])
         return f"{head}<history>{pad}{pad.join(lines)}{pad[:1]}</history>"
 
-    def _read(self, text: str) -> tuple[list[str], Sequence[Sequence[str]]]:
-        # Encoded, because a declared encoding is at odds with a string that is already decoded. Only tests read, what
-        # this module wrote.
-        root = ElementTree.fromstring(text.encode())  # nosec B314
-        events = [_read_event(event) for event in _find_events(root)]
-        if not events:
-            return [unquote(field.text or "") for field in root.iterfind("fields/field")], []
-        return list(events[0]), [list(event.values()) for event in events]
-
 
 class _Layout(NamedTuple):
-    """What stands around the values of one event."""
+    """The markup around the values of one event."""
 
     start: str
     before: list[str]
@@ -80,17 +69,4 @@ def _choose_layout(presentation: Presentation, rng: random.Random) -> _Layout:
 
 
 def _escape(value: str) -> str:
-    return escape(quote(value), {'"': "&quot;"})
-
-
-def _find_events(root: ElementTree.Element) -> Iterator[ElementTree.Element]:
-    for child in root:
-        if child.tag == "group":
-            yield from child
-        elif child.tag not in _NOT_EVENTS:
-            yield child
-
-
-def _read_event(event: ElementTree.Element) -> dict[str, str]:
-    fields = event.attrib or {child.get("name", child.tag): child.text or "" for child in event}
-    return {unquote(name): unquote(value) for name, value in fields.items()}
+    return escape(printable(value), {'"': "&quot;"})

@@ -1,6 +1,6 @@
-r"""The compact form: the same events in half the tokens and less.
+r"""The compact form: the same events in half the tokens or less.
 
-The first of the future directions that the LLM4ES paper names. A text looks like this::
+It is the first future direction that the LLM4ES paper names. A text looks like this::
 
     |currency type day+ amount store~
     EUR POS "2024-03-01" 12.5 Grocery Stores, Supermarkets
@@ -8,15 +8,15 @@ The first of the future directions that the LLM4ES paper names. A text looks lik
      ATM  60 Cash Machines
 
 - The header begins with ``|``. Each name is followed by the separator that follows the column's fields in every line:
-  a space where the fields are single words, ``|`` where they are texts.
+  a space if the fields are single words, ``|`` if they are texts.
 - **An empty field repeats the line above.** The last field of a line is always written, so no line is empty.
 - In a column marked ``+``, a number is the distance from the line above: seconds between times, days between dates, the
   difference of whole numbers.
-- In a column marked ``~``, a value is written in full when it first appears, later by its first words: as few as no
-  earlier value of the text has taken.
+- In a column marked ``~``, a value is written in full when it first appears, and later by its first words: as few as
+  no earlier value of the text has taken.
 - **What is quoted stands for itself**: a value that would be read as another, the empty one, one with a separator.
 
-So a text needs nothing but itself to be read back.
+So a text can be read back without anything else.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ from itertools import pairwise, repeat
 from operator import itemgetter
 from typing import Literal
 
-from skllm4es.serialize._lines import EventTable, end_of_line, quote, read_field, shorten, skip, split_lines
-from skllm4es.serialize._values import STEPS, format_seconds
+from skllm4es.serialize._lines import csv_quoted, end_of_line, read_field, shorten, skip, split_lines
+from skllm4es.serialize._table import EventTable
+from skllm4es.serialize._values import format_seconds
 
 COMPACT_MARK = "|"
 
@@ -45,7 +46,7 @@ _DATE = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _TIME = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2} ([01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}([.][0-9]{0,8}[1-9])?")
 _DISTANCE = re.compile("-?[0-9]{1,18}([.][0-9]{1,9})?")
 _DAY = 24 * 3600
-_SECOND = STEPS["ns"]  # Times are counted in nanoseconds.
+_SECOND = 1_000_000_000  # nanoseconds
 
 Point = tuple[str, int]
 
@@ -54,14 +55,8 @@ Point = tuple[str, int]
 class CompactColumn:
     """How the compact form writes one column.
 
-    Parameters
-    ----------
-    name : str
-        Its name in the header.
-    words : bool
-        Whether its fields are single words, which a space ends, or texts.
-    code : {"", "+", "~"}, default=""
-        As they are, as distances from the event before, or by their first words.
+    Its fields are single words, which a space ends, or texts; its values are written as they are (code ``""``), as
+    distances from the previous event (``"+"``), or by their first words (``"~"``).
     """
 
     name: str
@@ -70,25 +65,12 @@ class CompactColumn:
 
     @property
     def separator(self) -> str:
-        """What follows each of its fields that does not end a line."""
+        """What follows each of its fields within a line."""
         return _WORD if self.words else _TEXT
 
 
 def format_compact(columns: Sequence[CompactColumn], values: Sequence[Sequence[str]]) -> str:
-    """Write one user's events in the compact form.
-
-    Parameters
-    ----------
-    columns : sequence of CompactColumn
-        The columns, in the order of the text.
-    values : sequence of sequence of str
-        The values of each column, one an event, earliest first.
-
-    Returns
-    -------
-    str
-        The text.
-    """
+    """Write one user's events in the compact form; `values` holds one sequence per column, earliest event first."""
     last = len(columns) - 1
     parts: list[Iterable[str]] = []
     for i, (column, texts) in enumerate(zip(columns, values, strict=True)):
@@ -104,23 +86,7 @@ def format_compact(columns: Sequence[CompactColumn], values: Sequence[Sequence[s
 
 
 def parse_compact(text: str) -> EventTable:
-    """Read a text in the compact form: the exact inverse of `format_compact`.
-
-    Parameters
-    ----------
-    text : str
-        The text.
-
-    Returns
-    -------
-    EventTable
-        The names, and the events in full.
-
-    Raises
-    ------
-    ValueError
-        If the text is not in this form.
-    """
+    """Parse a text in the compact form: the exact inverse of `format_compact`."""
     end = end_of_line(text)
     columns = _parse_header(text[len(COMPACT_MARK) : end])
     short_forms = [ShortForms() for _ in columns]
@@ -138,24 +104,11 @@ def parse_compact(text: str) -> EventTable:
 def plan_columns(
     texts: Mapping[str, Sequence[str]], offsets: Sequence[int], points: Collection[str]
 ) -> list[CompactColumn]:
-    """Choose how the compact form writes columns, and in which order.
+    """Choose how the compact form writes columns, given their values as strings, and in which order.
 
-    Columns of single words come first, those that repeat the line above most often at the head; the others follow in
-    their own order. Texts most of whose values the same user had before are shortened.
-
-    Parameters
-    ----------
-    texts : mapping of str to sequence of str, length n_events
-        The values of each column as strings.
-    offsets : sequence of int, length n_users + 1
-        Where each user's events begin and end.
-    points : collection of str
-        The columns whose values are points in time, or whole numbers that grow with it.
-
-    Returns
-    -------
-    list of CompactColumn
-        The columns, in the order of the text.
+    Columns of single words come first, beginning with those that most often repeat the line above; the others keep
+    their order. A column of texts is shortened if most of its values repeat an earlier one of the same user. `points`
+    names the columns whose values are points in time, or whole numbers that grow with time.
     """
     words: list[tuple[int, CompactColumn]] = []
     others = []
@@ -183,7 +136,7 @@ class ShortForms:
     value: dict[str, str] = field(default_factory=dict)
 
     def learn(self, value: str) -> None:
-        """Give a new value its short form: its fewest first words that no earlier value has taken, else itself."""
+        """Give a new value its short form: the fewest first words that no earlier value has taken, or all of it."""
         if value in self.of:
             return
         words = value.split(" ")
@@ -196,17 +149,18 @@ class ShortForms:
 
 
 def _encode(column: CompactColumn, values: Sequence[str]) -> list[str]:
-    """Write the fields of a column, each in full, whatever the line above holds."""
+    """Write the fields of a column, each in full, even if it repeats the line above."""
     if column.code == "+":
         points = [_read_point(value) for value in values]
         distances = map(_distance, [None, *points], points)
-        return [quote(v) if distance is None else distance for v, distance in zip(values, distances, strict=False)]
+        pairs = zip(values, distances, strict=False)
+        return [csv_quoted(value) if distance is None else distance for value, distance in pairs]
     literal = _SPECIAL[column.separator].search
     if column.code == "~":
         short_forms = ShortForms()
         return [_shorten(value, short_forms, literal) for value in values]
     if "" in values or literal("".join(values)):
-        return [quote(value) if not value or literal(value) else value for value in values]
+        return [csv_quoted(value) if not value or literal(value) else value for value in values]
     return list(values)
 
 
@@ -214,14 +168,14 @@ def _shorten(value: str, short_forms: ShortForms, literal: Callable[[str], objec
     written = short_forms.of.get(value, value)
     meaning = short_forms.value.get(written, written)
     short_forms.learn(value)
-    # What would be read as the short form of another value is quoted too.
-    return quote(value) if not value or meaning != value or literal(written) else written
+    # A value that would be read as the short form of another is quoted, too.
+    return csv_quoted(value) if not value or meaning != value or literal(written) else written
 
 
 def _decode(written: str, above: str | None, column: CompactColumn, short_forms: ShortForms) -> str:
     if not written:
         if above is None:
-            raise ValueError(f"its field {column.name!r} is empty, which repeats the line above, and there is none.")
+            raise ValueError(f"its field {column.name!r} is empty, but there is no line above to repeat.")
         return above
     if column.code == "+":
         return _move(above, written)
@@ -256,7 +210,8 @@ def _parse_line(
 
 
 def _format_header(columns: Sequence[CompactColumn]) -> str:
-    names = [quote(c.name) if _SPECIAL_IN_NAME.search(c.name) else c.name for c in columns]
+    names = [column.name for column in columns]
+    names = [csv_quoted(name) if _SPECIAL_IN_NAME.search(name) else name for name in names]
     parts = [name + column.code + column.separator for name, column in zip(names, columns, strict=True)]
     return COMPACT_MARK + "".join(parts)[:-1]
 
@@ -287,9 +242,9 @@ def _distance(above: Point | None, point: Point | None) -> str | None:
 def _move(above: str | None, distance: str) -> str:
     point = None if above is None else _read_point(above)
     if point is None:
-        raise ValueError(f"the distance {distance!r} follows {above!r}, which is no whole number, date or time.")
+        raise ValueError(f"the distance {distance!r} follows {above!r}, which is not a whole number, date or time.")
     if not _DISTANCE.fullmatch(distance) or ("." in distance and point[0] != "time"):
-        raise ValueError(f"{distance!r} is no distance.")
+        raise ValueError(f"{distance!r} is not a distance.")
     if point[0] == "number":
         return str(point[1] + int(distance))
     if point[0] == "date":
@@ -301,7 +256,7 @@ def _move(above: str | None, distance: str) -> str:
 
 
 def _read_point(text: str) -> Point | None:
-    """Read what is written as `_move` writes it; None for anything else."""
+    """Read a value that is written exactly as `_move` would write it; return None for any other."""
     try:
         if _TIME.fullmatch(text):
             point = datetime.fromisoformat(text[:19])
@@ -310,5 +265,5 @@ def _read_point(text: str) -> Point | None:
         if _DATE.fullmatch(text):
             return "date", date.fromisoformat(text).toordinal()
     except ValueError:
-        return None  # Like a date, but none: the 31st of February.
+        return None  # It looks like a date but is none, such as 31 February.
     return ("number", int(text)) if _WHOLE_NUMBER.fullmatch(text) else None

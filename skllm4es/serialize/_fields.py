@@ -1,55 +1,43 @@
-"""From columns of events to lines of text, for millions of events: what makes `EventSerializer` fast.
+"""Columns of fields, written as texts block by block, for millions of events: what makes `EventSerializer` fast.
 
-A column whose values repeat is encoded once, as its distinct fields, finished with labels and quotes, and the number
-of each event's field; neighbours with few of them become one. The lines are then written block by block, so that
-nothing but the texts is held for all events: each block takes its fields, formats what is not encoded, and joins.
+A column whose values repeat is encoded as its distinct fields, each labelled and quoted once, and the number of each
+event's field; neighbours with few distinct fields become one column. Lines are written block by block, so that only the
+texts are held for all events: each block takes its fields, formats what is not encoded, and joins.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from skllm4es.events._arrow import Column, combine
 from skllm4es.serialize._compact import CompactColumn, format_compact
-from skllm4es.serialize._values import (
-    WriteValues,
-    combine,
-    format_values,
-    join_strings,
-    needs_no_quotes,
-    quote_fields,
-)
+from skllm4es.serialize._values import WriteValues, format_values, join_strings, needs_no_quotes, quote_fields
 
-# A join costs 15 ns an event and field, a table of this many fields next to nothing.
-MAX_PAIRS = 4096
-# Encoding values that repeat costs 16 ns an event, values that do not 140; writing a float costs 97, a time 45.
-MAX_SPAN = 16_384
-SAMPLE = 16_384
-MIN_REPEATS = 2
+Offsets = npt.NDArray[np.int64]
+
+# A join costs 15 ns per event and field, a table of this many fields next to nothing.
+_MAX_PAIRS = 4096
 
 
 @dataclass(frozen=True)
-class Finish:
-    """What makes written values the fields of a text.
+class FillAndQuote:
+    """Turns strings into fields: `missing` replaces nulls, and fields in which `special` is found are quoted.
 
-    Parameters
-    ----------
-    missing : str
-        What is written for a missing value.
-    special : str or None
-        What makes a field need quotes, as a regular expression; None leaves all as they are.
+    `special` is a regular expression; None quotes nothing.
     """
 
     missing: str
     special: str | None
 
-    def __call__(self, texts: pa.ChunkedArray | pa.Array, *, clean: bool = False) -> pa.Array:
-        """Fill in what is missing; quote what must be, unless the texts are known to be clean."""
+    def __call__(self, texts: Column, *, clean: bool = False) -> pa.Array:
+        """Return the fields; texts that are known to be clean are not searched for marks."""
         texts = combine(texts)
         if self.special is not None and not clean:
             texts = quote_fields(texts, self.special)
@@ -61,43 +49,25 @@ class Finish:
 
 @dataclass(frozen=True)
 class PlainFields:
-    """A column whose values are formatted block by block.
-
-    Parameters
-    ----------
-    column : pyarrow.ChunkedArray of length n_events
-        The values.
-    write_values : callable
-        Writes them as strings.
-    finish : Finish
-        Makes the strings fields.
-    """
+    """A column whose values are formatted block by block."""
 
     column: pa.ChunkedArray
     write_values: WriteValues
-    finish: Finish
+    fill_and_quote: FillAndQuote
 
     def write(self, start: int, stop: int) -> pa.Array:
         """Write the fields of the events ``start:stop``."""
         texts = self.write_values(self.column.slice(start, stop - start))
         clean = self.write_values is format_values and needs_no_quotes(self.column.type)
-        return self.finish(texts, clean=clean)
+        return self.fill_and_quote(texts, clean=clean)
 
 
 @dataclass(frozen=True)
 class EncodedFields:
-    """A column as its distinct fields and the number of each event's field.
-
-    Parameters
-    ----------
-    fields : pyarrow.Array of length n_distinct, type large_string
-        The fields, ready to be written.
-    numbers : ndarray of shape (n_events,), dtype int32
-        Which field each event has.
-    """
+    """A column as its distinct fields, ready to be written, and the number of each event's field."""
 
     fields: pa.Array
-    numbers: np.ndarray
+    numbers: npt.NDArray[np.int32]
 
     def write(self, start: int, stop: int) -> pa.Array:
         """Write the fields of the events ``start:stop``."""
@@ -107,105 +77,23 @@ class EncodedFields:
 Fields = PlainFields | EncodedFields
 
 
-def encode_values(column: pa.ChunkedArray) -> tuple[pa.Array, np.ndarray]:
-    """Give the distinct values of a column, with a null as the last, and the number of each event's value.
-
-    Integers of a small range are numbered by a table of that range, for a quarter of what hashing them costs.
-    """
-    if pa.types.is_integer(column.type) and (span := _small_span(column)):
-        return _encode_integers(column, *span)
-    encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-    type_ = encoded.type.value_type
-    if not encoded.num_chunks:
-        return pa.nulls(1, type_), np.zeros(0, np.int32)
-    values = encoded.chunk(0).dictionary  # `flatten_events` unifies the dictionaries of the chunks.
-    numbers = pa.chunked_array([chunk.indices for chunk in encoded.chunks]).cast(pa.int32())
-    return pa.concat_arrays([values, pa.nulls(1, type_)]), pc.fill_null(numbers, len(values)).to_numpy()
-
-
-def encoding_pays(column: pa.ChunkedArray) -> bool:
-    """Tell whether the values of a column repeat so much that encoding them costs less than it saves."""
-    if pa.types.is_dictionary(column.type):
-        return True
-    if pa.types.is_integer(column.type):
-        return _small_span(column) is not None
-    types = pa.types
-    if not (types.is_floating(column.type) or types.is_string(column.type) or types.is_large_string(column.type)):
-        return False
-    sample = column.slice(0, SAMPLE)
-    return pc.count_distinct(sample).as_py() * MIN_REPEATS <= len(sample)
-
-
-def _encode_integers(column: pa.ChunkedArray, low: int, high: int) -> tuple[pa.Array, np.ndarray]:
-    above = high + 1 - low
-    distances = pc.subtract(column.cast(pa.int64()), low).cast(pa.int32())
-    distances = pc.fill_null(distances, above).to_numpy()
-    occurs = np.zeros(above + 1, dtype=bool)
-    occurs[distances] = True
-    occurs[above] = False  # The null is last, whether it occurs or not.
-    found = np.flatnonzero(occurs)
-    number = np.full(above + 1, len(found), dtype=np.int32)
-    number[found] = np.arange(len(found))
-    return pa.array([*(found + low).tolist(), None], column.type), number[distances]
-
-
-def _small_span(column: pa.ChunkedArray) -> tuple[int, int] | None:
-    low, high = pc.min_max(column).as_py().values()
-    small = low is not None and high - low < min(MAX_SPAN, len(column)) and high <= np.iinfo(np.int64).max
-    return (low, high) if small else None
-
-
 def write_lines(
-    columns: Sequence[Fields], offsets: np.ndarray, header: str, separator: str, block: int = 100_000
+    columns: Sequence[Fields], offsets: Offsets, header: str, separator: str, block: int = 100_000
 ) -> pa.ChunkedArray:
     """Write each user's events as lines under a header.
 
-    Parameters
-    ----------
-    columns : sequence of PlainFields or EncodedFields
-        The fields of the events, in the order of the text.
-    offsets : ndarray of shape (n_users + 1,), dtype int64
-        Where each user's events begin and end.
-    header : str
-        What stands before the events: the header line, behind an instruction if there is one.
-    separator : str
-        What stands between fields.
-    block : int, default=100_000
-        About how many events are written at a time; a user is never split.
-
-    Returns
-    -------
-    pyarrow.ChunkedArray of length n_users, type large_string
-        The texts, one chunk a block: to put them together would double the memory.
+    About `block` events are written at a time, and no user is split. There is one chunk per block: combining them would
+    double the memory.
     """
-    columns = pair_neighbours(columns, separator)
+    columns = _pair_neighbours(columns, separator)
     chunks = [_write_block(columns, bounds, header, separator) for bounds in _blocks(offsets, block)]
     return pa.chunked_array(chunks, pa.large_string())
 
 
 def write_compact(
-    columns: Sequence[Fields], offsets: np.ndarray, plan: Sequence[CompactColumn], before: str, block: int = 100_000
+    columns: Sequence[Fields], offsets: Offsets, plan: Sequence[CompactColumn], before: str, block: int = 100_000
 ) -> pa.ChunkedArray:
-    """Write each user's events in the compact form.
-
-    Parameters
-    ----------
-    columns : sequence of PlainFields or EncodedFields
-        The fields of the events, in the order of the text.
-    offsets : ndarray of shape (n_users + 1,), dtype int64
-        Where each user's events begin and end.
-    plan : sequence of CompactColumn
-        How each column is written.
-    before : str
-        What stands before the header.
-    block : int, default=100_000
-        About how many events are written at a time; a user is never split.
-
-    Returns
-    -------
-    pyarrow.ChunkedArray of length n_users, type large_string
-        The texts.
-    """
+    """Write each user's events in the compact form, as planned, after the text `before`."""
     chunks = []
     for bounds in _blocks(offsets, block):
         start, stop = int(bounds[0]), int(bounds[-1])
@@ -218,7 +106,7 @@ def write_compact(
     return pa.chunked_array(chunks, pa.large_string())
 
 
-def pair_neighbours(columns: Sequence[Fields], separator: str) -> list[Fields]:
+def _pair_neighbours(columns: Sequence[Fields], separator: str) -> list[Fields]:
     """Merge neighbours that have few distinct fields, so that both are taken and joined at once."""
     merged: list[Fields] = []
     for column in columns:
@@ -226,7 +114,7 @@ def pair_neighbours(columns: Sequence[Fields], separator: str) -> list[Fields]:
         if (
             isinstance(last, EncodedFields)
             and isinstance(column, EncodedFields)
-            and len(last.fields) * len(column.fields) <= MAX_PAIRS
+            and len(last.fields) * len(column.fields) <= _MAX_PAIRS
         ):
             merged[-1] = _pair(last, column, separator)
         else:
@@ -244,15 +132,15 @@ def _pair(left: EncodedFields, right: EncodedFields, separator: str) -> EncodedF
     return EncodedFields(fields, left.numbers * np.int32(n_right) + right.numbers)
 
 
-def _blocks(offsets: np.ndarray, block: int) -> list[np.ndarray]:
-    """Split the users into blocks of about equally many events, each given by the offsets of its users."""
-    # The first user of each block: the one at or behind every multiple of `block` events.
+def _blocks(offsets: Offsets, block: int) -> Iterator[Offsets]:
+    """Split the users into blocks with about equally many events; yield the offsets of each block's users."""
+    # A block begins with the first user at or after each multiple of `block` events.
     starts = np.searchsorted(offsets[:-1], np.arange(0, max(offsets[-1], 1), block))
     bounds = np.unique(np.concatenate([[0], starts, [len(offsets) - 1]]))
-    return [offsets[a : b + 1] for a, b in pairwise(bounds)]
+    return (offsets[a : b + 1] for a, b in pairwise(bounds))
 
 
-def _write_block(columns: Sequence[Fields], offsets: np.ndarray, header: str, separator: str) -> pa.Array:
+def _write_block(columns: Sequence[Fields], offsets: Offsets, header: str, separator: str) -> pa.Array:
     start, stop = int(offsets[0]), int(offsets[-1])
     lines = join_strings(*(column.write(start, stop) for column in columns), separator=separator)
     users = pa.LargeListArray.from_arrays(pa.array(offsets - start), lines)

@@ -1,59 +1,35 @@
-"""Lines of fields, quoted as in CSV: what the forms of the serialised text have in common.
+"""Lines of fields, quoted as in CSV: what the plain and the compact form have in common.
 
-A field that holds a mark of its line is written in double quotes, and a quote inside them twice. So a line break or a
-separator inside a field is told from one between fields by counting quotes.
+A field that holds a separator or a line break is put in double quotes, and quotes inside it are doubled. So a separator
+or line break stands between fields exactly if the number of quotes before it is even.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class EventTable:
-    r"""The events of one user, read back from a text.
-
-    Parameters
-    ----------
-    header : list of str
-        The names of the features, in the order of the text.
-    rows : list of list of str
-        One list an event, earliest first, each as long as `header`. Values are the strings of the text; what was
-        missing is the string that the serializer wrote for it, by default the empty one.
-
-    Examples
-    --------
-    >>> from skllm4es.serialize import parse_events
-    >>> parse_events("title|rating\nHeat, 5")
-    EventTable(header=['title', 'rating'], rows=[['Heat', '5']])
-    """
-
-    header: list[str]
-    rows: list[list[str]]
 
 
 def join_line(fields: Sequence[str], separator: str, special: re.Pattern[str]) -> str:
-    """Write a line; fields in which `special` is found are quoted, and the empty one that is alone."""
+    """Write a line; fields in which `special` is found are quoted, and so is an empty field alone in its line."""
     if len(fields) == 1 and not fields[0]:
         return '""'
-    return separator.join(quote(field) if special.search(field) else field for field in fields)
+    return separator.join(csv_quoted(field) if special.search(field) else field for field in fields)
 
 
-def quote(field: str) -> str:
-    """Write a field in quotes."""
+def csv_quoted(field: str) -> str:
+    """Put a field in double quotes, and double those inside it."""
     return '"' + field.replace('"', '""') + '"'
 
 
 def end_of_line(text: str, start: int = 0) -> int:
-    """Position of the line break that ends the line beginning at `start`: the first one outside quotes."""
+    """Return the position of the line break that ends the line beginning at `start`: the first outside quotes."""
     end = find_outside_quotes(text, "\n", start)
     return len(text) if end == -1 else end
 
 
 def find_outside_quotes(text: str, wanted: str, start: int = 0) -> int:
-    """Position of the first `wanted` from `start` on that is outside quotes, or -1."""
+    """Return the position of the first `wanted` at or after `start` that is outside quotes, or -1."""
     counted, quotes = start, 0
     found = text.find(wanted, start)
     while found != -1:
@@ -84,7 +60,7 @@ def split_lines(body: str) -> list[str]:
 
 
 def split_line(line: str, separator: str) -> list[str]:
-    """Split a line at the separators outside quotes, and take the quotes off."""
+    """Split a line at the separators outside quotes, and remove the quotes."""
     if '"' not in line:
         return line.split(separator)
     fields = []
@@ -98,7 +74,7 @@ def split_line(line: str, separator: str) -> list[str]:
 
 
 def read_field(line: str, start: int, separator: str) -> tuple[str, int]:
-    """Read the field that begins at `start`; give it and the position just behind it."""
+    """Return the field that begins at `start`, and the position after it."""
     if not line.startswith('"', start):
         end = line.find(separator, start)
         end = len(line) if end == -1 else end
@@ -112,7 +88,7 @@ def read_field(line: str, start: int, separator: str) -> tuple[str, int]:
 
 
 def skip(line: str, position: int, separator: str) -> int:
-    """Position behind the separator, which must be at `position`."""
+    """Return the position after the separator, which must be at `position`."""
     if not line.startswith(separator, position):
         raise ValueError(f"Text after the closing quote of a field: {shorten(line[position:])!r}.")
     return position + len(separator)

@@ -1,15 +1,15 @@
-"""The serialised form: the one text form in which events pass from the serializer to what follows.
+"""The serialised form: the text in which events pass from the serializer to the steps that follow.
 
-`EventSerializer` writes it column by column; the enricher's templates and its faithfulness check read it back
-through `parse_events`, so they work on any text in this form, whoever wrote it.
+`EventSerializer` writes it column by column; the enricher's templates and its faithfulness check read it with
+`parse_events`, so they work on any text in this form, whoever wrote it.
 
-A text is a header line of feature names joined by ``|``, then one line an event, fields joined by ``, ``
-(the paper's form, section 3.1). A field that holds a separator's mark, a quote or a line break is quoted as CSV
-quotes it. A line is never empty: the only field of a one-column event is written ``""`` when it is empty. So a
-blank line can end an instruction, which stands before the header.
+A text is a header line of feature names joined by ``|``, then one line per event, with fields joined by ``, ``
+(the paper's form, section 3.1). A field that holds a separator, a quote or a line break is quoted as in CSV. A line is
+never empty: an empty field that is alone in its line is written ``""``. So a blank line can end an instruction, which
+comes before the header.
 
-Other separators are found by looking: names and fields that hold the mark of any separator are quoted, but in the
-paper's form, whose fields quote its comma alone. The compact form (`_compact`) begins with ``|``.
+Other separators are inferred from the text: names and fields that hold any separator are quoted, except in the paper's
+form, where only a comma in a field is. The compact form (`_compact`) begins with ``|``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from collections.abc import Iterable, Sequence
 
 from skllm4es.serialize._compact import COMPACT_MARK, parse_compact
 from skllm4es.serialize._lines import (
-    EventTable,
     end_of_line,
     find_outside_quotes,
     join_line,
@@ -27,6 +26,7 @@ from skllm4es.serialize._lines import (
     split_line,
     split_lines,
 )
+from skllm4es.serialize._table import EventTable
 
 HEADER_SEPARATOR = "|"
 FIELD_SEPARATOR = ", "
@@ -43,31 +43,31 @@ _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 
 
 def special_in_field(separator: str = FIELD_SEPARATOR) -> str:
-    """Regular expression of what makes a field need quotes, beside being empty and alone in its line."""
+    """Return the regular expression for fields that need quotes, apart from an empty one alone in its line."""
     return '[,"\n\r]' if separator == FIELD_SEPARATOR else _ANY_MARK
 
 
 def parse_events(text: str) -> EventTable:
-    r"""Read a serialised text back into its header and its events.
+    r"""Parse a serialised text into its header and its events.
 
-    The exact inverse of `format_events` and of `EventSerializer.transform`, whatever its separators, with an
-    instruction or without, in the paper's form or the compact one.
+    The exact inverse of `format_events` and of `EventSerializer.transform`, whatever the separators, with or without an
+    instruction, in the plain or the compact form.
 
     Parameters
     ----------
     text : str
-        One user's serialised events: a header line, then one event a line.
+        One user's serialised events: a header line, then one line per event.
 
     Returns
     -------
     EventTable
-        The feature names and the events. An instruction is left out.
+        The feature names and the events, without an instruction.
 
     Raises
     ------
     ValueError
-        If the text is not in the serialised form: an event has more or fewer fields than the header, or a
-        quoted field is not closed.
+        If the text is not in the serialised form: an event does not have as many fields as the header, or a quoted
+        field is not closed.
 
     Examples
     --------
@@ -93,8 +93,8 @@ def parse_events(text: str) -> EventTable:
         if len(row) != len(header):
             raise ValueError(
                 f"Event {number} of the text has {len(row)} fields {row!r}, but the header names {len(header)}: "
-                f"{header!r}. A text in the serialised form has a header line 'a|b|c', then one event a line, "
-                "fields joined by ', '; fields that hold a comma, a quote or a line break are quoted as in CSV."
+                f"{header!r}. A text in the serialised form has a header line 'a|b|c', then one line per event, "
+                "with fields joined by ', ' and quoted as in CSV if they hold a comma, a quote or a line break."
             )
     return EventTable(header, rows)
 
@@ -109,7 +109,7 @@ def format_events(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     header : sequence of str
         The names of the features.
     rows : iterable of sequence of str
-        The events, earliest first, one string a feature.
+        The events, earliest first, with one string per feature.
 
     Returns
     -------
@@ -132,13 +132,7 @@ def format_header(names: Sequence[str], separator: str = HEADER_SEPARATOR) -> st
 
 
 def format_instruction(instruction: str) -> str:
-    """Write the instruction as it stands before the header, and the blank line that ends it.
-
-    Raises
-    ------
-    ValueError
-        If it could not be told from what follows.
-    """
+    """Write the instruction and the blank line that ends it; raise if its end could not be found again."""
     if not instruction:
         return ""
     text = instruction + "\n\n"
@@ -151,7 +145,7 @@ def format_instruction(instruction: str) -> str:
 
 
 def end_of_instruction(text: str) -> int:
-    """Position where the header begins: behind the first blank line outside quotes, 0 if there is none."""
+    """Return the position where the header begins: after the first blank line outside quotes, or 0."""
     blank = find_outside_quotes(text, "\n\n")
     return 0 if blank == -1 else blank + 2
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from numbers import Integral
@@ -12,25 +11,21 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skllm4es._compat import Interval, StrOptions, fit_context
 from skllm4es._messages import raise_if
 from skllm4es._texts import TEXT, TextTransformerMixin
-from skllm4es.events._nesting import FlatEvents, disorder, find_time, flatten_events, kinds_of, missing_fields
+from skllm4es.events._checks import changes_since_fit, disorder, find_time, kinds_of, missing_fields
+from skllm4es.events._encoding import encode_values, encoding_pays
+from skllm4es.events._flat import FlatEvents, flatten_events
+from skllm4es.events._frames import repeated
+from skllm4es.events._kinds import is_list, is_time, value_kind
 from skllm4es.serialize._compact import CompactColumn, plan_columns
-from skllm4es.serialize._fields import (
-    EncodedFields,
-    Fields,
-    Finish,
-    PlainFields,
-    encode_values,
-    encoding_pays,
-    write_compact,
-    write_lines,
-)
+from skllm4es.serialize._fields import EncodedFields, Fields, FillAndQuote, PlainFields, write_compact, write_lines
+from skllm4es.serialize._labels import Labeller, check_labels
+from skllm4es.serialize._scaling import fit_scaler, scale
 from skllm4es.serialize._serialised import (
     FIELD_SEPARATOR,
     HEADER_SEPARATOR,
@@ -39,77 +34,68 @@ from skllm4es.serialize._serialised import (
     format_instruction,
     special_in_field,
 )
-from skllm4es.serialize._styles import Style, read_style, seconds_since_1970
-from skllm4es.serialize._values import (
-    WriteValues,
-    format_lists,
-    format_values,
-    is_list,
-    is_time,
-    label_values,
-    needs_no_quotes,
-    value_kind,
-)
+from skllm4es.serialize._styles import Style, read_style
+from skllm4es.serialize._values import WriteValues, format_lists, format_values, needs_no_quotes
 
-#: From how many events the columns of the compact form are learned.
-PLANNED_EVENTS = 100_000
+#: The columns of the compact form are learned from about this many events.
+_PLANNED_EVENTS = 100_000
 
 
 class EventSerializer(TextTransformerMixin, BaseEstimator):
-    r"""Write each user's events as a text, one line an event.
+    r"""Write each user's events as a text, one line per event.
 
-    The text begins with a header line of feature names joined by ``|``; each event is one line of fields joined by a
+    The text begins with a header line of feature names joined by ``|``. Each event is one line of fields joined by a
     comma and a space; a field that holds a comma, a quote or a line break is quoted as in CSV.
-    :func:`~skllm4es.serialize.parse_events` reads it back, whatever the parameters are.
+    :func:`~skllm4es.serialize.parse_events` reads the text back, whatever the parameters are.
 
     Parameters
     ----------
     columns : sequence of str, default=None
-        The fields of the events to write, in this order; all of them, in their own order, by default. The compact
-        form has an order of its own.
+        The fields of the events to write, in this order; by default all of them, in their own order. The compact
+        form chooses its own order.
     labels : mapping of str to (mapping or pandas.Series), default=None
         For each named field, the descriptions that replace its codes, for example
         ``{"mcc": {5411: "Grocery Stores, Supermarkets"}}``. In a field of lists they replace the elements.
     unlabelled : {"keep", "error"} or str, default="keep"
-        What is written for a code without a description: the code itself, or the given text. Each `transform` tells
-        in one warning how many there were, and which; with "error" it is an error.
+        What is written for a code without a description: the code itself, or the given text. `transform` issues one
+        warning that counts and lists such codes; with "error" it raises instead.
     formats : mapping of str to str, default=None
-        How the values of a field are written, where not as below in Notes:
+        How the values of a field are written, if not as described in Notes:
 
-        - numbers by a format of Python, ``".2f"`` (two decimals), ``".0f"`` (whole numbers), or by
+        - numbers by a Python format such as ``".2f"`` (two decimals) or ``".0f"`` (whole numbers), or by
           ``"3 significant digits"``;
-        - times and dates by a pattern of strftime, ``"%a %H"`` (weekday and hour) or ``"%Y-%m-%d"``, or as whole
-          ``"days since 2016-01-01"``, or whole ``"hours since previous event"``; the units are days, hours, minutes and
-          seconds. The first event, and one after a missing time, has a missing distance;
-        - numbers that are times by their distance, ``"since previous event"``.
+        - times and dates by a strftime pattern such as ``"%a %H"`` (weekday and hour) or ``"%Y-%m-%d"``, or as whole
+          ``"days since 2016-01-01"`` or ``"hours since previous event"``; units are days, hours, minutes and seconds.
+          The distance is missing for a user's first event and after a missing time;
+        - numbers that stand for times by their distance, ``"since previous event"``.
 
         The paper's form has ``".0f"`` for amounts and ``"days since ..."`` for times.
     scalers : mapping of str to transformer, default=None
         For each named field of numbers, durations or times, the scikit-learn transformer that scales its values, such
-        as ``RobustScaler()`` or ``KBinsDiscretizer(encode="ordinal")``. A clone is fitted on the values that are
-        written in :term:`fit`, missing ones left out; times are seconds since 1970. Scaled values have two decimals
-        unless `formats` says otherwise.
+        as ``RobustScaler()`` or ``KBinsDiscretizer(encode="ordinal")``. :term:`fit` fits a clone on the values that
+        would be written, except missing ones; times are seconds since 1970. Scaled values have two decimals unless
+        `formats` says otherwise.
     headers : mapping of str to str, default=None
         Other names for fields in the header line, for example ``{"amount": "amount(rubles)"}``.
     instruction : str, default=""
-        A text to begin with. A blank line stands between it and the header.
+        A text to begin with, followed by a blank line and the header.
     separator : {", ", ",", "; ", ";", " | ", "|", "\t"}, default=", "
-        What stands between the fields of an event.
+        The separator between the fields of an event.
     header_separator : {"|", " | ", ", ", ",", "; ", ";", "\t"}, default="|"
-        What stands between the names in the header line.
+        The separator between the names in the header line.
     compact : bool, default=False
-        Write the same fields in half the tokens or less: what an event shares with the one before is left out, times
-        are distances, descriptions are shortened once they have been written. The fields of single words then come
-        first, those that repeat most at the head. The separators are its own. Takes about seven times as long (5 us
-        an event). See Notes.
+        Write the same fields in half the tokens or less: what an event shares with the previous one is left out, times
+        are distances, and descriptions are shortened once they have been written. Fields of single words come
+        first, beginning with those that repeat most. The compact form has its own separators and takes about seven
+        times as long to write (5 us per event). See Notes.
     max_events : int, default=None
-        Write only the latest `max_events` events of each user; all of them by default.
+        Write only the latest `max_events` events of each user; by default all of them.
     missing : str, default=""
         What is written for a missing value (null, NaN, NaT).
     time : str, default="auto"
-        The field whose values must not decrease from event to event of a user; missing ones are passed over. "auto" is
-        the first field of times or dates that does not in :term:`fit`, if there are such fields; None allows any
-        order.
+        The field by which each user's events are ordered: its values must not decrease, except missing ones. "auto"
+        is the first field of times or dates that orders the events seen during :term:`fit`, if there is one. Pass None
+        to ignore time.
     events : str or sequence of str, default="events"
         The column of `X` that holds the events: Arrow, polars or nested-pandas lists of structs, or object cells that
         are lists of dicts or dataframes (tens of times slower). Several names are columns with one list per feature.
@@ -119,7 +105,7 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
     columns_ : list of str
         The fields that are written, in the order of the text.
     kinds_ : dict of str to str
-        What these fields, and the one that `time` names, hold: "numbers", "texts", "times", ...
+        What these fields, and the one named by `time`, hold: "numbers", "texts", "times", ...
     time_ : str or None
         The field that orders the events.
     scalers_ : dict of str to transformer
@@ -138,17 +124,17 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
     -----
     This is the serialisation of LLM4ES (arXiv 2508.05688, section 3.1).
 
-    **Values.** A number is written in the shortest form that reads back to the same number, whole ones without a
-    point; a decimal with all its digits; a time as ``2024-03-01 18:30:00``, in its own zone and without it (``%z``
-    writes the offset); a duration in seconds; a boolean as ``true`` or ``false``; a categorical as its value; a list
-    inside an event as its elements with a semicolon and a space between them, quoted where they hold a semicolon.
-    Structs inside an event are an error: make columns of their fields.
+    **Values.** A number is written in the shortest form that reads back to the same number, a whole one without a
+    decimal point; a decimal with all its digits; a time as ``2024-03-01 18:30:00``, in its own zone but without naming
+    it (``%z`` writes the offset); a duration in seconds; a boolean as ``true`` or ``false``; a categorical as its
+    value; a list inside an event as its elements joined by a semicolon and a space, quoted if they hold a semicolon.
+    Structs inside an event raise an error: make columns of their fields.
 
-    **Compact form.** A line looks like ``POS 3600 12.5 Grocery``. Its rules are those of
-    `skllm4es.serialize._compact`: an empty field repeats the line above, a column marked ``+`` holds distances, one
-    marked ``~`` holds first words of values that have been written in full, and what is quoted stands for itself. Cut
-    its length by `max_events`, not by tokens: a line needs those above it. Its columns and marks are learned from the
-    first 100,000 events seen during :term:`fit`.
+    **Compact form.** A line looks like ``POS 3600 12.5 Grocery``. An empty field repeats the line above, a column
+    marked ``+`` in the header holds distances, one marked ``~`` holds the first words of values that have been written
+    in full, and quoted values stand for themselves (`skllm4es.serialize._compact` has all the rules). Limit its length
+    by `max_events`, not by tokens, because a line needs those above it. Columns and marks are learned from the first
+    100,000 events seen during :term:`fit`.
 
     Examples
     --------
@@ -168,7 +154,7 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
     2024-03-01, Local Commuter Transport, 2.5
     2024-03-02, "Grocery Stores, Supermarkets", 99.9
 
-    The same as in the paper, whole days and amounts:
+    As in the paper, with whole days and amounts:
 
     >>> paper = {"date": "days since 2024-01-01", "amount": ".0f"}
     >>> print(serializer.set_params(formats=paper).fit_transform(X)["text"].loc[7])
@@ -229,12 +215,12 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Learn which fields the events have, the scales of numbers, and the columns of the compact form.
+        """Learn the fields of the events, the scales of numbers, and the columns of the compact form.
 
         Parameters
         ----------
         X : pandas.DataFrame or polars.DataFrame of shape (n_users, n_columns)
-            One row per user, as `nest_events` gives it.
+            One row per user, as `nest_events` returns it.
         y : None
             Ignored.
 
@@ -245,14 +231,14 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
         """
         flat = self._read(X, reset=True)
         format_instruction(self.instruction)
-        _check_labels(self.labels or {})
+        check_labels(self.labels or {})
         columns = list(flat.columns) if self.columns is None else list(self.columns)
         time = find_time(flat) if self.time == "auto" and "auto" not in flat.columns else self.time
         self._check_parameters(flat, columns, time)
         raise_if(disorder(flat, time, X), "The events of X are not in order")
         written = self._select(flat, columns)
         scalers = {
-            name: _fit_scaler(name, scaler, written.columns[name])
+            name: fit_scaler(name, scaler, written.columns[name])
             for name, scaler in (self.scalers or {}).items()
             if name in columns
         }
@@ -269,31 +255,30 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : pandas.DataFrame or polars.DataFrame of shape (n_users, n_columns)
-            One row per user, with the fields seen during :term:`fit`; other fields are left out. It is not changed.
+            One row per user, with the fields seen during :term:`fit`; other fields are ignored. It is not changed.
 
         Returns
         -------
         texts : dataframe of shape (n_users, 1)
-            The column ``text``, in a dataframe of the kind of `X` with its index. A user without events has the
-            header line alone.
+            The column ``text``, in a dataframe of the same library as `X` and with its index. The text of a user
+            without events is the header line alone.
 
         Raises
         ------
         ValueError
-            If the events lack a field that :term:`fit` saw, one holds values of another kind, or events are not in
-            order of `time`: one message tells all.
+            If the events lack a field that :term:`fit` saw, if a field holds values of another kind, or if events are
+            not in the order of `time`. One message lists all problems.
         """
         check_is_fitted(self)
         flat = self._read(X, reset=False)
-        if flat.lengths.any():  # Users without events may come without fields as well.
-            raise_if(self._changes(flat, X), "The events of X differ from those that fit saw")
+        problems, same = changes_since_fit(flat, self.kinds_, self.time_, X)
+        problems += _unfit_formats(self.formats or {}, self.scalers_, same)
+        raise_if(problems, "The events of X differ from those that fit saw")
+        if flat.lengths.any():
             flat = self._select(flat, self.columns_)
-        else:
+        else:  # Users without events may lack fields.
             flat = FlatEvents({name: pa.chunked_array([pa.nulls(0)]) for name in self.columns_}, flat.offsets)
-        unlabelled: dict[str, tuple[list[Any], int]] = {}
-        finish = self._finish()
-        fields = [self._fields(name, column, flat.offsets, finish, unlabelled) for name, column in flat.columns.items()]
-        self._report_unlabelled(unlabelled)
+        fields = self._fields(flat, self._fill_and_quote(), report=True)
         before = format_instruction(self.instruction)
         if self._compact_columns is not None:
             named = [replace(column, name=self._header(column.name)) for column in self._compact_columns]
@@ -328,7 +313,7 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
         return (self.headers or {}).get(name, name)
 
     def _check_parameters(self, flat: FlatEvents, columns: list[str], time: str | None) -> None:
-        """Raise unless all parameters fit the events, in one message."""
+        """Raise one error for all parameters that do not fit the events."""
         if not columns:
             raise ValueError("The events of X have no fields: there is nothing to write.")
         named = {name: getattr(self, name) or {} for name in ("labels", "formats", "scalers", "headers")}
@@ -337,7 +322,7 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
             problems += missing_fields(fields, flat, f"{parameter} names")
         problems += missing_fields([] if time is None else [time], flat, "time names")
         problems += [
-            f"labels and {parameter} both name {name!r}, whose descriptions have no {parameter}"
+            f"labels and {parameter} both name {name!r}, but descriptions take no {parameter}"
             for parameter in ("formats", "scalers")
             for name in named[parameter]
             if name in named["labels"]
@@ -349,42 +334,31 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
         ]
         problems += _unfit_formats(named["formats"], named["scalers"], flat)
         header = [self._header(name) for name in columns]
-        if repeated := [name for name in dict.fromkeys(header) if header.count(name) > 1]:
-            problems.append(f"the header line would name {repeated} more than once: check columns and headers")
+        if twice := repeated(header):
+            problems.append(f"the header line would name {twice} more than once: check columns and headers")
         if self.compact and (self.separator, self.header_separator) != (FIELD_SEPARATOR, HEADER_SEPARATOR):
-            problems.append("compact=True has separators of its own: leave separator and header_separator as they are")
+            problems.append(
+                "compact=True has its own separators: leave separator and header_separator at their defaults"
+            )
         raise_if(problems, "The parameters do not fit the events", f"The events have the fields {list(flat.columns)}.")
 
-    def _changes(self, flat: FlatEvents, X: Any) -> list[str]:
-        """Say what is not as fit saw it."""
-        problems = missing_fields(self.kinds_, flat, "fit saw")
-        kinds = kinds_of(flat, [name for name in self.kinds_ if name in flat.columns])
-        changed = [name for name, kind in kinds.items() if kind != self.kinds_[name] != "nothing" != kind]
-        problems += [
-            f"{name!r} holds {kinds[name]} ({flat.columns[name].type}), where fit saw {self.kinds_[name]}"
-            for name in changed
-        ]
-        same = FlatEvents({name: flat.columns[name] for name in kinds if name not in changed}, flat.offsets)
-        problems += _unfit_formats(self.formats or {}, self.scalers_, same)
-        return problems if self.time_ in changed else problems + disorder(flat, self.time_, X)
-
     def _select(self, flat: FlatEvents, columns: Sequence[str]) -> FlatEvents:
-        flat = FlatEvents({name: flat.columns[name] for name in columns}, flat.offsets)
+        flat = flat.select(columns)
         return flat if self.max_events is None else flat.latest(self.max_events)
 
     def _plan(self, flat: FlatEvents) -> list[CompactColumn]:
-        """Choose how the compact form writes the columns, and put them in its order."""
-        sample = flat.first(PLANNED_EVENTS)
-        bare = Finish(self.missing, None)
+        """Choose how the compact form writes the columns, and their order."""
+        sample = flat.first(_PLANNED_EVENTS)
+        n_events = int(sample.offsets[-1])
+        fields = self._fields(sample, FillAndQuote(self.missing, None))
         texts = {
-            name: self._fields(name, column, sample.offsets, bare, {}).write(0, len(column)).to_pylist()
-            for name, column in sample.columns.items()
+            name: column.write(0, n_events).to_pylist() for name, column in zip(sample.columns, fields, strict=True)
         }
         points = {name for name, column in sample.columns.items() if self._is_point(name, column.type)}
         return plan_columns(texts, sample.offsets.tolist(), points)
 
     def _is_point(self, name: str, type_: pa.DataType) -> bool:
-        """Tell whether the values of a field are written as points in time."""
+        """Whether the values of a field are written as points in time."""
         if name in self.scalers_ or name in (self.labels or {}):
             return False
         if style := self._style(name, type_):
@@ -396,25 +370,35 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
         spec = (self.formats or {}).get(name, ".2f" if name in self.scalers_ else None)
         return None if spec is None or pa.types.is_null(type_) else read_style(spec, type_)
 
-    def _finish(self) -> Finish:
+    def _fill_and_quote(self) -> FillAndQuote:
         if self._compact_columns is not None:
-            return Finish(self.missing, None)
-        # The empty string is quoted where it is alone in its line, which would be empty.
+            return FillAndQuote(self.missing, None)
+        # An empty field that is alone in its line is quoted, because a blank line ends an instruction.
         alone = "|^$" if len(self.columns_) == 1 else ""
-        return Finish(self.missing, special_in_field(self.separator) + alone)
+        return FillAndQuote(self.missing, special_in_field(self.separator) + alone)
 
-    def _fields(
+    def _fields(self, flat: FlatEvents, fill_and_quote: FillAndQuote, *, report: bool = False) -> list[Fields]:
+        """Prepare the columns for writing, and report codes without a description if asked to."""
+        labeller = Labeller(self.labels or {}, self.unlabelled)
+        fields = [
+            self._field(name, column, flat.offsets, fill_and_quote, labeller) for name, column in flat.columns.items()
+        ]
+        if report:
+            labeller.report()
+        return fields
+
+    def _field(
         self,
         name: str,
         column: pa.ChunkedArray,
         offsets: npt.NDArray[np.int64],
-        finish: Finish,
-        unlabelled: dict[str, tuple[list[Any], int]],
+        fill_and_quote: FillAndQuote,
+        labeller: Labeller,
     ) -> Fields:
-        labels = (self.labels or {}).get(name)
+        labelled = name in labeller.labels
         write: WriteValues = format_values
         if name in self.scalers_ and not pa.types.is_null(column.type):
-            column = _scale(self.scalers_[name], column)
+            column = scale(self.scalers_[name], column)
         if style := self._style(name, column.type):
             column = style.derive(column, offsets) if style.derive else column
             write = style.write
@@ -422,52 +406,18 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
 
             def write_elements(elements: pa.ChunkedArray) -> pa.Array:
                 values, numbers = encode_values(elements.unify_dictionaries())
-                texts = self._label(name, values, format_values(values), numbers, unlabelled)
+                texts = labeller.label(name, values, format_values(values), numbers)
                 return texts.take(pa.array(numbers))
 
-            column, labels = format_lists(column, write_elements), None
-        if labels is None and not encoding_pays(column):
-            return PlainFields(column, write, finish)
+            column, labelled = format_lists(column, write_elements), False
+        if not labelled and not encoding_pays(column):
+            return PlainFields(column, write, fill_and_quote)
         values, numbers = encode_values(column)
         texts = write(values)
-        if labels is not None:
-            texts = self._label(name, values, texts, numbers, unlabelled)
-        clean = labels is None and write is format_values and needs_no_quotes(values.type)
-        return EncodedFields(finish(texts, clean=clean), numbers)
-
-    def _label(
-        self,
-        name: str,
-        codes: pa.Array,
-        written: pa.Array,
-        numbers: npt.NDArray[np.int32],
-        unlabelled: dict[str, tuple[list[Any], int]],
-    ) -> pa.Array:
-        """Put descriptions in the place of codes, and note those that have none."""
-        labels = (self.labels or {}).get(name)
-        if labels is None:
-            return written
-        unlabelled[name] = _unlabelled(codes, numbers, labels)
-        if self.unlabelled != "keep":
-            written = pc.if_else(pc.is_null(written), written, pa.scalar(self.unlabelled, pa.large_string()))
-        return pc.coalesce(label_values(codes, labels), written)
-
-    def _report_unlabelled(self, found: Mapping[str, tuple[list[Any], int]]) -> None:
-        """Tell of all codes that have no description, in one message."""
-        problems = [
-            f"{count} values of {name!r} ({len(codes)} different codes, such as {', '.join(map(repr, codes[:5]))})"
-            for name, (codes, count) in found.items()
-            if codes
-        ]
-        if not problems:
-            return
-        message = f"labels has no description for {' and '.join(problems)}"
-        if self.unlabelled == "error":
-            raise ValueError(f"{message}. Add them, or set unlabelled='keep' or to a text that stands for them.")
-        done = "the codes themselves were written" if self.unlabelled == "keep" else f"{self.unlabelled!r} was written"
-        warnings.warn(
-            f"{message}; {done}. Check that the keys of labels have the type of the codes.", UserWarning, stacklevel=3
-        )
+        if labelled:
+            texts = labeller.label(name, values, texts, numbers)
+        clean = not labelled and write is format_values and needs_no_quotes(values.type)
+        return EncodedFields(fill_and_quote(texts, clean=clean), numbers)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -475,35 +425,6 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
         tags.input_tags.allow_nan = True
         tags.transformer_tags.preserves_dtype = []
         return tags
-
-
-def _check_labels(labels: Mapping[str, Any]) -> None:
-    for name, descriptions in labels.items():
-        if not isinstance(descriptions, Mapping | pd.Series):
-            raise TypeError(f"labels[{name!r}] must be a dict or a pandas Series; got {type(descriptions).__name__}.")
-        if isinstance(descriptions, pd.Series) and not descriptions.index.is_unique:
-            repeated = descriptions.index[descriptions.index.duplicated()][0]
-            raise ValueError(f"labels[{name!r}] has more than one description for the code {repeated}.")
-        for code, text in descriptions.items():
-            if not isinstance(text, str):
-                raise TypeError(f"labels[{name!r}][{code!r}] must be a str; got {text!r} ({type(text).__name__}).")
-
-
-def _unlabelled(
-    values: pa.Array, numbers: npt.NDArray[np.int32], labels: Mapping[Any, str] | pd.Series
-) -> tuple[list[Any], int]:
-    """Give the codes that have no description, and the number of events that have one of them."""
-    known = set(labels.keys())
-    codes = values.to_pylist()
-    missing = [number for number, code in enumerate(codes) if not _is_known(code, known)]
-    if not missing:
-        return [], 0
-    counts = np.bincount(numbers, minlength=len(codes))
-    return [codes[number] for number in missing if counts[number]], int(counts[missing].sum())
-
-
-def _is_known(code: Any, known: set[Any]) -> bool:
-    return code is None or code != code or code in known
 
 
 def _unfit_formats(formats: Mapping[str, str], scalers: Mapping[str, Any], flat: FlatEvents) -> list[str]:
@@ -520,33 +441,3 @@ def _unfit_formats(formats: Mapping[str, str], scalers: Mapping[str, Any], flat:
             except ValueError as error:
                 problems.append(f"formats[{name!r}]: {error}")
     return problems
-
-
-def _fit_scaler(name: str, scaler: Any, column: pa.ChunkedArray) -> Any:
-    numbers, missing = seconds_since_1970(column)
-    if missing.all():
-        raise ValueError(f"scalers[{name!r}]: the field has no values in X to learn from.")
-    if isinstance(scaler, type) or not hasattr(scaler, "fit") or not hasattr(scaler, "transform"):
-        raise TypeError(f"scalers[{name!r}] must be a transformer of scikit-learn; got {scaler!r}.")
-    try:
-        fitted = clone(scaler).fit(numbers[~missing].reshape(-1, 1))
-    except ValueError as error:
-        raise ValueError(f"scalers[{name!r}]: {error}") from error
-    _apply_scaler(fitted, numbers[~missing][:1], name)
-    return fitted
-
-
-def _scale(scaler: Any, column: pa.ChunkedArray) -> pa.ChunkedArray:
-    numbers, missing = seconds_since_1970(column)
-    if not missing.all():
-        numbers[~missing] = _apply_scaler(scaler, numbers[~missing])
-    return pa.chunked_array([pa.array(numbers, pa.float64(), mask=missing)])
-
-
-def _apply_scaler(scaler: Any, numbers: npt.NDArray[np.float64], name: str = "") -> npt.NDArray[np.float64]:
-    scaled = np.asarray(scaler.transform(numbers.reshape(-1, 1)))
-    if scaled.shape != (len(numbers), 1):
-        raise ValueError(
-            f"scalers[{name!r}]: {scaler} must give one dense column; it gives an array of shape {scaled.shape}."
-        )
-    return scaled[:, 0].astype(np.float64)

@@ -1,7 +1,7 @@
-"""Ways of writing numbers and times on request: the `formats` of `EventSerializer`.
+"""Other ways of writing numbers and times: the `formats` of `EventSerializer`.
 
-A style is asked for by a string, in words or in Python's own languages for numbers and times, and says two things:
-whether another column is derived first (a count of days, a distance from the event before), and how values are written.
+A style is named by a string, in words or in Python's format languages. It says whether another column is derived first
+(a number of days, the distance from the previous event) and how values are written.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from skllm4es.serialize._values import STEPS, WriteValues, combine, format_values, is_time, seconds_of, value_kind
+from skllm4es.events._arrow import Column, combine
+from skllm4es.events._kinds import is_time, value_kind
+from skllm4es.events._numbers import UNITS_PER_SECOND, seconds_of
+from skllm4es.serialize._values import WriteValues, format_values
 
 Derive = Callable[[pa.ChunkedArray, npt.NDArray[np.int64]], pa.ChunkedArray]
 
@@ -28,10 +31,10 @@ _DIRECTIVE = re.compile(r"%(.?)")
 _DIRECTIVES = set("aAbBcCdDeFgGhHIjmMnprRStTuUVwWxXyY%")
 _SECONDS = {"days": 86_400, "hours": 3_600, "minutes": 60, "seconds": 1}
 
-_FOR_NUMBERS = "a format of Python such as '.2f', 'N significant digits' with N from 1 to 15"
+_FOR_NUMBERS = "a Python format such as '.2f', 'N significant digits' with N from 1 to 15"
 _FOR_TIMES = (
-    "a pattern of strftime such as '%a %H', 'UNIT since 2020-01-01' with any date or time, "
-    "'UNIT since previous event', where UNIT is days, hours, minutes or seconds; %z and %Z need times with a zone"
+    "a strftime pattern such as '%a %H', 'UNIT since 2020-01-01' with any date or time, "
+    "'UNIT since previous event', where UNIT is days, hours, minutes or seconds; %z and %Z need zoned times"
 )
 
 
@@ -39,14 +42,8 @@ _FOR_TIMES = (
 class Style:
     """How the values of a column are written.
 
-    Parameters
-    ----------
-    write : callable
-        Writes values as strings.
-    derive : callable, default=None
-        Gives the column to write from the column of the events and the offsets of the users.
-    counts : bool, default=False
-        Whether times are written as whole numbers that grow with them.
+    `derive` computes the column to write from the events' column and the users' offsets; `counts` marks times that are
+    written as whole numbers that grow with time.
     """
 
     write: WriteValues
@@ -55,47 +52,19 @@ class Style:
 
 
 def read_style(spec: object, type_: pa.DataType) -> Style:
-    """Read the format of a column.
-
-    Parameters
-    ----------
-    spec : str
-        The format as the user wrote it.
-    type_ : pyarrow.DataType
-        The type of the column.
-
-    Returns
-    -------
-    Style
-        How to write it.
-
-    Raises
-    ------
-    ValueError
-        If the format is unknown, or not for values of this type.
-    """
+    """Parse the format of a column, as the user wrote it; raise if it is not one for values of this type."""
     kind = value_kind(type_)
     style: Style | None = None
     known = ""
     if isinstance(spec, str):
         if kind in ("numbers", "durations"):
-            style, known = _number_style(spec, type_), f"{_FOR_NUMBERS} and 'since {_PREVIOUS}'"
+            style, known = _number_style(spec, type_), f"{_FOR_NUMBERS}, or 'since {_PREVIOUS}'"
         elif is_time(kind):
             style, known = _time_style(spec, zoned=kind.startswith("times of ")), _FOR_TIMES
     if style is None:
-        reason = f"for {kind} there are: {known}" if known else f"{kind} have no formats; labels can replace them"
-        raise ValueError(f"{spec!r} is no format for {kind} ({type_}): {reason}")
+        reason = f"use {known}" if known else f"{kind} have no formats; labels can replace them"
+        raise ValueError(f"{spec!r} is not a format for {kind} ({type_}): {reason}")
     return style
-
-
-def seconds_since_1970(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-    """Give numbers as floats, times and dates as seconds since 1970, durations as seconds; and which are missing."""
-    if pa.types.is_date(column.type):
-        column = column.cast(pa.timestamp("s"))
-    if pa.types.is_timestamp(column.type) or pa.types.is_duration(column.type):
-        column = seconds_of(column)
-    numbers = pc.fill_null(column.cast(pa.float64(), safe=False), np.nan).to_numpy()
-    return numbers.copy(), np.isnan(numbers)
 
 
 def _number_style(spec: str, type_: pa.DataType) -> Style | None:
@@ -124,12 +93,12 @@ def _time_style(spec: str, *, zoned: bool) -> Style | None:
         return Style(format_values, partial(_since_previous, seconds=seconds))
     try:
         origin = int(np.datetime64(count[2], "s").astype(np.int64))
-    except ValueError:  # The 31st of February.
+    except ValueError:  # Not a date, such as 31 February.
         return None
     return Style(format_values, partial(_since_origin, seconds=seconds, origin=origin), counts=True)
 
 
-def _write_each(values: pa.ChunkedArray | pa.Array, write: Callable[[object], str]) -> pa.Array:
+def _write_each(values: Column, write: Callable[[object], str]) -> pa.Array:
     if pa.types.is_duration(values.type):
         values = seconds_of(values)
     return pa.array(
@@ -141,21 +110,21 @@ def _round_to_digits(value: float, n_digits: int) -> str:
     return np.format_float_positional(float(value), precision=n_digits, unique=False, fractional=False, trim="-")
 
 
-def _write_times(values: pa.ChunkedArray | pa.Array, pattern: str) -> pa.Array:
+def _write_times(values: Column, pattern: str) -> pa.Array:
     if pa.types.is_timestamp(values.type):
         if "%z" in pattern or "%Z" in pattern:
             values = _floor_seconds(values)
         else:
             local = values if values.type.tz is None else pc.local_timestamp(values)
-            # As coarse as the pattern, so that values repeat; and never finer than `%S`, which would show a fraction.
+            # As coarse as the pattern, so that values repeat, and no finer than `%S`, which would show a fraction.
             values = pc.floor_temporal(local, unit=_finest_unit(pattern)).cast(pa.timestamp("s"))
     encoded = combine(values).dictionary_encode()
     texts = pc.strftime(encoded.dictionary, format=pattern).cast(pa.large_string())
     return texts.take(encoded.indices)
 
 
-def _floor_seconds(times: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
-    # In UTC: where clocks are set back, a local time stands for two, which Arrow refuses to round.
+def _floor_seconds(times: Column) -> Column:
+    # In UTC: when clocks are set back, a local time is ambiguous, and Arrow refuses to round it.
     zone = times.type.tz
     utc = times.cast(pa.timestamp(times.type.unit, "UTC" if zone else None))
     return pc.floor_temporal(utc, unit="second").cast(pa.timestamp("s", zone))
@@ -189,7 +158,7 @@ def _since_previous(
         before = pa.concat_arrays([pa.nulls(min(1, len(values)), values.type), values[:-1]])
         distances = pc.subtract_checked(values, before)
         return pa.chunked_array([pc.if_else(pa.array(firsts), pa.scalar(None, distances.type), distances)])
-    # Whole seconds and fractions apart: the distance of two times in nanoseconds may be beyond 64 bits.
+    # Whole seconds and fractions apart: the distance of two times in nanoseconds may exceed 64 bits.
     whole, fraction, missing = _split_seconds(column, local=False)
     distances = np.diff(whole, prepend=whole[:1]) - (np.diff(fraction, prepend=fraction[:1]) < 0)
     missing_before = np.append(False, missing[:-1])[: len(missing)]
@@ -199,13 +168,13 @@ def _since_previous(
 def _split_seconds(
     column: pa.ChunkedArray, *, local: bool
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """Give the whole seconds of times since 1970, what is left in their unit, both 0 where missing, and what is."""
+    """Return the whole seconds of times since 1970, the rest in their unit, and which times are missing (both 0)."""
     if pa.types.is_date(column.type):
         column = column.cast(pa.timestamp("s"))
     if local and column.type.tz is not None:
         column = pc.local_timestamp(column)
     steps = pc.fill_null(column.cast(pa.int64()), 0).to_numpy()
-    whole, fraction = np.divmod(steps, STEPS[column.type.unit])
+    whole, fraction = np.divmod(steps, UNITS_PER_SECOND[column.type.unit])
     return whole, fraction, column.is_null().to_numpy()
 
 

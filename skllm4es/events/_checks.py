@@ -1,0 +1,64 @@
+"""Checks of the events before they are used: their time and its order, their fields and the kinds of values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from skllm4es.events._flat import FlatEvents
+from skllm4es.events._frames import row_label
+from skllm4es.events._kinds import is_temporal, is_time, value_kind
+
+
+def find_time(flat: FlatEvents) -> str | None:
+    """Return the first field of times or dates that orders the events; if none does, the first such field."""
+    names = [name for name, column in flat.columns.items() if is_temporal(column.type)]
+    names = [name for name in names if is_time(value_kind(flat.columns[name].type))]
+    return next((name for name in names if not len(flat.unsorted_users(name))), names[0] if names else None)
+
+
+def disorder(flat: FlatEvents, time: str | None, X: Any) -> list[str]:
+    """Describe where in `X` the values of the field `time` decrease, if they do."""
+    if time not in flat.columns or not len(users := flat.unsorted_users(time)):
+        return []
+    return [
+        f"{time!r} decreases within {len(users)} of {flat.n_users} users, first in row {row_label(X, users[0])!r}; "
+        f"sort the events, as nest_events(table, user=..., time={time!r}) does; or set time to the field that orders "
+        "them, or to None to ignore time"
+    ]
+
+
+def kinds_of(flat: FlatEvents, names: Iterable[str]) -> dict[str, str]:
+    """Name what the values of some fields are."""
+    kinds = {}
+    for name in names:
+        try:
+            kinds[name] = value_kind(flat.columns[name].type)
+        except TypeError as error:
+            raise TypeError(f"The field {name!r} of the events: {error}.") from error
+    return kinds
+
+
+def missing_fields(names: Iterable[str], flat: FlatEvents, source: str) -> list[str]:
+    """Describe which of the named fields the events lack, if any."""
+    missing = [name for name in names if name not in flat.columns]
+    return [f"{source} {missing}, which the events do not have"] if missing else []
+
+
+def changes_since_fit(
+    flat: FlatEvents, kinds: Mapping[str, str], time: str | None, X: Any
+) -> tuple[list[str], FlatEvents]:
+    """Describe how the events differ from those seen in fit, and return them with only the unchanged fields.
+
+    A field without values is of any kind, and users without events may lack fields.
+    """
+    if not flat.lengths.any():
+        return [], flat.select([])
+    problems = missing_fields(kinds, flat, "fit saw")
+    seen = kinds_of(flat, [name for name in kinds if name in flat.columns])
+    changed = [name for name, kind in seen.items() if kind != kinds[name] != "nothing" != kind]
+    problems += [
+        f"{name!r} holds {seen[name]} ({flat.columns[name].type}), where fit saw {kinds[name]}" for name in changed
+    ]
+    problems += [] if time in changed else disorder(flat, time, X)
+    return problems, flat.select([name for name in seen if name not in changed])

@@ -1,0 +1,43 @@
+"""Columns scaled by transformers of scikit-learn: the `scalers` of `EventSerializer`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from sklearn.base import clone
+
+from skllm4es.events._numbers import to_floats
+
+
+def fit_scaler(name: str, scaler: Any, column: pa.ChunkedArray) -> Any:
+    """Fit a clone of a scaler on the values of a column that are not missing."""
+    numbers = to_floats(column)
+    known = numbers[~np.isnan(numbers)].reshape(-1, 1)
+    if not len(known):
+        raise ValueError(f"scalers[{name!r}]: the field has no values in X to learn from.")
+    if isinstance(scaler, type) or not hasattr(scaler, "fit") or not hasattr(scaler, "transform"):
+        raise TypeError(f"scalers[{name!r}] must be a scikit-learn transformer; got {scaler!r}.")
+    try:
+        fitted = clone(scaler).fit(known)
+    except ValueError as error:
+        raise ValueError(f"scalers[{name!r}]: {error}") from error
+    shape = np.shape(_transform(fitted, known[:1]))
+    if shape != (1, 1):
+        raise ValueError(f"scalers[{name!r}]: {scaler} must return one dense column; got an array of shape {shape}.")
+    return fitted
+
+
+def scale(scaler: Any, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Scale the values of a column that are not missing."""
+    numbers = to_floats(column)
+    missing = np.isnan(numbers)
+    if not missing.all():
+        numbers[~missing] = _transform(scaler, numbers[~missing].reshape(-1, 1))[:, 0]
+    return pa.chunked_array([pa.array(numbers, pa.float64(), mask=missing)])
+
+
+def _transform(scaler: Any, numbers: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
+    return np.asarray(scaler.transform(numbers))
