@@ -7,7 +7,19 @@ from __future__ import annotations
 
 # scikit-learn 1.6 to 1.9
 from sklearn.base import _fit_context as fit_context
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions, validate_parameter_constraints
+from sklearn.utils._param_validation import (
+    HasMethods,
+    Interval,
+    StrOptions,
+    validate_params,
+)
 from sklearn.utils._set_output import _get_output_config as output_config
 
-__all__ = ["HasMethods", "Interval", "StrOptions", "fit_context", "output_config", "validate_parameter_constraints"]
+__all__ = [
+    "HasMethods",
+    "Interval",
+    "StrOptions",
+    "fit_context",
+    "output_config",
+    "validate_params",
+]
