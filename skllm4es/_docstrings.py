@@ -5,10 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import textwrap
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
-
-_T = TypeVar("_T", bound=Callable[..., Any])
+from collections.abc import Mapping
 
 
 def fill(document: str | None, paragraphs: Mapping[str, str]) -> str:
@@ -28,13 +25,3 @@ def fill(document: str | None, paragraphs: Mapping[str, str]) -> str:
         return textwrap.indent(paragraphs[line[2]].rstrip(), line[1]) if line[2] in paragraphs else line[0]
 
     return re.sub(r"^( *)\{(\w+)\}$", paragraph, inspect.cleandoc(document or ""), flags=re.MULTILINE)
-
-
-def documented(**paragraphs: str) -> Callable[[_T], _T]:
-    """Decorate a class or function to `fill` its docstring."""
-
-    def decorate(documented: _T) -> _T:
-        documented.__doc__ = fill(documented.__doc__, paragraphs)
-        return documented
-
-    return decorate
