@@ -43,7 +43,8 @@ validation_loss_curve_ : list of float
 n_iter_ : int
     Number of epochs run.
 device_ : str
-    Where the encoder runs.""",
+    Where the encoder runs.
+{attributes}""",
     "fields": """\
 **Fields.** Floats, decimals, durations, and times other than `time` are numbers (in seconds, times since 1970). Texts,
 booleans and dictionaries are categories. Integers are categories if they have at most 20 distinct values in
@@ -53,7 +54,9 @@ errors.""",
     "encoding": """\
 **Encoder.** An event is encoded as the embeddings of its categories and its numbers, including the time since the
 previous event. Numbers are signed logarithms of one plus the number, standardised; a missing one is 0, with a mark.
-Lists of categories are an error. A user's embedding does not depend on the other rows of `X`.""",
+Lists of categories are an error. A user's embedding does not depend on the other rows of `X`.
+
+{fields}""",
     "example": """\
 >>> from skllm4es.baselines import {name}
 >>> from skllm4es.datasets import make_transactions
@@ -116,7 +119,9 @@ events : str or sequence of str, default={events}
             default = repr(getattr(cls, name, None)).replace("'", '"')
             parameters = parameters.replace(f"={{{name}}}", f"={default}")
         example = _PARAGRAPHS["example"].format(name=cls.__name__)
-        cls.__doc__ = fill(cls.__doc__, {**_PARAGRAPHS, "parameters": parameters, "example": example})
+        paragraphs = {**_PARAGRAPHS, "parameters": parameters, "example": example}
+        # Twice, because paragraphs have paragraphs in them.
+        cls.__doc__ = fill(fill(cls.__doc__, paragraphs), paragraphs)
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None) -> Self:

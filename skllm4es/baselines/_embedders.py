@@ -40,8 +40,6 @@ class RandomEmbedder(SequenceEmbedder):
     -----
     {encoding}
 
-    {fields}
-
     Examples
     --------
     >>> from skllm4es.baselines import RandomEmbedder
@@ -72,7 +70,6 @@ class CoLESEmbedder(TrainedEmbedder):
     Attributes
     ----------
     {training}
-    {attributes}
 
     See Also
     --------
@@ -85,8 +82,6 @@ class CoLESEmbedder(TrainedEmbedder):
     the embeddings of the slices, by `pooling`, scaled to length 1.
 
     {encoding}
-
-    {fields}
 
     Examples
     --------
@@ -129,7 +124,6 @@ class CPCEmbedder(TrainedEmbedder):
     Attributes
     ----------
     {training}
-    {attributes}
 
     See Also
     --------
@@ -143,8 +137,6 @@ class CPCEmbedder(TrainedEmbedder):
     uniformly and with replacement from all events of the batch, so the next event itself is sometimes among them.
 
     {encoding}
-
-    {fields}
 
     Examples
     --------
@@ -183,7 +175,6 @@ class RTDEmbedder(TrainedEmbedder):
     Attributes
     ----------
     {training}
-    {attributes}
 
     See Also
     --------
@@ -195,8 +186,6 @@ class RTDEmbedder(TrainedEmbedder):
     event except the first of a slice is replaced, with probability `replaced`, by an event of the batch.
 
     {encoding}
-
-    {fields}
 
     Examples
     --------
@@ -234,7 +223,6 @@ class NSPEmbedder(TrainedEmbedder):
     Attributes
     ----------
     {training}
-    {attributes}
 
     See Also
     --------
@@ -246,8 +234,6 @@ class NSPEmbedder(TrainedEmbedder):
     tells the two parts of one slice apart from the first part of one and the second part of another user's.
 
     {encoding}
-
-    {fields}
 
     Examples
     --------
@@ -295,7 +281,6 @@ class NPPREmbedder(TrainedEmbedder):
     decay_ : float
         The time after which a past event has the weight ``1/e``.
     {training}
-    {attributes}
 
     See Also
     --------
@@ -310,8 +295,6 @@ class NPPREmbedder(TrainedEmbedder):
     them by validation.
 
     {encoding}
-
-    {fields}
 
     Examples
     --------
@@ -349,7 +332,6 @@ class IFTPPEmbedder(TrainedEmbedder):
     Attributes
     ----------
     {training}
-    {attributes}
 
     See Also
     --------
@@ -363,8 +345,6 @@ class IFTPPEmbedder(TrainedEmbedder):
     of MovieLens, where an epoch has 15 steps, it is too low for the GRU.
 
     {encoding}
-
-    {fields}
 
     Examples
     --------
@@ -402,7 +382,6 @@ class DeTPPEmbedder(TrainedEmbedder):
     horizon_ : float
         The horizon.
     {training}
-    {attributes}
 
     See Also
     --------
@@ -419,8 +398,6 @@ class DeTPPEmbedder(TrainedEmbedder):
     that predicted less than those of an untrained encoder.
 
     {encoding}
-
-    {fields}
 
     Examples
     --------
