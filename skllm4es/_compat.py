@@ -9,7 +9,13 @@ from typing import Any
 
 # scikit-learn 1.6 to 1.9
 from sklearn.base import _fit_context as fit_context
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions, validate_parameter_constraints
+from sklearn.utils._param_validation import (
+    HasMethods,
+    Interval,
+    StrOptions,
+    validate_parameter_constraints,
+    validate_params,
+)
 from sklearn.utils._set_output import _get_output_config
 
 try:
@@ -35,6 +41,7 @@ __all__ = [
     "supports_own_attention",
     "use_one_gpu",
     "validate_parameter_constraints",
+    "validate_params",
 ]
 
 

@@ -42,13 +42,11 @@ def _no_model_of_another_test():
 
 @pytest.fixture
 def server(monkeypatch):
-    """A web server whose answers the test chooses."""
+    """A web server whose answers the test chooses. Whoever tries again does not wait."""
     from web_server import Server
 
-    from skllm4es.datasets import _base
-
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(_base, "_SECONDS_BETWEEN_RETRIES", 0)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
     server = Server()
     thread = threading.Thread(target=server.http.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()

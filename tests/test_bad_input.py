@@ -3,6 +3,7 @@
 `pytest tests/test_bad_input.py --hypothesis-profile=thorough` tries 10,000 frames per test.
 """
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 

@@ -56,7 +56,7 @@ def _encode(files):
 
 
 class Case:
-    """A data set, its module, and what it is called."""
+    """A data set, its module and its name."""
 
     def __init__(self, fetch, module, files):
         self.fetch, self.module, self.files = fetch, module, _encode(files)
@@ -78,11 +78,11 @@ def _write(folder, files):
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    """A data home with the three data sets of a few users each."""
+    """A data home with the three data sets, each with a few users."""
     for case in CASES.values():
         _write(tmp_path / case.folder, case.files)
-    monkeypatch.setattr(_gender, "_N_LABELLED", 2)
-    monkeypatch.setattr(_age, "_N_LABELLED", 2)
+    for module in (_gender, _age):
+        monkeypatch.setattr(module, "_SOURCE", replace(module._SOURCE, n_rows=dict.fromkeys(module._SOURCE.n_rows, 2)))
     return tmp_path
 
 
@@ -104,7 +104,7 @@ def test_benchmarks_have_settings_that_fit_its_fields(name, home):
     assert EventSerializer(**data.serializer).fit_transform(data.X)["text"].str.len().min() > 0
 
 
-def test_rosbank_events_are_in_order_of_time_and_tell_nothing_of_the_target(home):
+def test_rosbank_events_are_in_order_of_time_and_do_not_reveal_the_target(home):
     X, y = fetch_rosbank(data_home=home, return_X_y=True)
     assert X.index.tolist() == [3, 7]
     assert X.index.name == "cl_id"
@@ -207,7 +207,7 @@ def test_a_labelled_user_without_events_is_not_lost(home):
     assert texts.loc[99] == "day|time|mcc_code|tr_type|amount|term_id"
 
 
-def test_an_unknown_subset_is_named(tmp_path, case):
+def test_an_unknown_subset_is_an_error(tmp_path, case):
     with pytest.raises(ValueError, match=rf"'subset' parameter of {case.fetch.__name__} must be .*'test'"):
         case.fetch(subset="test", data_home=tmp_path)
 
@@ -226,6 +226,14 @@ def test_the_files_are_downloaded_once(home, case, server, monkeypatch):
     assert server.n_requests == len(case.files)
 
 
+def test_downloaded_files_may_be_read_by_others(home, case, server, monkeypatch):
+    server.files = case.files
+    monkeypatch.setattr(case.module, "_SOURCE", replace(case.module._SOURCE, url=server.url))
+    case.fetch(data_home=home / "new")
+    for name in case.files:
+        assert (home / "new" / case.folder / name).stat().st_mode == (home / case.folder / name).stat().st_mode
+
+
 @pytest.mark.parametrize("damage", ["login page", "truncated", "renamed column"])
 def test_a_download_that_is_not_the_data_set_leaves_nothing(home, case, server, monkeypatch, damage):
     last = list(case.files)[-1]
@@ -241,7 +249,7 @@ def test_a_download_that_is_not_the_data_set_leaves_nothing(home, case, server, 
     assert list((home / "new").iterdir()) == []
 
 
-def test_data_that_is_absent_says_how_to_get_it(tmp_path, case):
+def test_absent_data_says_how_to_get_it(tmp_path, case):
     with pytest.raises(OSError, match=rf"{case.title} was not found: .*{case.folder}(?s:.*)3\. .*download .*csv"):
         case.fetch(data_home=tmp_path, download_if_missing=False)
 
@@ -266,7 +274,7 @@ def test_data_that_is_absent_says_how_to_get_it(tmp_path, case):
         (lambda old: gzip.compress(re.sub(rb"(amount\w*)", rb"\1,\1", gzip.decompress(old))), "'amount.*' twice"),
     ],
 )
-def test_damaged_events_are_told_by_file_and_reason(home, case, change, complaint):
+def test_damaged_events_are_an_error_with_file_and_reason(home, case, change, complaint):
     name = list(case.files)[1 if case.folder != "rosbank-churn" else 0]
     path = home / case.folder / name
     path.write_bytes(change(path.read_bytes()))
@@ -281,7 +289,7 @@ def test_a_missing_file_is_named(home, case):
 
 
 @pytest.mark.parametrize("line_end", [b"\r\n", b"\r"])
-def test_other_line_ends_and_a_byte_order_mark_do_no_harm(home, case, line_end):
+def test_other_line_ends_and_a_byte_order_mark_are_read(home, case, line_end):
     expected, _ = case.fetch(data_home=home, return_X_y=True)
     for name, content in case.files.items():
         text = gzip.decompress(content) if name.endswith(".gz") else content
@@ -307,7 +315,7 @@ def test_other_line_ends_and_a_byte_order_mark_do_no_harm(home, case, line_end):
         ("age", "transactions_train.csv.gz", "71.463", "much", "cannot be read to its end.*much"),
     ],
 )
-def test_values_that_cannot_be_are_refused(home, name, file, old, new, complaint):
+def test_impossible_values_are_an_error(home, name, file, old, new, complaint):
     case = CASES[name]
     content = case.files[file]
     text = gzip.decompress(content).decode() if file.endswith(".gz") else content.decode()
@@ -368,7 +376,7 @@ def test_real_clients_of_age_go_through_with_words_for_all_their_groups(data_hom
     _write(tmp_path / "age-group-prediction", _encode(files))
     with pytest.raises(OSError, match=r"train_target\.csv has 31 rows, published 30,000"):
         fetch_age(data_home=tmp_path)
-    monkeypatch.setattr(_age, "_N_LABELLED", 31)
+    monkeypatch.setattr(_age, "_SOURCE", replace(_age._SOURCE, n_rows={"train_target.csv": 31}))
     bunch = fetch_age(data_home=tmp_path)
     assert bunch.target.to_dict() == labels
     assert len(unnest_events(bunch.data)) == 3029

@@ -1,4 +1,4 @@
-"""The objective of DeTPP, against the library that its parts are from."""
+"""The objective of DeTPP, against the library that provides its parts."""
 
 import copy
 from importlib.util import find_spec
@@ -86,7 +86,7 @@ def test_the_loss_does_not_depend_on_padding():
     other = Batch(batch.codes.clone(), batch.numbers.clone(), batch.elapsed.clone(), batch.lengths)
     other.codes[~batch.mask], other.numbers[~batch.mask], other.elapsed[~batch.mask] = 1, 7.0, 0.0
     losses = []
-    for each in (batch, other):
+    for padded in (batch, other):
         torch.manual_seed(1)
-        losses.append(objective(encoder, each).item())
+        losses.append(objective(encoder, padded).item())
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)

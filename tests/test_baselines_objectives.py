@@ -1,4 +1,4 @@
-"""What the neural baselines are trained for, against their formulas; and the encoder that they train."""
+"""The objectives of the neural baselines, against their formulas, and the encoder that they train."""
 
 import math
 
@@ -11,7 +11,7 @@ from torch import nn
 
 from skllm4es.baselines._encoder import N_HEADS, Batch, CausalTransformer, EventEncoder, Schema, pool
 from skllm4es.baselines._sequences import SequenceData, Slices
-from skllm4es.baselines._training import _batches
+from skllm4es.baselines._training import draw_batches
 from skllm4es.baselines.objectives._base import draw_slices
 from skllm4es.baselines.objectives._events import EventPredictor
 from skllm4es.baselines.objectives.coles import CoLES, contrastive_loss
@@ -149,19 +149,19 @@ def test_all_lengths_and_places_of_slices_occur():
 
 @pytest.mark.parametrize("objective", [IFTPP(2, 30, make_encoder()), CoLES(2, 2, 30, 0.5, 2, "last")])
 @pytest.mark.parametrize(("n_users", "batch_size"), [(2, 8), (9, 8), (17, 8), (5, 2), (7, 3)])
-def test_an_epoch_has_each_user_once_in_batches_of_two_at_least(objective, n_users, batch_size):
+def test_an_epoch_has_each_user_once_in_batches_of_at_least_two(objective, n_users, batch_size):
     users = make_users(np.arange(2, 2 + n_users))
-    batches = list(_batches(objective, users, batch_size, np.random.default_rng(0)))
+    batches = list(draw_batches(objective, users, batch_size, np.random.default_rng(0)))
     assert all(2 <= len(batch) <= max(3, batch_size) for batch in batches)
     firsts = np.concatenate([batch.starts[:, 0] for batch in batches])
     assert sorted(np.searchsorted(users.starts[:, 0], firsts, side="right").tolist()) == list(range(1, n_users + 1))
 
 
-def test_batches_are_of_like_lengths_unless_users_are_contrasted():
+def test_batches_have_similar_lengths_unless_users_are_contrasted():
     users = make_users(np.tile([2, 40], 32))
 
     def mixed(objective):
-        batches = _batches(objective, users, 8, np.random.default_rng(0))
+        batches = draw_batches(objective, users, 8, np.random.default_rng(0))
         return np.mean([len(set((batch.lengths[:, 0] > 2).tolist())) - 1 for batch in batches])
 
     assert mixed(IFTPP(2, 50, make_encoder())) <= 1 / 8
@@ -199,9 +199,9 @@ def test_the_loss_does_not_depend_on_padding(name, kind):
         field[~batch.mask] = padding
     objective = OBJECTIVES[name](encoder)
     losses = []
-    for each in (batch, other):
+    for padded in (batch, other):
         torch.manual_seed(1)
-        losses.append(objective(encoder, each).item())
+        losses.append(objective(encoder, padded).item())
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
@@ -257,7 +257,7 @@ def test_step_loss_is_the_negative_logarithm_of_a_softmax():
             assert losses[i, t].item() == pytest.approx(-math.log(positive / (positive + others)), rel=1e-4)
 
 
-def test_predictors_that_know_nothing_lose_the_logarithm_of_the_number_of_candidates():
+def test_the_loss_of_uninformed_predictors_is_the_logarithm_of_the_number_of_candidates():
     encoder = make_encoder()
     objective = CPC(2, 9, 3, 7, encoder)
     for weights in objective.parameters():
@@ -300,7 +300,7 @@ def test_the_batch_itself_is_not_corrupted():
     assert torch.equal(batch.codes, codes)
 
 
-def test_a_head_that_knows_nothing_loses_the_logarithm_of_two():
+def test_the_loss_of_an_uninformed_head_is_the_logarithm_of_two():
     encoder = make_encoder()
     objective = RTD(2, 9, 0.15, encoder)
     nn.init.zeros_(objective.head.weight)
@@ -332,7 +332,7 @@ def test_the_other_slice_is_always_another_users(n_users, n_slices):
         assert (others // n_slices != torch.arange(n_users * n_slices) // n_slices).all()
 
 
-def test_nsp_tells_pairs_that_follow_from_pairs_of_two_users():
+def test_nsp_separates_pairs_that_follow_from_pairs_of_two_users():
     encoder, batch = make_encoder(), make_batch(4, 6, 5, 3)
     objective = NSP(1, 2, 9, 8, 0.0, "last", encoder)
     parts = encoder.embed(batch, "last")

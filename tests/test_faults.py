@@ -122,7 +122,7 @@ embedder.transform(TEXTS)
 @pytest.mark.parametrize(
     "death",
     [
-        "_base.shutil.copyfileobj = lambda answer, file: (file.write(answer.read(50)), file.flush(), KILL)",
+        "_base.fetch_file = lambda url, folder, sha256: ((folder / 'toy.zip').write_bytes(b'PK'), KILL)",
         "_base.zipfile.ZipFile.extractall = lambda self, path: (self.extract('toy/a.txt', path), KILL)",
     ],
     ids=["receiving", "unpacking"],

@@ -102,7 +102,7 @@ def _events(path, hadm_id, **parameters):
 # ------------------------------------------------------------------------------------------- admissions and targets
 
 
-def test_there_is_one_row_per_admission_that_is_not_over(path):
+def test_there_is_one_row_per_admission_that_has_not_ended(path):
     bunch = load_mimic_iv(path)
     assert bunch.data.index.tolist() == [10, 11, 30]
     assert bunch.data.index.name == "hadm_id"
@@ -116,7 +116,7 @@ def test_an_earlier_question_is_asked_of_more_admissions(path):
     assert y.index.tolist() == [10, 11, 20, 30]
 
 
-def test_who_has_died_by_then_is_left_out_even_if_discharged_later(path):
+def test_patients_who_died_before_are_left_out_even_if_discharged_later(path):
     text = TABLES["admissions"].replace("2170-07-10 11:00:00", "2170-07-03 08:00:00")
     (path / "hosp" / "admissions.csv.gz").write_bytes(gzip.compress(text.encode()))
     _, y = load_mimic_iv(path, return_X_y=True)
@@ -233,7 +233,7 @@ def test_a_table_of_another_version_says_which_column_it_lacks(path):
 
 
 @pytest.mark.parametrize("flag", ["2", ""])
-def test_a_flag_of_death_that_is_none_is_refused(path, flag):
+def test_an_invalid_flag_of_death_is_an_error(path, flag):
     text = TABLES["admissions"].replace("DIED,1", f"DIED,{flag}")
     (path / "hosp" / "admissions.csv.gz").write_bytes(gzip.compress(text.encode()))
     with pytest.raises(OSError, match=r"admissions\.csv\.gz has .*'hospital_expire_flag'"):
@@ -250,7 +250,7 @@ def test_a_flag_of_death_that_is_none_is_refused(path, flag):
         ("labevents", "5.5,5.5", "5.5,high", "cannot be read to its end.*high"),
     ],
 )
-def test_values_that_cannot_be_are_refused(path, name, old, new, complaint):
+def test_impossible_values_are_an_error(path, name, old, new, complaint):
     text = TABLES[name].replace(old, new)
     assert text != TABLES[name]
     (path / "hosp" / f"{name}.csv.gz").write_bytes(gzip.compress(text.encode()))
@@ -259,7 +259,7 @@ def test_values_that_cannot_be_are_refused(path, name, old, new, complaint):
 
 
 @pytest.mark.parametrize("horizon", ["soon", "-3h", "0h", "nat"])
-def test_a_horizon_that_is_no_length_of_time_is_refused(path, horizon):
+def test_an_invalid_horizon_is_an_error(path, horizon):
     with pytest.raises(ValueError, match=f"horizon must be a .*length of time.*'{horizon}'"):
         load_mimic_iv(path, horizon=horizon)
 

@@ -18,10 +18,10 @@ PUBLISHED = {
 
 @pytest.fixture
 def published(monkeypatch, tmp_path):
-    """A data home with three users' files, published as if they were the data set."""
-    files = tuple(replace(file, size=len(PUBLISHED[file.name])) for file in _movielens_1m._FILES)
-    monkeypatch.setattr(_movielens_1m, "_FILES", files)
-    monkeypatch.setattr(_movielens_1m, "_ROWS", {name: text.count(b"\n") for name, text in PUBLISHED.items()})
+    """A data home with three users' files, as if they were the published ones."""
+    files = {file.name: file for file in _movielens_1m._SOURCE.files}
+    small = [replace(files[name], size=len(text), n_rows=text.count(b"\n")) for name, text in PUBLISHED.items()]
+    monkeypatch.setattr(_movielens_1m, "_SOURCE", replace(_movielens_1m._SOURCE, files=tuple(small)))
     (tmp_path / "ml-1m").mkdir()
     for name, content in PUBLISHED.items():
         (tmp_path / "ml-1m" / name).write_bytes(content)
@@ -70,12 +70,12 @@ def test_the_bunch_serialises_with_its_own_headers(published):
 
 def test_a_download_is_compared_with_the_published_checksum(published, server, monkeypatch, tmp_path):
     server.body = make_zip({f"ml-1m/{name}": content for name, content in PUBLISHED.items()})
-    served = replace(_movielens_1m._ARCHIVE, url=server.url, sha256=server.archive().sha256)
-    monkeypatch.setattr(_movielens_1m, "_ARCHIVE", served)
+    served = replace(_movielens_1m._SOURCE, url=server.url, sha256=server.archive().sha256)
+    monkeypatch.setattr(_movielens_1m, "_SOURCE", served)
     X, _ = fetch_movielens_1m(data_home=tmp_path / "new", return_X_y=True)
     assert len(X) == 3
-    monkeypatch.setattr(_movielens_1m, "_ARCHIVE", replace(served, sha256="0" * 64))
-    with pytest.raises(OSError, match="is not the archive of MovieLens 1M"):
+    monkeypatch.setattr(_movielens_1m, "_SOURCE", replace(served, sha256="0" * 64))
+    with pytest.raises(OSError, match=r"MovieLens 1M could not be downloaded from .*SHA256"):
         fetch_movielens_1m(data_home=tmp_path / "newer")
     assert not (tmp_path / "newer" / "ml-1m").exists()
 
@@ -96,18 +96,18 @@ def test_a_download_is_compared_with_the_published_checksum(published, server, m
         ("movies.dat", lambda old: old.replace(b"Drama", b"Drxma").replace(b"::Drxma", b"--Drxma"), "were changed"),
     ],
 )
-def test_files_that_are_not_the_published_ones_are_refused(published, name, change, complaint):
+def test_files_that_differ_from_the_published_ones_are_an_error(published, name, change, complaint):
     path = published / "ml-1m" / name
     path.write_bytes(change(path.read_bytes()))
     with pytest.raises(OSError, match=rf"MovieLens 1M in .*ml-1m is not what was published(?s:.*){complaint}"):
         fetch_movielens_1m(data_home=published)
 
 
-def test_data_that_is_absent_says_where_it_was_sought(tmp_path):
+def test_absent_data_says_where_it_was_looked_for(tmp_path):
     with pytest.raises(OSError, match=r"MovieLens 1M was not found: .*ml-1m"):
         fetch_movielens_1m(data_home=tmp_path, download_if_missing=False)
 
 
-def test_an_unknown_target_is_named(tmp_path):
+def test_an_unknown_target_is_an_error(tmp_path):
     with pytest.raises(ValueError, match=r"'target' parameter of fetch_movielens_1m must be .*'occupation'"):
         fetch_movielens_1m(target="occupation", data_home=tmp_path)  # type: ignore[call-overload]

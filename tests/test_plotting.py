@@ -1,4 +1,4 @@
-"""The displays draw what they are given, and say what they need."""
+"""The displays draw their data, and say what they need."""
 
 import sys
 
@@ -45,14 +45,14 @@ def transactions():
 
 @pytest.fixture(scope="module")
 def pipeline(transactions):
-    """A fitted pipeline with an embedder that held users out and sees 64 tokens at once."""
+    """A fitted pipeline whose embedder held users out and reads 64 tokens at once."""
     embedder = LLMEmbedder(TINY, max_length=64, random_state=0, finetune=FineTuning(epochs=1, validation_fraction=0.2))
     classifier = LGBMClassifier(n_estimators=5, n_jobs=1, verbose=-1)
     return make_pipeline(EventSerializer(["mcc", "amount"]), embedder, classifier).fit(*transactions)
 
 
 def _cv_results(depths=(2, 1, 3), metric="score", train=False, **others):
-    """What a search over depths leaves, with the scores of SCORES."""
+    """Results of a search over depths, with the scores SCORES."""
     results = {"param_embed__pooling_depth": np.ma.array(depths, dtype=object), **others}
     kinds = ("test", "train") if train else ("test",)
     for kind in kinds:
@@ -63,15 +63,17 @@ def _cv_results(depths=(2, 1, 3), metric="score", train=False, **others):
 
 class TestEveryDisplay:
     DISPLAYS = (
-        PoolingDepthDisplay(depths=np.array([1, 2, 3]), test_scores=SCORES),
-        DataEfficiencyDisplay(n_users=np.array([10, 20, 40]), test_scores=SCORES),
+        PoolingDepthDisplay(
+            param_name="pooling_depth", param_range=np.array([1, 2, 3]), train_scores=SCORES, test_scores=SCORES
+        ),
+        DataEfficiencyDisplay(train_sizes=np.array([10, 20, 40]), train_scores=SCORES, test_scores=SCORES),
         FineTuningLossDisplay(loss_curve=[3.0, 2.0, 1.0]),
         TokenLengthDisplay(lengths=np.array([3, 4, 5])),
         EmbeddingMapDisplay(positions=np.zeros((3, 2))),
     )
 
     @pytest.mark.parametrize("display", DISPLAYS, ids=lambda display: type(display).__name__)
-    def test_draws_into_given_axes_and_notes_them(self, display):
+    def test_draws_into_given_axes_and_keeps_them(self, display):
         figure, ax = plt.subplots()
         assert display.plot(ax=ax) is display
         assert (display.ax_, display.figure_) == (ax, figure)
@@ -79,7 +81,7 @@ class TestEveryDisplay:
         assert ax.get_xlabel() or isinstance(display, EmbeddingMapDisplay)
 
     @pytest.mark.parametrize("display", DISPLAYS, ids=lambda display: type(display).__name__)
-    def test_makes_a_figure_where_there_is_none(self, display):
+    def test_makes_a_figure_if_there_is_none(self, display):
         assert not plt.get_fignums()
         assert display.plot().figure_.number in plt.get_fignums()
 
@@ -119,8 +121,8 @@ class TestPoolingDepth:
 
     def test_negated_errors_are_drawn_as_errors(self):
         display = PoolingDepthDisplay(
-            depths=np.array([1, 2, 3]), test_scores=-SCORES, score_name="neg_mean_absolute_error"
-        ).plot()
+            param_name="pooling_depth", param_range=np.array([1, 2, 3]), train_scores=-SCORES, test_scores=-SCORES
+        ).plot(negate_score=True)
         np.testing.assert_allclose(display.lines_[0].get_ydata(), SCORES.mean(axis=1))
         assert display.best_.get_xdata() == 3
 
@@ -128,27 +130,31 @@ class TestPoolingDepth:
         display = PoolingDepthDisplay.from_cv_results(_cv_results(metric="roc_auc"), metric="roc_auc")
         assert display.ax_.get_ylabel() == "roc_auc"
 
-    def test_names_the_metrics_that_there_are(self):
+    def test_names_the_available_metrics(self):
         with pytest.raises(ValueError, match=r"no metric 'score'; it has \['roc_auc'\]"):
             PoolingDepthDisplay.from_cv_results(_cv_results(metric="roc_auc"))
 
-    def test_draws_training_users_in_the_same_colour(self):
+    def test_draws_training_users_too(self):
         display = PoolingDepthDisplay.from_cv_results(_cv_results(train=True), score_type="both", name="LLM")
-        held_out, training = display.lines_
-        assert held_out.get_color() == training.get_color()
+        training, held_out = display.lines_
+        assert display.best_.get_color() == held_out.get_color() != training.get_color()
         labels = [text.get_text() for text in display.ax_.get_legend().get_texts()]
-        assert labels == ["LLM", "LLM, training users"]
+        assert labels == ["LLM, train", "LLM"]
+
+    def test_bands_have_the_colour_of_their_line(self):
+        display = PoolingDepthDisplay.from_cv_results(_cv_results(), line_kw={"color": "green"})
+        assert matplotlib.colors.same_color(display.fill_between_[0].get_facecolor()[0, :3], "green")
 
     def test_says_how_a_search_keeps_scores_of_training_users(self):
         with pytest.raises(ValueError, match="return_train_score=True"):
             PoolingDepthDisplay.from_cv_results(_cv_results(), score_type="train")
 
-    def test_wants_to_know_which_of_two_parameters(self):
+    def test_asks_which_of_two_parameters(self):
         results = _cv_results(param_b__pooling_depth=[1, 1, 1])
-        with pytest.raises(ValueError, match="Name one by param_name="):
+        with pytest.raises(ValueError, match="Choose one with param_name="):
             PoolingDepthDisplay.from_cv_results(results)
         display = PoolingDepthDisplay.from_cv_results(results, param_name="embed__pooling_depth")
-        assert display.depths.tolist() == [1, 2, 3]
+        assert display.param_range.tolist() == [1, 2, 3]
 
     def test_a_search_over_something_else_is_an_error(self):
         with pytest.raises(ValueError, match="0 parameters end in pooling_depth"):
@@ -161,12 +167,16 @@ class TestPoolingDepth:
 
     def test_from_estimator_draws_what_a_search_finds(self, pipeline, transactions, tmp_path):
         pipeline = make_pipeline(*[step for _, step in pipeline.steps])
-        pipeline.set_params(llmembedder__memory=tmp_path, llmembedder__validation_fraction=None)
+        pipeline.set_params(
+            llmembedder__memory=tmp_path,
+            llmembedder__finetune__validation_fraction=None,
+            llmembedder__features="hidden",
+        )
         search = GridSearchCV(pipeline, {"llmembedder__pooling_depth": [1, 3]}, scoring="roc_auc", cv=2, refit=False)
         found = PoolingDepthDisplay.from_cv_results(search.fit(*transactions).cv_results_)
         display = PoolingDepthDisplay.from_estimator(pipeline, *transactions, depths=[3, 1], scoring="roc_auc", cv=2)
         np.testing.assert_array_equal(display.test_scores, found.test_scores)
-        assert display.score_name == "roc_auc"
+        assert display.score_name == "Roc auc"
 
 
 class TestDataEfficiency:
@@ -193,17 +203,18 @@ class TestDataEfficiency:
     def test_a_line_across_the_axes_is_no_number_of_users(self):
         _, ax = plt.subplots()
         ax.axhline(0.5)
-        DataEfficiencyDisplay(n_users=np.array([10, 20, 2_000_000]), test_scores=SCORES).plot(ax=ax)
+        sizes = np.array([10, 20, 2_000_000])
+        DataEfficiencyDisplay(train_sizes=sizes, train_scores=SCORES, test_scores=SCORES).plot(ax=ax)
         assert [label.get_text() for label in ax.get_xticklabels()] == ["10", "20", "2000000"]
 
     def test_negated_errors_are_drawn_as_errors(self, transactions):
         X, y = transactions
         ridge = make_pipeline(EventAggregator(columns=["amount"]), StandardScaler(), Ridge())
         display = DataEfficiencyDisplay.from_estimator(
-            ridge, X, y, train_sizes=[5, 10], scoring="neg_mean_absolute_error"
+            ridge, X, y, train_sizes=[5, 10], scoring="neg_mean_absolute_error", negate_score=True
         )
         assert (display.lines_[0].get_ydata() > 0).all()
-        assert display.ax_.get_ylabel() == "mean_absolute_error"
+        assert display.ax_.get_ylabel() == "Mean absolute error"
 
     def test_a_fit_that_fails_is_an_error(self, transactions):
         X, y = transactions
@@ -231,7 +242,7 @@ class TestFineTuningLoss:
         assert display.validation_line_ is None
         assert len(display.ax_.get_lines()) == 1
 
-    def test_a_frozen_embedder_will_do(self, pipeline):
+    def test_takes_a_frozen_embedder(self, pipeline):
         frozen = FrozenEstimator(pipeline["llmembedder"])
         assert FineTuningLossDisplay.from_estimator(frozen).loss_curve == pipeline["llmembedder"].loss_curve_
 
@@ -246,13 +257,13 @@ class TestFineTuningLoss:
             FineTuningLossDisplay(loss_curve=[]).plot()
 
     @pytest.mark.parametrize("estimator", [LLMEmbedder(), make_pipeline(StandardScaler(), Ridge())])
-    def test_nothing_that_was_fitted_is_an_error(self, estimator):
+    def test_an_estimator_without_a_fitted_embedder_is_an_error(self, estimator):
         with pytest.raises(ValueError, match="Pass a fitted LLMEmbedder"):
             FineTuningLossDisplay.from_estimator(estimator)
 
 
 class TestTokenLength:
-    def test_counts_the_tokens_that_the_embedder_sees(self, pipeline, transactions):
+    def test_counts_the_tokens_that_the_embedder_reads(self, pipeline, transactions):
         X, _ = transactions
         display = TokenLengthDisplay.from_estimator(pipeline, X)
         texts = pipeline["eventserializer"].transform(X)
@@ -260,7 +271,7 @@ class TestTokenLength:
         assert display.lengths.tolist() == [len(tokenizer(text)["input_ids"]) for text in texts["text"]]
         assert sum(bar.get_height() for bar in display.bars_) == 30
 
-    def test_marks_the_cut_and_counts_what_is_beyond(self, pipeline, transactions):
+    def test_marks_max_length_and_counts_longer_texts(self, pipeline, transactions):
         X, _ = transactions
         display = TokenLengthDisplay.from_estimator(pipeline, X)
         longer = (display.lengths > 64).sum()
@@ -268,7 +279,7 @@ class TestTokenLength:
         assert 0 < longer < 30
         assert display.ax_.get_title() == f"{longer} of 30 texts are longer than max_length"
 
-    def test_texts_will_do_where_there_is_no_embedder_yet(self, pipeline):
+    def test_texts_and_a_tokenizer_are_enough(self, pipeline):
         display = TokenLengthDisplay.from_texts(["a", "a b c d e"], pipeline["llmembedder"].load_model()[1])
         assert display.lengths[0] < display.lengths[1]
         assert display.cut_ is None
@@ -288,13 +299,13 @@ class TestEmbeddingMap:
         np.testing.assert_allclose(display.scatters_[0].get_offsets(), expected)
         assert "% of variance" in display.ax_.get_xlabel()
 
-    def test_leaves_the_classifier_of_a_pipeline_out(self, pipeline, transactions):
+    def test_leaves_out_the_classifier_of_a_pipeline(self, pipeline, transactions):
         display = EmbeddingMapDisplay.from_estimator(pipeline, *transactions)
         expected = EmbeddingMapDisplay.from_embeddings(pipeline[:-1].transform(transactions[0]))
         np.testing.assert_array_equal(display.positions, expected.positions)
 
     @pytest.mark.parametrize("kind", ["numbers", "texts", "booleans", "categories", "polars"])
-    def test_classes_have_a_colour_each(self, kind):
+    def test_each_class_has_a_colour(self, kind):
         numbers = np.arange(30) % 2
         target = {
             "numbers": numbers,
@@ -310,7 +321,7 @@ class TestEmbeddingMap:
         assert display.colorbar_ is None
 
     @pytest.mark.parametrize("n_classes", [11, 25])
-    def test_many_classes_have_a_colour_each_and_a_legend_beside_the_map(self, n_classes):
+    def test_many_classes_have_their_colours_and_a_legend_beside_the_map(self, n_classes):
         target = [f"class {row % n_classes}" for row in range(30)]
         display = EmbeddingMapDisplay.from_embeddings(self.VECTORS, target)
         assert len({tuple(points.get_facecolor()[0]) for points in display.scatters_}) == n_classes
@@ -322,7 +333,7 @@ class TestEmbeddingMap:
         display = EmbeddingMapDisplay.from_embeddings(self.VECTORS, target)
         assert [text.get_text() for text in display.ax_.get_legend().get_texts()] == ["low", "high"]
 
-    def test_numbers_have_a_scale_of_colours(self):
+    def test_numbers_have_a_colour_scale(self):
         target = pd.Series(np.linspace(20, 60, 30), name="age", index=np.arange(30) + 100)
         display = EmbeddingMapDisplay.from_embeddings(self.VECTORS, target)
         np.testing.assert_array_equal(display.scatters_[0].get_array(), target)
@@ -336,7 +347,7 @@ class TestEmbeddingMap:
         assert sum(len(points.get_offsets()) for points in display.scatters_) == 30
         assert len(grey.get_offsets()) == 10
 
-    def test_whole_numbers_beside_missing_ones_are_written_as_such(self):
+    def test_whole_numbers_beside_missing_ones_are_written_as_whole_numbers(self):
         display = EmbeddingMapDisplay.from_embeddings(self.VECTORS, [0, 1, None] * 10)
         assert [text.get_text() for text in display.ax_.get_legend().get_texts()] == ["unknown", "0", "1"]
 
@@ -354,7 +365,7 @@ class TestEmbeddingMap:
             EmbeddingMapDisplay.from_embeddings(np.ones((30, 4)))
 
     def test_a_target_of_other_users_is_an_error(self):
-        with pytest.raises(ValueError, match="29 entries, and there are 30 users"):
+        with pytest.raises(ValueError, match="29 entries, but there are 30 users"):
             EmbeddingMapDisplay.from_embeddings(self.VECTORS, np.zeros(29))
 
     def test_an_unknown_method_is_an_error(self):

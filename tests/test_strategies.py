@@ -1,4 +1,4 @@
-"""The paper's strategies of enrichment, each one setting: what the language model trains on, and what it embeds."""
+"""The paper's strategies of enrichment, each one setting: which texts the language model trains on and embeds."""
 
 import numpy as np
 import pytest
@@ -6,11 +6,20 @@ from format_readers import read, restore
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 
-from skllm4es import EventSerializer, LLMEmbedder, TextEnricher
+from skllm4es import EventSerializer, FineTuning, FromScratch, LLMEmbedder, TextEnricher
 from skllm4es.datasets import make_transactions
 from skllm4es.serialize import parse_events
 
-TINY = {"vocab_size": 300, "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+TINY = FromScratch(
+    config={
+        "vocab_size": 300,
+        "hidden_size": 8,
+        "intermediate_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
+)
+BRIEF = FineTuning(epochs=0.1)
 N_USERS = 10
 
 
@@ -19,22 +28,21 @@ def users():
     return make_transactions(n_users=N_USERS, mean_events=4, random_state=0)
 
 
+class RecordingEmbedder(LLMEmbedder):
+    """Keeps the texts that it gets."""
+
+    def fit_transform(self, X, y=None):
+        self.trained_on = X
+        return super().fit_transform(X)
+
+    def transform(self, X):
+        self.embedded = X
+        return super().transform(X)
+
+
 @pytest.fixture
-def run(users, monkeypatch):
-    """Fit and apply the whole flow; give the raw texts, the texts trained on, those embedded, and the report."""
-    seen = {"trained": [], "embedded": []}
-    fit, embedded = LLMEmbedder._language_model, LLMEmbedder._embedded
-
-    def train(self, corpus, *args):
-        seen["trained"] = [text for columns in zip(*corpus, strict=True) for text in columns]
-        return fit(self, corpus, *args)
-
-    def embed(self, texts, known):
-        seen["embedded"] = list(texts)
-        return embedded(self, texts, known)
-
-    monkeypatch.setattr(LLMEmbedder, "_language_model", train)
-    monkeypatch.setattr(LLMEmbedder, "_embedded", embed)
+def run(users):
+    """Fit and apply the whole flow; return the raw texts, those to train on, those to embed, and the report."""
 
     def run(**strategy):
         X, y = users
@@ -43,13 +51,16 @@ def run(users, monkeypatch):
             [
                 ("serialize", serializer),
                 ("enrich", TextEnricher(random_state=0, **strategy)),
-                ("embed", LLMEmbedder(TINY, features="hidden", epochs=0.1, random_state=0)),
+                ("embed", RecordingEmbedder(TINY, features="hidden", finetune=BRIEF, random_state=0)),
                 ("classify", LogisticRegression()),
             ]
         ).fit(X, y)
         report = pipe["enrich"].report_
         assert pipe.predict_proba(X).shape == (N_USERS, 2)
-        return serializer.transform(X)["text"].to_list(), seen["trained"], seen["embedded"], report
+        training = pipe["embed"].trained_on.drop(columns="text")
+        trained = [text for name in training for text in training[name]]
+        embedded = pipe["embed"].embedded["text"].to_list()
+        return serializer.transform(X)["text"].to_list(), trained, embedded, report
 
     return run
 
@@ -57,7 +68,7 @@ def run(users, monkeypatch):
 def test_raw_texts_alone_are_the_flow_without_the_enricher(users):
     X, y = users
     pipe = Pipeline(
-        [("serialize", EventSerializer()), ("embed", LLMEmbedder(TINY, epochs=0.1)), ("c", LogisticRegression())]
+        [("serialize", EventSerializer()), ("embed", LLMEmbedder(TINY, finetune=BRIEF)), ("c", LogisticRegression())]
     )
     assert pipe.fit(X, y).predict(X).shape == (N_USERS,)
 
@@ -103,9 +114,9 @@ def test_rewriting_at_inference_too(run):
     assert (report["recall"][report["format"] != "breakdown"] == 1.0).all()
 
 
-def test_enriching_always_gives_other_embeddings_than_enriching_for_training():
+def test_enriching_always_changes_the_embeddings():
     texts = [f"title|rating\nfilm {number}, {number % 5}" for number in range(6)]
-    embedder = LLMEmbedder(TINY, epochs=0.1, random_state=0)
+    embedder = LLMEmbedder(TINY, finetune=BRIEF, random_state=0)
     vectors = [
         Pipeline([("enrich", TextEnricher(enrich=enrich, random_state=0)), ("embed", embedder)]).fit_transform(texts)
         for enrich in ("train", "always")

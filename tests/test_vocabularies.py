@@ -33,7 +33,7 @@ def test_airlines_car_rentals_and_hotels_are_listed_one_by_one(names, code, merc
     assert names[code] == merchant
 
 
-def test_the_private_range_is_covered_not_only_sampled(names):
+def test_the_private_range_is_covered(names):
     assert names.loc[3000:3350].size > 190
     assert names.loc[3351:3500].size > 50
     assert names.loc[3501:3999].size > 320
@@ -45,14 +45,14 @@ def test_the_table_is_indexed_by_integer_codes(names):
     assert names.name == "description"
 
 
-def test_codes_are_unique_ascending_and_of_at_most_four_digits(names):
+def test_codes_are_unique_ascending_and_have_at_most_four_digits(names):
     assert names.index.is_unique
     assert names.index.is_monotonic_increasing
     assert names.index.min() > 0
     assert names.index.max() < 10_000
 
 
-def test_the_standard_and_the_networks_codes_are_all_there(names):
+def test_all_codes_of_the_standard_and_the_networks_are_there(names):
     assert len(names) == 930
 
 
@@ -71,7 +71,7 @@ def test_descriptions_have_no_stray_spaces(names):
     assert not names.str.contains("  ", regex=False).any()
 
 
-def test_descriptions_begin_with_a_capital_and_do_not_shout(names):
+def test_descriptions_begin_with_a_capital_and_are_not_all_capitals(names):
     assert not names.str[0].str.islower().any()
     assert not names[names.str.len() > 5].str.isupper().any()
 
@@ -82,7 +82,7 @@ def test_the_table_serves_as_labels_for_a_column_of_codes(names):
     assert labelled.tolist() == [names[5411], names[6011], names[5411]]
 
 
-def test_each_call_gives_a_series_of_its_own(names):
+def test_each_call_returns_a_new_series(names):
     changed = load_mcc_names()
     changed[5411] = "Groceries"
     assert load_mcc_names()[5411] == names[5411]

@@ -1,7 +1,7 @@
-"""What LLM4ES is compared with: other transformers of the same events to vectors.
+"""Other transformers of events to vectors, to compare LLM4ES with.
 
-They take the same ``X`` as `EventSerializer`, and give one vector a user. `EventAggregator` and `BagOfEvents` count;
-the embedders train a network over the events, each for another objective, and `RandomEmbedder` does not train it.
+They take the same ``X`` as `EventSerializer` and return one vector per user. `EventAggregator` and `BagOfEvents` count;
+the embedders train a network over the events, each with another objective, except for the untrained `RandomEmbedder`.
 """
 
 from skllm4es.baselines._aggregates import EventAggregator

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.utils.validation import check_is_fitted
 
-from skllm4es._compat import fit_context
-from skllm4es.baselines._base import EventTransformer
-from skllm4es.baselines._features import Codes, EncodedEvents, Floats, Integers, unique_names
+from skllm4es.baselines._base import CountingTransformer
+from skllm4es.baselines._features import (
+    Codes,
+    EncodedEvents,
+    EventFeatures,
+    Floats,
+    Integers,
+    names_of_values,
+    unique_names,
+)
 from skllm4es.events._flat import FlatEvents
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class EventAggregator(EventTransformer):
+class EventAggregator(CountingTransformer):
     """Describe each user by statistics of the events.
 
     Parameters
@@ -34,12 +39,16 @@ class EventAggregator(EventTransformer):
 
     Notes
     -----
-    The columns are the number of events; of each numeric field, and of the time since the previous event (``gap``, in
-    seconds, or in the units of a time that is a number), sum, mean and standard deviation; of each categorical field,
-    the number of distinct values; of each of its values, the number of events, and in these the mean and standard
-    deviation of each numeric field. What has no events is 0, as are all columns of a user without events. Missing
-    numbers are left out. A category that :term:`fit` has not seen counts as one further distinct value. A field may
-    hold lists of categories.
+    The columns are:
+
+    - the number of events;
+    - for each numeric field, and for the time since the previous event (``gap``, in seconds, or in the units of a time
+      that is a number): sum, mean and standard deviation;
+    - for each categorical field: the number of distinct values;
+    - for each of its values: the number of events, and the mean and standard deviation of each numeric field in them.
+
+    Statistics of no events are 0. Missing numbers are left out. A category that :term:`fit` has not seen counts as one
+    more distinct value. A field may hold lists of categories.
 
     {fields}
 
@@ -65,102 +74,47 @@ class EventAggregator(EventTransformer):
 
     max_categories: int | None = 100
 
-    _reads_lists = True
-
-    @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: Any, y: Any = None) -> Self:
-        """Learn which fields and categories there are.
-
-        Parameters
-        ----------
-        X : pandas.DataFrame or polars.DataFrame of shape (n_users, n_columns)
-            One row per user, as `nest_events` gives it.
-        y : None
-            Ignored.
-
-        Returns
-        -------
-        self : EventAggregator
-            The fitted transformer.
-        """
-        features, _ = self._learn(X)
+    def _fit(self, features: EventFeatures, events: EncodedEvents) -> None:
         nobody = features.encode(FlatEvents({}, np.zeros(1, dtype=np.int64)), None)
         self._names = unique_names([name for name, _ in _statistics(nobody, features.categories)])
-        self._keep(features)
-        return self
 
-    def transform(self, X: Any) -> npt.NDArray[np.float32]:
-        """Compute the statistics.
-
-        Parameters
-        ----------
-        X : pandas.DataFrame or polars.DataFrame of shape (n_users, n_columns)
-            One row per user, with the fields seen during :term:`fit`.
-
-        Returns
-        -------
-        statistics : ndarray of shape (n_users, n_features_out), dtype float32
-            One row per user, in the order of `X`.
-        """
-        events = self._read(X)
+    def _transform(self, events: EncodedEvents) -> npt.NDArray[np.float32]:
         statistics = np.empty((len(events.lengths), len(self._names)), dtype=np.float32)
         for column, (_, values) in enumerate(_statistics(events, self.categories_)):
             statistics[:, column] = values
         return statistics
 
-    def get_feature_names_out(self, input_features: Any = None) -> npt.NDArray[Any]:
-        """Names of the columns of the output.
-
-        Parameters
-        ----------
-        input_features : None
-            Ignored.
-
-        Returns
-        -------
-        names : ndarray of shape (n_features_out,), dtype object
-            Such as ``"amount_mean"`` or ``"type_POS_count"``: letters, digits and underscores.
-        """
-        check_is_fitted(self)
-        return np.array(self._names, dtype=object)
-
 
 def _statistics(events: EncodedEvents, categories: dict[str, list[str | None]]) -> Iterator[tuple[str, Floats]]:
-    """Give each column with its name."""
-    n_users = len(events.lengths)
-    owners = events.owners
+    """Yield each column with its name."""
+    owners, n_users = events.owners, len(events.lengths)
     yield "n_events", events.lengths.astype(np.float64)
     gaps = [] if events.gaps is None else [("gap", events.gaps)]
     for name, numbers in [*events.numbers.items(), *gaps]:
         sums, means, deviations = _moments(numbers, owners, n_users)
         yield from {f"{name}_sum": sums, f"{name}_mean": means, f"{name}_std": deviations}.items()
     for name, codes in events.codes.items():
-        yield from _of_category(name, categories[name], codes, events, owners[codes.rows], n_users)
+        yield from _category_statistics(name, categories[name], codes, events)
 
 
-def _of_category(
-    name: str,
-    categories: list[str | None],
-    codes: Codes,
-    events: EncodedEvents,
-    owners: Integers,
-    n_users: int,
+def _category_statistics(
+    name: str, categories: list[str | None], codes: Codes, events: EncodedEvents
 ) -> Iterator[tuple[str, Floats]]:
-    n_codes = len(categories) + 1
-    groups = owners * n_codes + codes.values
+    n_users, n_codes = len(events.lengths), len(categories) + 1
+    groups = events.owners[codes.rows] * n_codes + codes.values
     counts = np.bincount(groups, minlength=n_users * n_codes).reshape(n_users, n_codes)
     yield f"{name}_n_distinct", (counts > 0).sum(axis=1).astype(np.float64)
-    names = [f"{name}_{'missing' if category is None else category}" for category in categories]
-    yield from ((f"{each}_count", counts[:, code].astype(np.float64)) for code, each in enumerate(names, start=1))
-    for number, values in events.numbers.items():
-        _, means, deviations = _moments(values[codes.rows], groups, n_users * n_codes)
+    values = names_of_values(name, categories)
+    yield from ((f"{value}_count", counts[:, code].astype(np.float64)) for code, value in enumerate(values, start=1))
+    for number, column in events.numbers.items():
+        _, means, deviations = _moments(column[codes.rows], groups, n_users * n_codes)
         for statistic, table in {"mean": means, "std": deviations}.items():
             columns = table.reshape(n_users, n_codes).T[1:]
-            yield from ((f"{each}_{number}_{statistic}", column) for each, column in zip(names, columns, strict=True))
+            yield from ((f"{value}_{number}_{statistic}", c) for value, c in zip(values, columns, strict=True))
 
 
 def _moments(values: Floats, groups: Integers, n_groups: int) -> tuple[Floats, Floats, Floats]:
-    """Sum, mean and standard deviation of each group's values that are not missing."""
+    """Return sum, mean and standard deviation of the known values of each group."""
     known = ~np.isnan(values)
     values, groups = values[known], groups[known]
     counts = np.maximum(np.bincount(groups, minlength=n_groups), 1)

@@ -4,35 +4,34 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfTransformer
-from sklearn.utils.validation import check_is_fitted
 
-from skllm4es._compat import Interval, fit_context
-from skllm4es.baselines._base import EventTransformer
-from skllm4es.baselines._features import EncodedEvents, Floats, unique_names
+from skllm4es._compat import Interval
+from skllm4es.baselines._base import CountingTransformer
+from skllm4es.baselines._features import EncodedEvents, EventFeatures, Floats, names_of_values, unique_names
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class BagOfEvents(EventTransformer):
-    """Describe each user by the values that the events have, weighted by TF-IDF and reduced by an SVD.
+class BagOfEvents(CountingTransformer):
+    """Describe each user by the values of the events, weighted by TF-IDF and reduced by an SVD.
 
-    A user is a document whose words are ``field=value``. The order of the events plays no part.
+    A user is a document whose words are ``field=value``. The order of the events is ignored.
 
     Parameters
     ----------
     {parameters}
     n_components : int, default=64
-        To how many columns a truncated SVD reduces the weights, as far as there are so many values and users. None
-        gives the weights themselves, as a sparse matrix with one column per value.
+        Number of columns to which a truncated SVD reduces the weights; at most the number of values and of users. If
+        None, return the weights themselves, as a sparse matrix with one column per value.
     n_bins : int, default=10
-        Into how many bins of about equally many events the values of a numeric field are put, each bin a value of its
-        own. None leaves numeric fields out.
+        Number of bins, with about equally many events, for each numeric field; each bin is a value. None leaves numeric
+        fields out.
     sublinear_tf : bool, default=False
         Replace counts by ``1 + log(count)``.
     random_state : int, RandomState instance or None, default=None
@@ -51,9 +50,9 @@ class BagOfEvents(EventTransformer):
     Notes
     -----
     The weights are those of :class:`~sklearn.feature_extraction.text.TfidfTransformer`: count times
-    ``log((1 + n_users) / (1 + n_users_with_the_value)) + 1``, each user's row scaled to length 1. Values that
+    ``log((1 + n_users) / (1 + n_users_with_the_value)) + 1``, with each user's row scaled to length 1. Values that
     :term:`fit` has not seen have no column. A user without events is a row of zeros. A missing value is a value like
-    others. The time is not used. A field may hold lists of categories.
+    any other. The time is not used. A field may hold lists of categories.
 
     {fields}
 
@@ -77,33 +76,15 @@ class BagOfEvents(EventTransformer):
     sublinear_tf: bool = False
     random_state: int | np.random.RandomState | None = None
 
-    _reads_lists = True
-
     _parameter_constraints = {
-        **EventTransformer._parameter_constraints,
+        **CountingTransformer._parameter_constraints,
         "n_components": [Interval(Integral, 1, None, closed="left"), None],
         "n_bins": [Interval(Integral, 2, None, closed="left"), None],
         "sublinear_tf": ["boolean"],
         "random_state": ["random_state"],
     }
 
-    @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: Any, y: Any = None) -> Self:
-        """Learn the values, their weights and the SVD.
-
-        Parameters
-        ----------
-        X : pandas.DataFrame or polars.DataFrame of shape (n_users, n_columns)
-            One row per user, as `nest_events` gives it.
-        y : None
-            Ignored.
-
-        Returns
-        -------
-        self : BagOfEvents
-            The fitted transformer.
-        """
-        features, events = self._learn(X)
+    def _fit(self, features: EventFeatures, events: EncodedEvents) -> None:
         edges = {} if self.n_bins is None else {name: _edges(v, self.n_bins) for name, v in events.numbers.items()}
         if not features.categories and not edges:
             raise ValueError(
@@ -116,65 +97,30 @@ class BagOfEvents(EventTransformer):
         if self.n_components is not None:
             if counts.shape[1] == 1:
                 raise ValueError(
-                    "The events have a single value in all: there is nothing to reduce. Use more fields, or set "
+                    "The events have a single value in all, which cannot be reduced. Use more fields, or set "
                     "n_components=None for its weight."
                 )
             n_components = min(self.n_components, *counts.shape)
             self._svd = TruncatedSVD(n_components, random_state=self.random_state)
             with np.errstate(invalid="ignore"):  # It divides by the variance, which is 0 if all users are alike.
                 self._svd.fit(tfidf.transform(counts))
-        self.bin_edges_, self._tfidf = edges, tfidf
+            names = [f"bagofevents{i}" for i in range(n_components)]
+        else:
+            names = [value for field in features.categories.items() for value in names_of_values(*field)]
+            for name, inner in edges.items():
+                names += [f"{name}_missing", *(f"{name}_bin{i}" for i in range(len(inner) + 1))]
+        self.bin_edges_, self._tfidf, self._names = edges, tfidf, unique_names(names)
         self._seen = sparse.diags((counts.getnnz(axis=0) > 0).astype(float))
-        self._keep(features)
-        return self
 
-    def transform(self, X: Any) -> npt.NDArray[np.float32] | sparse.csr_matrix:
-        """Weigh the values.
-
-        Parameters
-        ----------
-        X : pandas.DataFrame or polars.DataFrame of shape (n_users, n_columns)
-            One row per user, with the fields seen during :term:`fit`.
-
-        Returns
-        -------
-        weights : ndarray or sparse matrix of shape (n_users, n_features_out), dtype float32
-            One row per user, in the order of `X`; sparse with ``n_components=None``.
-        """
-        events = self._read(X)
+    def _transform(self, events: EncodedEvents) -> npt.NDArray[np.float32] | sparse.csr_matrix:
         counts = _count(events, self.categories_, self.bin_edges_)
-        # A number that is missing now and never was in fit would weigh more than all else.
+        # A number that is missing only now, never in fit, would weigh more than all else.
         weights = sparse.csr_matrix(counts @ self._seen)
-        if len(events.lengths):  # TfidfTransformer refuses a matrix without rows.
+        if len(events.lengths):  # TfidfTransformer rejects a matrix without rows.
             weights = self._tfidf.transform(weights)
         if self._svd is not None:  # Not by its `transform`, whose output may be configured to be a dataframe.
             weights = weights @ self._svd.components_.T
         return weights.astype(np.float32)
-
-    def get_feature_names_out(self, input_features: Any = None) -> npt.NDArray[Any]:
-        """Names of the columns of the output.
-
-        Parameters
-        ----------
-        input_features : None
-            Ignored.
-
-        Returns
-        -------
-        names : ndarray of shape (n_features_out,), dtype object
-            ``bagofevents0``, ..., or field and value, such as ``"film_Alien"``, with ``n_components=None``.
-        """
-        check_is_fitted(self)
-        if self._svd is not None:
-            return np.array([f"bagofevents{i}" for i in range(len(self._svd.components_))], dtype=object)
-        names = [
-            f"{name}_{'missing' if category is None else category}"
-            for name, categories in self.categories_.items()
-            for category in categories
-        ]
-        for name, edges in self.bin_edges_.items():
-            names += [f"{name}_missing", *(f"{name}_bin{i}" for i in range(len(edges) + 1))]
-        return np.array(unique_names(names), dtype=object)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -183,18 +129,18 @@ class BagOfEvents(EventTransformer):
 
 
 def _edges(values: Floats, n_bins: int) -> Floats:
-    """Give the inner edges of bins of about equally many values."""
+    """Return the inner edges of bins with about equally many values."""
     known = values[~np.isnan(values)]
     if not len(known):
         return np.empty(0)
     edges = np.unique(np.quantile(known, np.linspace(0, 1, n_bins + 1)[1:-1]))
-    return edges[edges > known.min()]  # A first bin that no value is in would be a column of zeros.
+    return edges[edges > known.min()]  # An empty first bin would be a column of zeros.
 
 
 def _count(
     events: EncodedEvents, categories: dict[str, list[str | None]], edges: dict[str, Floats]
 ) -> sparse.csr_matrix:
-    """Count each user's values, field by field side by side."""
+    """Count each user's values, of shape (n_users, n_values)."""
     n_users, owners = len(events.lengths), events.owners
     parts = []
     for name, codes in events.codes.items():

@@ -1,22 +1,24 @@
-"""What all baselines share: the parameters that say how events are read, and the reading.
+"""What all baselines share: the parameters that say how events are read, the reading, and the documentation of both.
 
-The estimators are dataclasses: their `__init__` assigns its arguments and does nothing else, as scikit-learn demands,
-and a subclass states only the parameters that it adds and the defaults that it changes. What a parameter means is
-written once, in `_documents`, and put into each docstring in the place of ``{parameters}``.
+The estimators are dataclasses: their `__init__` only assigns its arguments, as scikit-learn requires, and a subclass
+states only the parameters that it adds and the defaults that it changes. Parameters are documented once, in
+`_documents`, which replaces ``{parameters}`` in each docstring.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
+import numpy as np
+import numpy.typing as npt
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skllm4es._compat import Interval
+from skllm4es._compat import Interval, fit_context
+from skllm4es._docstrings import fill
 from skllm4es._messages import raise_if
 from skllm4es.baselines._features import EncodedEvents, EventFeatures, learn_features
 from skllm4es.events._flat import FlatEvents, flatten_events
@@ -39,30 +41,34 @@ loss_curve_ : list of float
 validation_loss_curve_ : list of float
     The loss on the users held out after each epoch; empty without `validation_fraction`.
 n_iter_ : int
-    How many epochs were run.
+    Number of epochs run.
 device_ : str
-    Where the encoder runs.""",
+    Where the encoder runs.
+{attributes}""",
     "fields": """\
 **Fields.** Floats, decimals, durations, and times other than `time` are numbers (in seconds, times since 1970). Texts,
 booleans and dictionaries are categories. Integers are categories if they have at most 20 distinct values in
-:term:`fit`, or at most 1,000 that occur ten times on average; else they are numbers. Name them to be sure. A field
-that is missing in all events of :term:`fit` is left out, with a warning. Infinity and numbers beyond 1e30 are
+:term:`fit`, or at most 1,000 that occur ten times on average; otherwise they are numbers. To be sure, name them. A
+field that is missing in all events of :term:`fit` is left out, with a warning. Infinity and numbers beyond 1e30 are
 errors.""",
     "encoding": """\
-**Encoder.** An event is the embeddings of its categories beside its numbers, among them the time since the previous
-event; the numbers are signed logarithms of one plus the number, standardised, and a missing one is 0 with a mark beside
-it. Lists of categories are an error. A user's embedding does not depend on the other rows of `X`.""",
+**Encoder.** An event is encoded as the embeddings of its categories and its numbers, including the time since the
+previous event. Numbers are signed logarithms of one plus the number, standardised; a missing one is 0, with a mark.
+Lists of categories are an error. A user's embedding does not depend on the other rows of `X`.
+
+{fields}""",
+    "example": """\
+>>> from skllm4es.baselines import {name}
+>>> from skllm4es.datasets import make_transactions
+>>> X, y = make_transactions(n_users=20, random_state=0)
+>>> {name}(hidden_size=8, epochs=2, random_state=0).fit_transform(X).shape
+(20, 8)""",
 }
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class EventTransformer(TransformerMixin, BaseEstimator):
-    """Base of the transformers of events to vectors.
-
-    Parameters
-    ----------
-    {parameters}
-    """
+    """Base of the transformers of events to vectors."""
 
     columns: Sequence[str] | None = None
     numeric: Sequence[str] | None = None
@@ -74,20 +80,20 @@ class EventTransformer(TransformerMixin, BaseEstimator):
 
     _documents: ClassVar[str] = """\
 columns : sequence of str, default={columns}
-    The fields of the events that are used; all of them by default.
+    The fields of the events to use; all by default.
 numeric : sequence of str, default={numeric}
-    The fields that are numbers, where not as below in Notes.
+    The fields that are numbers, if they differ from the rules in Notes.
 categorical : sequence of str, default={categorical}
-    The fields that are categories, where not as below in Notes.
+    The fields that are categories, if they differ from the rules in Notes.
 time : str, default={time}
     The field with the time of the events: times, dates or numbers that do not decrease from event to event of a user.
-    "auto" is the first field of times or dates that does not in :term:`fit`, if there are such fields; None goes
-    without time.
+    "auto" is the first field of times or dates that does not decrease in :term:`fit`, if there is one. Pass None to
+    ignore time.
 max_categories : int, default={max_categories}
-    How many values of a categorical field are told apart, the most frequent ones; the others are as values that
-    :term:`fit` has not seen. None is all.
+    The number of values of a categorical field to keep, the most frequent ones; the others are treated like values
+    that :term:`fit` has not seen. None keeps all.
 max_events : int, default={max_events}
-    Use only the latest `max_events` events of each user; all of them by default.
+    Use only the latest `max_events` events of each user; all by default.
 events : str or sequence of str, default={events}
     The column of `X` that holds the events, or the columns that hold one list per feature, as in `EventSerializer`.
 """
@@ -107,17 +113,32 @@ events : str or sequence of str, default={events}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        texts = [vars(base)["_documents"] for base in reversed(cls.__mro__) if "_documents" in vars(base)]
-        parameters = "".join(texts).rstrip()
+        documents = [vars(base)["_documents"] for base in reversed(cls.__mro__) if "_documents" in vars(base)]
+        parameters = "".join(documents)
         for name in cls._parameter_constraints:
-            parameters = parameters.replace(f"={{{name}}}", f"={_written(getattr(cls, name, None))}")
-        document = inspect.cleandoc(cls.__doc__ or "").replace("{parameters}", parameters)
-        for name, text in _PARAGRAPHS.items():
-            document = document.replace(f"{{{name}}}", text)
-        cls.__doc__ = document
+            default = repr(getattr(cls, name, None)).replace("'", '"')
+            parameters = parameters.replace(f"={{{name}}}", f"={default}")
+        example = _PARAGRAPHS["example"].format(name=cls.__name__)
+        paragraphs = {**_PARAGRAPHS, "parameters": parameters, "example": example}
+        # Twice, because paragraphs have paragraphs in them.
+        cls.__doc__ = fill(fill(cls.__doc__, paragraphs), paragraphs)
 
-    def _learn(self, X: Any) -> tuple[EventFeatures, EncodedEvents]:
-        """Read the events in fit."""
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Learn from the events of users.
+
+        Parameters
+        ----------
+        X : pandas.DataFrame or polars.DataFrame of shape (n_users, n_columns)
+            One row per user, as returned by `nest_events`.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        self : estimator
+            The fitted transformer.
+        """
         flat = self._flatten(X, reset=True)
         features = learn_features(
             flat,
@@ -130,19 +151,35 @@ events : str or sequence of str, default={events}
             max_categories=self.max_categories,
             lists=self._reads_lists,
         )
-        return features, features.encode(flat, self.max_events)
-
-    def _keep(self, features: EventFeatures) -> None:
-        """Become fitted: the last that fit does."""
+        self._fit(features, features.encode(flat, self.max_events))
         self._features = features
         self.categories_, self.numeric_, self.time_ = features.categories, features.numeric, features.time
+        return self
 
-    def _read(self, X: Any) -> EncodedEvents:
-        """Read the events in transform."""
+    def _fit(self, features: EventFeatures, events: EncodedEvents) -> None:
+        """Learn what else `transform` needs."""
+        raise NotImplementedError
+
+    def transform(self, X: Any) -> npt.NDArray[np.float32]:
+        """Return the vectors of users.
+
+        Parameters
+        ----------
+        X : pandas.DataFrame or polars.DataFrame of shape (n_users, n_columns)
+            One row per user, with the fields seen during :term:`fit`.
+
+        Returns
+        -------
+        vectors : ndarray of shape (n_users, n_features_out), dtype float32
+            One row per user, in the order of `X`. `BagOfEvents` returns a sparse matrix with ``n_components=None``.
+        """
         check_is_fitted(self)
         flat = self._flatten(X, reset=False)
         raise_if(self._features.changes(flat, X), "The events of X differ from those that fit saw")
-        return self._features.encode(flat, self.max_events)
+        return self._transform(self._features.encode(flat, self.max_events))
+
+    def _transform(self, events: EncodedEvents) -> Any:
+        raise NotImplementedError
 
     def _flatten(self, X: Any, *, reset: bool) -> FlatEvents:
         flat = flatten_events(X, self.events)
@@ -160,5 +197,24 @@ events : str or sequence of str, default={events}
         return tags
 
 
-def _written(default: Any) -> str:
-    return f'"{default}"' if isinstance(default, str) else repr(default)
+@dataclass(eq=False, repr=False, kw_only=True)
+class CountingTransformer(EventTransformer):
+    """Base of the transformers whose columns have names."""
+
+    _reads_lists = True
+
+    def get_feature_names_out(self, input_features: Any = None) -> npt.NDArray[Any]:
+        """Return the names of the columns of the output.
+
+        Parameters
+        ----------
+        input_features : None
+            Ignored.
+
+        Returns
+        -------
+        names : ndarray of shape (n_features_out,), dtype object
+            Unique names of letters, digits and underscores, such as ``"amount_mean"`` or ``"film_Alien"``.
+        """
+        check_is_fitted(self)
+        return np.array(self._names, dtype=object)

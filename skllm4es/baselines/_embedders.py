@@ -1,4 +1,4 @@
-"""The neural baselines: each is its parameters, and the objective in `objectives` that its encoder is trained for."""
+"""The neural baselines: each adds parameters, and an objective from `objectives` that its encoder is trained for."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _AT_LEAST_1 = [Interval(Integral, 1, None, closed="left")]
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class RandomEmbedder(SequenceEmbedder):
-    """Embed users by an encoder with random weights: the control for what training adds.
+    """Embed users with an untrained encoder, to measure what training adds.
 
     Parameters
     ----------
@@ -40,8 +40,6 @@ class RandomEmbedder(SequenceEmbedder):
     -----
     {encoding}
 
-    {fields}
-
     Examples
     --------
     >>> from skllm4es.baselines import RandomEmbedder
@@ -57,22 +55,21 @@ class RandomEmbedder(SequenceEmbedder):
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class CoLESEmbedder(TrainedEmbedder):
-    """Embed users by contrastive learning: slices of one history are alike, those of different users are not.
+    """Embed users by contrastive learning: slices of one history are similar, those of different users are not.
 
     Parameters
     ----------
     {parameters}
     n_slices : int, default=5
-        How many slices of each user an epoch draws.
+        Number of slices per user and epoch.
     margin : float, default=0.5
-        How far slices of different users shall be from each other, of at most 2.
+        The distance that slices of different users should have; at most 2.
     n_negatives : int, default=5
-        With how many slices of other users, the nearest ones of the batch, each slice is compared.
+        The number of slices of other users, the nearest ones in the batch, that each slice is compared with.
 
     Attributes
     ----------
     {training}
-    {attributes}
 
     See Also
     --------
@@ -80,21 +77,15 @@ class CoLESEmbedder(TrainedEmbedder):
 
     Notes
     -----
-    CoLES (arXiv 2002.08232) trains for the contrastive loss ``sum |u_i - u_j|^2`` over pairs of slices of one user plus
-    ``sum max(0, margin - |u_i - u_j|)^2`` over pairs of slices of two users, the hardest ones, by the number of pairs;
-    ``u`` are the embeddings of the slices, by `pooling`, scaled to length 1.
+    CoLES (arXiv 2002.08232) minimises a contrastive loss: ``|u_i - u_j|^2`` for pairs of slices of one user, and
+    ``max(0, margin - |u_i - u_j|)^2`` for the hardest pairs of slices of two users, the mean over all pairs; ``u`` are
+    the embeddings of the slices, by `pooling`, scaled to length 1.
 
     {encoding}
 
-    {fields}
-
     Examples
     --------
-    >>> from skllm4es.baselines import CoLESEmbedder
-    >>> from skllm4es.datasets import make_transactions
-    >>> X, y = make_transactions(n_users=20, random_state=0)
-    >>> CoLESEmbedder(hidden_size=8, epochs=2, random_state=0).fit_transform(X).shape
-    (20, 8)
+    {example}
     """
 
     pooling: str = "last"
@@ -120,44 +111,36 @@ class CoLESEmbedder(TrainedEmbedder):
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class CPCEmbedder(TrainedEmbedder):
-    """Embed users by contrastive predictive coding: a state tells the next events from events drawn at random.
+    """Embed users by contrastive predictive coding: a state tells the next events apart from random ones.
 
     Parameters
     ----------
     {parameters}
     n_steps : int, default=6
-        How many events ahead are told.
+        Number of events ahead to recognise.
     n_negatives : int, default=40
-        From how many events, drawn from the batch, the next ones are told.
+        Number of events, drawn from the batch, among which each next event is recognised.
 
     Attributes
     ----------
     {training}
-    {attributes}
 
     See Also
     --------
-    IFTPPEmbedder : Predicts the next event's fields instead of telling it from others.
+    IFTPPEmbedder : Predicts the fields of the next event instead of recognising it.
 
     Notes
     -----
-    CPC (arXiv 1807.03748) trains for ``-log(exp(z_{t+k} . W_k c_t) / sum_z exp(z . W_k c_t))``, the mean over events
+    CPC (arXiv 1807.03748) minimises ``-log(exp(z_{t+k} . W_k c_t) / sum_z exp(z . W_k c_t))``, the mean over events
     ``t`` and steps ``k``; ``z_t`` is the vector of an event, ``c_t`` the state after it, and the sum goes over
-    ``z_{t+k}`` and the vectors of `n_negatives` events. These are drawn anew for each slice and serve all its events
-    and steps: uniformly and with replacement from all events of the batch's slices, of this user and of others, so that
-    now and then the event that is to be told is among them.
+    ``z_{t+k}`` and the vectors of `n_negatives` events. These are drawn once per slice, for all its events and steps,
+    uniformly and with replacement from all events of the batch, so the next event itself is sometimes among them.
 
     {encoding}
 
-    {fields}
-
     Examples
     --------
-    >>> from skllm4es.baselines import CPCEmbedder
-    >>> from skllm4es.datasets import make_transactions
-    >>> X, y = make_transactions(n_users=20, random_state=0)
-    >>> CPCEmbedder(hidden_size=8, epochs=2, random_state=0).fit_transform(X).shape
-    (20, 8)
+    {example}
     """
 
     epochs: int = 30
@@ -181,7 +164,7 @@ class CPCEmbedder(TrainedEmbedder):
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class RTDEmbedder(TrainedEmbedder):
-    """Embed users by replaced token detection: a state tells whether its event was replaced.
+    """Embed users by replaced token detection: a state shows whether its event was replaced.
 
     Parameters
     ----------
@@ -192,28 +175,21 @@ class RTDEmbedder(TrainedEmbedder):
     Attributes
     ----------
     {training}
-    {attributes}
 
     See Also
     --------
-    CPCEmbedder : Tells the next events from others.
+    CPCEmbedder : Recognises the next events among others.
 
     Notes
     -----
-    RTD (arXiv 2003.10555) trains for the logistic loss of telling replaced events from others by the state after them;
-    each event but a slice's first is replaced, with probability `replaced`, by an event of the batch.
+    RTD (arXiv 2003.10555) minimises the logistic loss of detecting replaced events from the state after them. Each
+    event except the first of a slice is replaced, with probability `replaced`, by an event of the batch.
 
     {encoding}
 
-    {fields}
-
     Examples
     --------
-    >>> from skllm4es.baselines import RTDEmbedder
-    >>> from skllm4es.datasets import make_transactions
-    >>> X, y = make_transactions(n_users=20, random_state=0)
-    >>> RTDEmbedder(hidden_size=8, epochs=2, random_state=0).fit_transform(X).shape
-    (20, 8)
+    {example}
     """
 
     epochs: int = 30
@@ -232,22 +208,21 @@ class RTDEmbedder(TrainedEmbedder):
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class NSPEmbedder(TrainedEmbedder):
-    """Embed users by next sequence prediction: two embeddings tell whether one slice follows the other.
+    """Embed users by next sequence prediction: two embeddings show whether one slice follows the other.
 
     Parameters
     ----------
     {parameters}
     n_slices : int, default=5
-        How many slices of each user an epoch draws; each is cut in two.
+        Number of slices per user and epoch; each is cut in two.
     head_size : int, default=512
-        The size of the hidden layer of the network on the two embeddings.
+        Size of the hidden layer of the network on the two embeddings.
     dropout : float, default=0.5
-        The share of that layer that is left out in training.
+        The share of that layer to drop in training.
 
     Attributes
     ----------
     {training}
-    {attributes}
 
     See Also
     --------
@@ -255,20 +230,14 @@ class NSPEmbedder(TrainedEmbedder):
 
     Notes
     -----
-    NSP (arXiv 1810.04805) trains for the logistic loss of telling the two parts of one slice from the first part of one
-    and the second part of another user's, by a network on the embeddings of the two, by `pooling`.
+    NSP (arXiv 1810.04805) minimises the logistic loss of a network on the embeddings of two parts, by `pooling`, which
+    tells the two parts of one slice apart from the first part of one and the second part of another user's.
 
     {encoding}
 
-    {fields}
-
     Examples
     --------
-    >>> from skllm4es.baselines import NSPEmbedder
-    >>> from skllm4es.datasets import make_transactions
-    >>> X, y = make_transactions(n_users=20, random_state=0)
-    >>> NSPEmbedder(hidden_size=8, epochs=2, random_state=0).fit_transform(X).shape
-    (20, 8)
+    {example}
     """
 
     pooling: str = "last"
@@ -302,17 +271,16 @@ class NPPREmbedder(TrainedEmbedder):
     alpha : float, default=0.5
         The weight of the past; the next event has the rest.
     n_past : int, default=8
-        How many past events are reconstructed.
+        Number of past events to reconstruct.
     decay : float or "auto", default="auto"
-        After which time a past event weighs ``1/e``: in seconds, or in the units of a time that is a number, or in
-        events where there is no time. "auto" is `n_past` times the mean time from event to event.
+        The time after which a past event has the weight ``1/e``: in seconds, or in the units of a time that is a
+        number, or in events if there is no time. "auto" is `n_past` times the mean time from event to event.
 
     Attributes
     ----------
     decay_ : float
-        The time after which a past event weighs ``1/e``.
+        The time after which a past event has the weight ``1/e``.
     {training}
-    {attributes}
 
     See Also
     --------
@@ -320,7 +288,7 @@ class NPPREmbedder(TrainedEmbedder):
 
     Notes
     -----
-    NPPR (arXiv 2401.01641) trains for ``(1 - alpha) L_NP + alpha L_PR``. ``L_NP`` is the loss of predicting an event
+    NPPR (arXiv 2401.01641) minimises ``(1 - alpha) L_NP + alpha L_PR``. ``L_NP`` is the loss of predicting an event
     from the state before it, and ``L_PR`` the sum of ``exp(-gap / decay)`` times the loss of predicting each of the
     `n_past` past events from a state and the time since. The loss of an event is the cross-entropy of its categories
     plus the absolute errors of its scaled numbers. The paper does not publish `alpha`, `n_past` and `decay`: choose
@@ -328,15 +296,9 @@ class NPPREmbedder(TrainedEmbedder):
 
     {encoding}
 
-    {fields}
-
     Examples
     --------
-    >>> from skllm4es.baselines import NPPREmbedder
-    >>> from skllm4es.datasets import make_transactions
-    >>> X, y = make_transactions(n_users=20, random_state=0)
-    >>> NPPREmbedder(hidden_size=8, epochs=2, random_state=0).fit_transform(X).shape
-    (20, 8)
+    {example}
     """
 
     epochs: int = 30
@@ -370,30 +332,23 @@ class IFTPPEmbedder(TrainedEmbedder):
     Attributes
     ----------
     {training}
-    {attributes}
 
     See Also
     --------
-    NPPREmbedder : Reconstructs past events, too.
+    NPPREmbedder : Also reconstructs past events.
 
     Notes
     -----
-    IFTPP (arXiv 1909.12127, in the form of arXiv 2406.14341) trains for the loss of predicting an event, with the time
+    IFTPP (arXiv 1909.12127, in the form of arXiv 2406.14341) minimises the loss of predicting an event, and the time
     until it, from the state before it: the cross-entropy of its categories plus the absolute errors of its scaled
     numbers, the mean over events. The published learning rate is 0.001, which suits the Transformer; on the 943 users
-    of MovieLens, where an epoch is 15 steps, the GRU learns too slowly with it.
+    of MovieLens, where an epoch has 15 steps, it is too low for the GRU.
 
     {encoding}
 
-    {fields}
-
     Examples
     --------
-    >>> from skllm4es.baselines import IFTPPEmbedder
-    >>> from skllm4es.datasets import make_transactions
-    >>> X, y = make_transactions(n_users=20, random_state=0)
-    >>> IFTPPEmbedder(hidden_size=8, epochs=2, random_state=0).fit_transform(X).shape
-    (20, 8)
+    {example}
     """
 
     learning_rate: float = 0.004
@@ -407,7 +362,7 @@ class IFTPPEmbedder(TrainedEmbedder):
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class DeTPPEmbedder(TrainedEmbedder):
-    """Embed users by detection of the events within a horizon.
+    """Embed users by detecting the events within a horizon.
 
     Needs hotpp-benchmark: ``pip install "skllm4es[tpp]"``.
 
@@ -415,37 +370,34 @@ class DeTPPEmbedder(TrainedEmbedder):
     ----------
     {parameters}
     n_candidates : int, default=16
-        How many candidates for the events within the horizon a state gives.
+        Number of candidates for the events within the horizon of each state.
     horizon : float or "auto", default="auto"
-        For which time after an event: in seconds, or in the units of a time that is a number, or in events where there
-        is no time. "auto" is the time in which there are half as many events as candidates, on average.
+        The time after an event: in seconds, or in the units of a time that is a number, or in events if there is no
+        time. "auto" is the time with half as many events as candidates, on average.
     share : float, default=0.25
-        The share of the positions of a slice that the loss is computed for.
+        The share of the positions of a slice for which the loss is computed.
 
     Attributes
     ----------
     horizon_ : float
         The horizon.
     {training}
-    {attributes}
 
     See Also
     --------
-    IFTPPEmbedder : Predicts the next event alone.
+    IFTPPEmbedder : Predicts only the next event.
 
     Notes
     -----
     DeTPP (arXiv 2408.13131) matches candidates with the events within the horizon so that the loss is smallest. The
-    loss is the cross-entropy of the categories of matched pairs plus the absolute errors of their scaled numbers and of
-    their times, in sevenths of the horizon, plus the logistic loss of telling matched candidates from others. The
-    matching is that of hotpp-benchmark; it takes a multiple of the time and memory of the other methods. Unknown
-    categories are a class of their own here, and missing numbers count as the mean; the other methods leave them out.
-    The published learning rate is 0.001; on the 943 users of MovieLens, 8 epochs with it left embeddings, ours and the
-    library's own, that told less of users than those of an untrained encoder.
+    loss is the cross-entropy of the categories of matched pairs, plus the absolute errors of their scaled numbers and
+    of their times, in sevenths of the horizon, plus the logistic loss of detecting matched candidates. The matching is
+    that of hotpp-benchmark; it takes several times the time and memory of the other methods. Here, unknown categories
+    are a class of their own, and missing numbers count as the mean; the other methods leave them out. The published
+    learning rate is 0.001; on the 943 users of MovieLens, 8 epochs with it gave embeddings, ours and the library's own,
+    that predicted less than those of an untrained encoder.
 
     {encoding}
-
-    {fields}
 
     Examples
     --------
@@ -486,5 +438,5 @@ class DeTPPEmbedder(TrainedEmbedder):
         except ImportError as error:
             raise ImportError(
                 f"DeTPPEmbedder needs hotpp-benchmark 0.7, which cannot be imported here: {error}. Install it with "
-                'pip install "skllm4es[tpp]", or without what it does not need, as requirements-tpp.txt says.'
+                'pip install "skllm4es[tpp]", or without its unused dependencies, as requirements-tpp.txt says.'
             ) from error

@@ -1,7 +1,7 @@
-"""The encoder that all neural baselines share: events to vectors, vectors to states, states to one vector a user.
+"""The encoder that all neural baselines share: events to vectors, vectors to states, states to one vector per user.
 
-Everything here is causal and the padding stands at the end, so a state depends on the events up to its own and on
-nothing else; what `pool` reads is never padding.
+Everything here is causal and padding is at the end, so a state depends only on the events up to its own; `pool` never
+reads padding.
 """
 
 from __future__ import annotations
@@ -19,61 +19,39 @@ DROPOUT = 0.1
 
 @dataclass(frozen=True)
 class Schema:
-    """What the encoder is told of the events.
+    """What the encoder knows about the events."""
 
-    Parameters
-    ----------
-    n_categories : tuple of int
-        The number of categories of each categorical field; their codes are 1 to that, and 0 is an unknown one.
-    embedding_sizes : tuple of int
-        The size of each field's embeddings.
-    has_missing : tuple of bool
-        For each number of an event, whether it may be missing.
-    """
-
-    n_categories: tuple[int, ...]
-    embedding_sizes: tuple[int, ...]
-    has_missing: tuple[bool, ...]
+    n_categories: tuple[int, ...]  # of each categorical field; their codes begin at 1, and 0 is unknown
+    embedding_sizes: tuple[int, ...]  # of each categorical field
+    has_missing: tuple[bool, ...]  # whether each number may be missing
 
     @property
     def n_numbers(self) -> int:
-        """How many numbers an event has."""
+        """Number of numbers of an event."""
         return len(self.has_missing)
 
     @property
     def event_size(self) -> int:
-        """The length of an event's vector."""
+        """Size of the vector of an event."""
         return sum(self.embedding_sizes) + self.n_numbers + sum(self.has_missing)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded sequences of events.
+    """Padded sequences of events."""
 
-    Parameters
-    ----------
-    codes : Tensor of shape (n_sequences, width, n_fields), dtype int64
-        The categories.
-    numbers : Tensor of shape (n_sequences, width, n_numbers), dtype float32
-        The scaled numbers; NaN is missing.
-    elapsed : Tensor of shape (n_sequences, width), dtype float64
-        The time of each event, counted from an arbitrary point.
-    lengths : Tensor of shape (n_sequences,), dtype int64
-        How many events of each sequence are not padding.
-    """
-
-    codes: Tensor
-    numbers: Tensor
-    elapsed: Tensor
-    lengths: Tensor
+    codes: Tensor  # of shape (n_sequences, width, n_fields), int64: the categories
+    numbers: Tensor  # of shape (n_sequences, width, n_numbers), float32, scaled; NaN is missing
+    elapsed: Tensor  # of shape (n_sequences, width), float64: the time, from an arbitrary point on
+    lengths: Tensor  # of shape (n_sequences,), int64: the number of events that are not padding
 
     @cached_property
     def mask(self) -> Tensor:
-        """Which events are not padding, of shape (n_sequences, width)."""
+        """Whether each event is not padding, of shape (n_sequences, width)."""
         return torch.arange(self.codes.shape[1], device=self.lengths.device) < self.lengths[:, None]
 
     def replace_events(self, where: Tensor, rows: Tensor) -> Batch:
-        """Put events, given by their numbers in the batch read row by row, into the places that a mask tells."""
+        """Replace the events where `where` is true by those at `rows` of the batch read row by row."""
         codes, numbers = self.codes.clone(), self.numbers.clone()
         codes[where] = self.codes.flatten(0, 1)[rows]
         numbers[where] = self.numbers.flatten(0, 1)[rows]
@@ -81,24 +59,12 @@ class Batch:
 
 
 class EventEncoder(nn.Module):
-    """Event vectors (embeddings beside scaled numbers) and a recurrent network or a Transformer over them.
-
-    Parameters
-    ----------
-    schema : Schema
-        What the events are.
-    kind : {"gru", "lstm", "transformer"}
-        The network over the events.
-    hidden_size : int
-        The length of a state.
-    n_layers : int
-        The number of layers of the network.
-    """
+    """Event vectors (embeddings and scaled numbers) and a recurrent network or a Transformer over them."""
 
     def __init__(self, schema: Schema, kind: str, hidden_size: int, n_layers: int) -> None:
         super().__init__()
         self.schema, self.kind, self.hidden_size = schema, kind, hidden_size
-        # An unknown category is a vector of zeros: it has nothing to learn from.
+        # An unknown category is a vector of zeros, since it has nothing to learn from.
         self.embeddings = nn.ModuleList(
             nn.Embedding(n + 1, size, padding_idx=0)
             for n, size in zip(schema.n_categories, schema.embedding_sizes, strict=True)
@@ -111,7 +77,7 @@ class EventEncoder(nn.Module):
             self.network = network(schema.event_size, hidden_size, n_layers, batch_first=True)
 
     def embed_events(self, batch: Batch) -> Tensor:
-        """Give the vector of each event, of shape (n_sequences, width, event_size)."""
+        """Return the vector of each event, of shape (n_sequences, width, event_size)."""
         parts = [embedding(codes) for embedding, codes in zip(self.embeddings, batch.codes.unbind(2), strict=True)]
         missing = batch.numbers.isnan()
         parts.append(batch.numbers.masked_fill(missing, 0.0))
@@ -120,39 +86,29 @@ class EventEncoder(nn.Module):
         return torch.cat(parts, dim=2)
 
     def contextualise(self, vectors: Tensor) -> Tensor:
-        """Give the state after each event, of shape (n_sequences, width, hidden_size)."""
-        # Not packed: on a CPU, the gradient of a packed GRU takes 2 to 7 times as long as that of a padded one.
+        """Return the state after each event, of shape (n_sequences, width, hidden_size)."""
+        # Not packed: on a CPU, the gradient of a packed GRU takes 2 to 7 times as long.
         states = self.network(vectors)
         return states if self.kind == "transformer" else states[0]
 
     def forward(self, batch: Batch) -> Tensor:
-        """Give the state after each event, of shape (n_sequences, width, hidden_size)."""
+        """Return the state after each event, of shape (n_sequences, width, hidden_size)."""
         return self.contextualise(self.embed_events(batch))
 
     def embed(self, batch: Batch, pooling: str) -> Tensor:
-        """Give one vector a sequence, of shape (n_sequences, hidden_size)."""
+        """Return one vector per sequence, of shape (n_sequences, hidden_size)."""
         return pool(self(batch), batch, pooling)
 
 
 def pool(states: Tensor, batch: Batch, pooling: str) -> Tensor:
-    """Take the last state of each sequence, or the mean of its states."""
+    """Return the last state of each sequence, or the mean of its states."""
     if pooling == "last":
         return states[torch.arange(len(states), device=states.device), batch.lengths - 1]
     return states.masked_fill(~batch.mask[:, :, None], 0.0).sum(dim=1) / batch.lengths[:, None]
 
 
 class CausalTransformer(nn.Module):
-    """A Transformer in which an event attends to itself and to those before it, in the manner of GPT-2.
-
-    Parameters
-    ----------
-    input_size : int
-        The length of an event's vector.
-    hidden_size : int
-        The length of a state.
-    n_layers : int
-        The number of layers.
-    """
+    """A Transformer in which an event attends to itself and to those before it, as in GPT-2."""
 
     def __init__(self, input_size: int, hidden_size: int, n_layers: int) -> None:
         super().__init__()
@@ -161,7 +117,7 @@ class CausalTransformer(nn.Module):
         self.norm = nn.LayerNorm(hidden_size)
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """Give the state after each event."""
+        """Return the state after each event."""
         hidden = self.project(vectors)
         hidden = hidden + _positions(hidden.shape[1], hidden.shape[2], hidden.device)
         for layer in self.layers:
@@ -171,13 +127,7 @@ class CausalTransformer(nn.Module):
 
 
 class CausalLayer(nn.Module):
-    """Attention to the events so far, and a network on each.
-
-    Parameters
-    ----------
-    size : int
-        The length of a state.
-    """
+    """Attention to the events so far, and a network on each."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -189,12 +139,12 @@ class CausalLayer(nn.Module):
         self.dropout = nn.Dropout(DROPOUT)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Give the state after each event."""
+        """Return the state after each event."""
         hidden = hidden + self.dropout(self.merge(self._attend(self.attention_norm(hidden))))
         return hidden + self.dropout(self.network(self.network_norm(hidden)))
 
     def _attend(self, hidden: Tensor) -> Tensor:
-        # Not nn.MultiheadAttention: with its mask, the memory of a long history grows with the square of its length.
+        # Not nn.MultiheadAttention: with its mask, memory grows with the square of the length of a history.
         query, key, value = self.attend(hidden).unflatten(2, (3, N_HEADS, -1)).permute(2, 0, 3, 1, 4)
         dropout = DROPOUT if self.training else 0.0
         attended = nn.functional.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=True)
@@ -202,7 +152,7 @@ class CausalLayer(nn.Module):
 
 
 def _positions(width: int, size: int, device: torch.device) -> Tensor:
-    """Sines and cosines of the positions: unlike learned vectors, they do not end at a longest sequence."""
+    """Return sines and cosines of the positions, which, unlike learned vectors, have no maximum length."""
     rates = torch.exp(torch.arange(0, size, 2, device=device) * (-math.log(10_000.0) / size))
     angles = torch.arange(width, device=device)[:, None] * rates
     return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)

@@ -1,7 +1,7 @@
-"""What the baselines read off events: the codes of categories, numbers, and the gaps between events.
+"""Events as arrays: the codes of categories, numbers, and the gaps between events.
 
-`learn_features` decides in fit which field is what; `EventFeatures.encode` turns events into arrays, in fit and in
-transform alike. Numpy and Arrow only: the estimators are built on it.
+`learn_features` decides in fit how each field is read; `EventFeatures.encode` turns events into arrays, in fit and in
+transform alike.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from skllm4es.events._kinds import is_list, is_time
 from skllm4es.events._numbers import to_floats
 from skllm4es.serialize._values import format_values
 
-#: Integers are codes where they have few distinct values, or not so few that repeat.
+#: Integers are categories if they have few distinct values, or more that repeat often.
 FEW_VALUES = 20
 MANY_VALUES = 1000
 REPEATS = 10
 
-#: The largest number that is read: its sums shall fit into float32, and its square into float64.
+#: The largest number that is read: sums must fit into float32, and squares into float64.
 LARGEST = 1e30
 
 #: The code of a value that is not among the categories.
@@ -42,40 +42,20 @@ Integers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Codes:
-    """The categories of the events in one field.
+    """The categories of the events in one field: one code per event, or any number if the field holds lists."""
 
-    Parameters
-    ----------
-    values : ndarray of shape (n_codes,), dtype int64
-        0 for a value that is not among the categories, ``i + 1`` for category ``i``.
-    rows : ndarray of shape (n_codes,), dtype int64
-        The event of each code: one code an event, or any number where the field holds lists.
-    """
-
-    values: Integers
-    rows: Integers
+    values: Integers  # of shape (n_codes,): 0 if not among the categories, i + 1 for category i
+    rows: Integers  # of shape (n_codes,): the event of each code
 
 
 @dataclass(frozen=True)
 class EncodedEvents:
-    """The events of all users end to end, as arrays.
+    """The events of all users, one user after another, as arrays."""
 
-    Parameters
-    ----------
-    offsets : ndarray of shape (n_users + 1,), dtype int64
-        Where each user's events begin and end.
-    codes : dict of str to Codes
-        The categorical fields.
-    numbers : dict of str to ndarray of shape (n_events,), dtype float64
-        The numeric fields; NaN is missing.
-    gaps : ndarray of shape (n_events,), dtype float64, or None
-        The time since the user's previous event, NaN where there is none; None without time.
-    """
-
-    offsets: Integers
+    offsets: Integers  # of shape (n_users + 1,): where the events of each user begin and end
     codes: dict[str, Codes]
-    numbers: dict[str, Floats]
-    gaps: Floats | None
+    numbers: dict[str, Floats]  # of shape (n_events,); NaN is missing
+    gaps: Floats | None  # of shape (n_events,): the time since the user's previous event, NaN if there is none
 
     @property
     def lengths(self) -> Integers:
@@ -90,28 +70,16 @@ class EncodedEvents:
 
 @dataclass(frozen=True)
 class EventFeatures:
-    """Which field of the events is what, as learned in fit.
+    """How each field of the events is read, as learned in fit."""
 
-    Parameters
-    ----------
-    kinds : dict of str to str
-        What each field that is used holds: "numbers", "texts", ...
-    categories : dict of str to list of (str or None)
-        The values of the categorical fields, written as text, the most frequent first. None is the missing value.
-    numeric : list of str
-        The numeric fields.
-    time : str or None
-        The field with the time of the events.
-    """
-
-    kinds: dict[str, str]
-    categories: dict[str, list[str | None]]
+    kinds: dict[str, str]  # what each field holds: "numbers", "texts", ...
+    categories: dict[str, list[str | None]]  # the values as texts, the most frequent first; None is missing
     numeric: list[str]
     time: str | None
 
     def encode(self, flat: FlatEvents, max_events: int | None) -> EncodedEvents:
-        """Turn the last `max_events` events of each user into arrays; gaps begin at the events before them, too."""
-        if not flat.lengths.any():  # Users without events may come without fields as well.
+        """Turn the latest `max_events` events of each user into arrays; the first gap counts from the event before."""
+        if not flat.lengths.any():  # Users without events may also lack fields.
             flat = FlatEvents({name: pa.chunked_array([pa.nulls(0)]) for name in self.kinds}, flat.offsets)
         gaps = None if self.time is None else _gaps(flat, self.time)
         if max_events is not None:
@@ -141,33 +109,22 @@ def learn_features(
     max_categories: int | None,
     lists: bool,
 ) -> EventFeatures:
-    """Decide which field is what, and learn the categories.
+    """Decide how each field is read, and learn the categories.
 
-    Parameters
-    ----------
-    flat : FlatEvents
-        The events.
-    X : dataframe
-        Where they are from, for messages.
-    columns, numeric, categorical, time, max_events, max_categories
-        As given to an estimator.
-    lists : bool
-        Whether a field may hold lists of categories.
-
-    Returns
-    -------
-    EventFeatures
-        What was learned.
+    The parameters are those of the estimators; `X` is where the events are from, for messages, and `lists` says whether
+    a field may hold lists of categories.
 
     Raises
     ------
     TypeError
-        If a field holds what no baseline reads.
+        If a field holds values that no baseline reads.
     ValueError
         If there are no events, the parameters do not fit them, or they are not in order of time.
     """
     if not flat.lengths.any():
-        raise ValueError(f"X has no events: its {flat.n_users} users are all without. There is nothing to learn from.")
+        raise ValueError(
+            f"X has no events to learn from: none of its {flat.n_users} users has any. Pass users with events."
+        )
     if time == "auto" and "auto" not in flat.columns:
         time = find_time(flat)
     used = list(flat.columns) if columns is None else list(dict.fromkeys(columns))
@@ -179,14 +136,16 @@ def learn_features(
     used = _leave_out_empty(latest, used, time)
     kinds = kinds_of(flat, list(dict.fromkeys([*used, *([] if time is None else [time])])))
     if time is not None and not (is_time(kinds[time]) or kinds[time] in ("numbers", "durations", "nothing")):
-        raise TypeError(f"time={time!r} holds {kinds[time]}; it must hold times, dates or numbers. None goes without.")
+        raise TypeError(
+            f"time={time!r} holds {kinds[time]}; it must hold times, dates or numbers. Pass time=None to ignore time."
+        )
     named = dict.fromkeys(named_categorical, False) | dict.fromkeys(named_numeric, True)
     fields = [name for name in used if name != time or name in named]
     numbers = [name for name in fields if named.get(name, _is_numeric(latest.columns[name], kinds[name]))]
     groups = [name for name in fields if name not in numbers]
     _check_kinds(kinds, numbers, groups, lists)
     if not fields and time is None:
-        raise ValueError("The events of X have no fields that are used: there is nothing to learn from.")
+        raise ValueError("There is nothing to learn from: no field of the events is used. Check columns and time.")
     return EventFeatures(
         kinds=kinds,
         categories={name: _learn_categories(latest.columns[name], max_categories) for name in groups},
@@ -195,12 +154,17 @@ def learn_features(
     )
 
 
+def names_of_values(field: str, values: Sequence[str | None]) -> list[str]:
+    """Name the columns of the values of a categorical field."""
+    return [f"{field}_{'missing' if value is None else value}" for value in values]
+
+
 def unique_names(names: Sequence[str]) -> list[str]:
-    """Make names of columns of letters, digits and underscores, none twice."""
+    """Turn names into unique ones of letters, digits and underscores."""
     taken: dict[str, int] = {}
     unique = []
     for name in names:
-        clean = "".join(mark if mark.isascii() and mark.isalnum() else "_" for mark in name)
+        clean = "".join(char if char.isascii() and char.isalnum() else "_" for char in name)
         candidate, number = clean, taken.get(clean, 1)
         while candidate in taken:
             number += 1
@@ -226,10 +190,10 @@ def _check_names(
 
 
 def _leave_out_empty(flat: FlatEvents, used: list[str], time: str | None) -> list[str]:
-    """Give the fields that have values, and warn of those that have none: they would be constant columns."""
+    """Return the fields that have values, and warn about the others, which would be constant columns."""
     empty = [name for name in used if name != time and not _has_values(flat.columns[name])]
     if empty:
-        warn(f"The fields {empty} of the events are missing in all events of fit: they are left out.")
+        warn(f"The fields {empty} of the events are missing in all events of fit and are left out.")
     return [name for name in used if name not in empty]
 
 
@@ -276,7 +240,7 @@ def _encode(column: pa.ChunkedArray, categories: Sequence[str | None]) -> Codes:
 
 
 def _texts(column: pa.ChunkedArray) -> tuple[list[str | None], npt.NDArray[np.int32], Integers]:
-    """Give the distinct values as texts, the number of each value, and the event that it belongs to."""
+    """Return the distinct values as texts, the index of each value among them, and the event of each value."""
     rows = np.arange(len(column))
     if is_list(column.type):
         lists = combine(column)
@@ -291,13 +255,13 @@ def _finite(name: str, column: pa.ChunkedArray) -> Floats:
     if too_large := int((np.abs(numbers) > LARGEST).sum()):
         raise ValueError(
             f"The field {name!r} of the events holds infinity or numbers beyond {LARGEST:g} in {too_large} of "
-            f"{len(numbers)} events. Scale them, or replace them by a null where they stand for a missing value."
+            f"{len(numbers)} events. Scale them, or replace them by null if they stand for a missing value."
         )
     return numbers
 
 
 def _gaps(flat: FlatEvents, time: str) -> Floats:
-    # An event without a time counts as at the time of the one before it, so that the gaps still sum to the whole.
+    # An event without a time takes that of the one before, so that the gaps still sum to the whole.
     owners = np.repeat(np.arange(len(flat.lengths)), flat.lengths)
     times = pd.Series(to_floats(flat.columns[time])).groupby(owners).ffill().to_numpy()
     gaps: Floats = np.diff(times, prepend=np.nan)

@@ -1,19 +1,19 @@
-"""What the neural baselines share: an encoder of sequences, trained or not, that gives one vector a user."""
+"""What the neural baselines share: an encoder of sequences, trained or not, that returns one vector per user."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import ClassNamePrefixFeaturesOutMixin
 from sklearn.utils import check_random_state
 
-from skllm4es._compat import Interval, StrOptions, fit_context
+from skllm4es._compat import Interval, StrOptions
 from skllm4es._messages import raise_if
 from skllm4es.baselines._base import EventTransformer
 from skllm4es.baselines._features import EncodedEvents, EventFeatures
@@ -27,12 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class SequenceEmbedder(ClassNamePrefixFeaturesOutMixin, EventTransformer):
-    """Base of the transformers that run an encoder over the events.
-
-    Parameters
-    ----------
-    {parameters}
-    """
+    """Base of the transformers that run an encoder over the events."""
 
     max_categories: int | None = 10_000
     encoder: str = "gru"
@@ -46,21 +41,21 @@ class SequenceEmbedder(ClassNamePrefixFeaturesOutMixin, EventTransformer):
 
     _documents: ClassVar[str] = """\
 encoder : {"gru", "lstm", "transformer"}, default={encoder}
-    The network over the events. The Transformer attends to past events only; the time that it takes grows with the
-    square of their number, which `max_events` bounds.
+    The network over the events. The Transformer attends to past events only; its time grows with the square of their
+    number, which `max_events` bounds.
 hidden_size : int, default={hidden_size}
-    The length of the embedding; a multiple of 4 for the Transformer.
+    Size of the embedding; a multiple of 4 for the Transformer.
 n_layers : int, default={n_layers}
-    The number of layers: 1 for recurrent networks and 2 for the Transformer by default.
+    Number of layers. If None, 1 for recurrent networks and 2 for the Transformer.
 embedding_sizes : mapping of str to int, default={embedding_sizes}
-    The sizes of the embeddings of categorical fields. Those that are not named have the power of two from 8 to 32 that
-    is the square root of the number of categories or next above it.
+    Sizes of the embeddings of categorical fields. By default, the smallest power of two, from 8 to 32, that is at least
+    the square root of the number of categories.
 pooling : {"mean", "last"}, default={pooling}
-    What a user's embedding is: the mean of the states after each event, or the last one.
+    How the states after each event become the embedding of a user: their mean, or the last one.
 device : str, default={device}
-    Where the encoder runs, as torch names it; a GPU where there is one by default.
+    Where the encoder runs, as in torch; by default a GPU if there is one.
 random_state : int, RandomState instance or None, default={random_state}
-    Determines initial weights, and what is drawn in training.
+    Determines the initial weights, and the draws of the training.
 verbose : int, default={verbose}
     Whether to show progress bars.
 """
@@ -77,25 +72,9 @@ verbose : int, default={verbose}
         "verbose": ["verbose"],
     }
 
-    @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: Any, y: Any = None) -> Self:
-        """Learn the fields and categories, and train the encoder on the users' events.
-
-        Parameters
-        ----------
-        X : pandas.DataFrame or polars.DataFrame of shape (n_users, n_columns)
-            One row per user, as `nest_events` gives it.
-        y : None
-            Ignored.
-
-        Returns
-        -------
-        self : SequenceEmbedder
-            The fitted transformer.
-        """
-        features, events = self._learn(X)
+    def _fit(self, features: EventFeatures, events: EncodedEvents) -> None:
         self._check_sizes(features)
-        # torch takes seconds to import, which only those who embed should wait for.
+        # Importing torch takes seconds, so wait until it is needed.
         from skllm4es.baselines._encoder import EventEncoder
         from skllm4es.baselines._sequences import to_sequences
         from skllm4es.lm.devices import device_here
@@ -109,24 +88,8 @@ verbose : int, default={verbose}
             encoder = EventEncoder(self._schema(features, scaler), self.encoder, self.hidden_size, n_layers).to(device)
             self._train(encoder, to_sequences(events, scaler, device), events, seed)
         self._encoder, self._scaler, self.device_ = encoder.eval(), scaler, device
-        self._keep(features)
-        return self
 
-    def transform(self, X: Any) -> npt.NDArray[np.float32]:
-        """Embed the users.
-
-        Parameters
-        ----------
-        X : pandas.DataFrame or polars.DataFrame of shape (n_users, n_columns)
-            One row per user, with the fields seen during :term:`fit`. Categories that it has not seen are as nothing;
-            a missing value is a category, if it has seen one.
-
-        Returns
-        -------
-        embeddings : ndarray of shape (n_users, hidden_size), dtype float32
-            One vector a user, in the order of `X`; zeros for a user without events.
-        """
-        events = self._read(X)
+    def _transform(self, events: EncodedEvents) -> npt.NDArray[np.float32]:
         from skllm4es.baselines._sequences import embed_users, to_sequences
 
         data = to_sequences(events, self._scaler, self.device_)
@@ -155,7 +118,7 @@ verbose : int, default={verbose}
                 problems.append(f"embedding_sizes[{name!r}] must be an int of at least 1; got {size!r}")
         if self.encoder == "transformer" and self.hidden_size % 4:
             problems.append(
-                f"hidden_size={self.hidden_size} must be a multiple of 4 for the Transformer, for its 4 heads"
+                f"hidden_size={self.hidden_size} must be a multiple of 4, the Transformer's number of heads"
             )
         raise_if(problems, "The parameters do not fit the events")
 
@@ -165,7 +128,7 @@ verbose : int, default={verbose}
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
-        if "_encoder" in state:  # Weights on a GPU could only be read where there is one.
+        if "_encoder" in state:  # Weights on a GPU could be read only on a machine that has one.
             state["_encoder"] = deepcopy(state["_encoder"]).cpu()
         return state
 
@@ -185,12 +148,7 @@ verbose : int, default={verbose}
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class TrainedEmbedder(SequenceEmbedder):
-    """Base of the embedders whose encoder is trained.
-
-    Parameters
-    ----------
-    {parameters}
-    """
+    """Base of the embedders whose encoder is trained."""
 
     epochs: int = 15
     batch_size: int = 64
@@ -204,22 +162,22 @@ class TrainedEmbedder(SequenceEmbedder):
 
     _documents: ClassVar[str] = """\
 epochs : int, default={epochs}
-    How often training draws slices of each user's events; at most so often with a validation fraction.
+    Number of times that training draws slices of each user's events; the maximum with a validation fraction.
 batch_size : int, default={batch_size}
-    How many users a step of training draws slices of.
+    Number of users per training step.
 learning_rate : float, default={learning_rate}
     The learning rate of Adam.
 lr_step : int, default={lr_step}
-    After how many epochs the learning rate is multiplied by `lr_decay`.
+    Number of epochs after which the learning rate is multiplied by `lr_decay`.
 lr_decay : float, default={lr_decay}
     See `lr_step`.
 min_length : int, default={min_length}
-    The fewest events of a slice; a user who has fewer is taken whole.
+    The minimum number of events in a slice; a shorter history is used whole.
 max_length : int, default={max_length}
-    The most events of a slice.
+    The maximum number of events in a slice.
 validation_fraction : float, default={validation_fraction}
-    The share of the users that are not learned from: training ends when their loss has not fallen for
-    `n_iter_no_change` epochs, and the weights of the best epoch are kept. None trains on all users for all epochs.
+    The share of users to hold out: training stops when their loss has not fallen for `n_iter_no_change` epochs, and
+    keeps the weights of the best epoch. If None, train on all users for all epochs.
 n_iter_no_change : int, default={n_iter_no_change}
     See `validation_fraction`.
 """
@@ -244,15 +202,7 @@ n_iter_no_change : int, default={n_iter_no_change}
             raise ValueError(
                 f"min_length={self.min_length} is more than max_length={self.max_length}: lower it, or raise the other."
             )
-        schedule = Schedule(
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            lr_step=self.lr_step,
-            lr_decay=self.lr_decay,
-            validation_fraction=self.validation_fraction,
-            n_iter_no_change=self.n_iter_no_change,
-        )
+        schedule = Schedule(**{parameter.name: getattr(self, parameter.name) for parameter in fields(Schedule)})
         objective = self._objective(encoder, events).to(data.codes.device)
         rng = np.random.default_rng(seed)
         losses = train(encoder, objective, data, schedule, rng, progress=bool(self.verbose))
@@ -260,7 +210,7 @@ n_iter_no_change : int, default={n_iter_no_change}
         self.n_iter_ = len(self.loss_curve_)
 
     def _objective(self, encoder: EventEncoder, events: EncodedEvents) -> Objective:
-        """Give what the encoder is trained for."""
+        """Return what the encoder is trained for."""
         raise NotImplementedError
 
 

@@ -1,4 +1,4 @@
-"""How numbers are scaled for the encoder."""
+"""Scaling of numbers for the encoder."""
 
 from __future__ import annotations
 
@@ -10,27 +10,17 @@ import numpy.typing as npt
 
 from skllm4es.baselines._features import EncodedEvents, Floats
 
-#: Relative deviations up to this are from rounding: the numbers are all the same.
+#: Relative deviations up to this come from rounding: the numbers are all the same.
 _ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
 class NumberScaler:
-    """Signed logarithm of one plus the number, standardised: amounts and gaps have long tails.
+    """Signed logarithm of one plus the number, standardised, since amounts and gaps have long tails."""
 
-    Parameters
-    ----------
-    means : ndarray of shape (n_numbers,), dtype float64
-        Means of the logarithms, of the numeric fields and then of the gaps.
-    deviations : ndarray of shape (n_numbers,), dtype float64
-        Their standard deviations.
-    has_missing : tuple of bool
-        Which numbers are missing somewhere in fit.
-    """
-
-    means: Floats
-    deviations: Floats
-    has_missing: tuple[bool, ...]
+    means: Floats  # of shape (n_numbers,): of the logarithms, of the numeric fields and then of the gaps
+    deviations: Floats  # of shape (n_numbers,)
+    has_missing: tuple[bool, ...]  # whether the number is missing anywhere in fit
 
     @classmethod
     def fit(cls, events: EncodedEvents) -> Self:

@@ -1,4 +1,4 @@
-"""Sequences of events as tensors: all users' events end to end, batches cut out of them, and vectors of whole users."""
+"""Sequences of events as tensors: the events of all users, batches cut from them, and the vectors of users."""
 
 from __future__ import annotations
 
@@ -14,23 +14,15 @@ from skllm4es.baselines._encoder import Batch, EventEncoder
 from skllm4es.baselines._features import EncodedEvents, Floats, Integers
 from skllm4es.baselines._scaling import NumberScaler
 
-#: About how many events, padding included, are embedded at a time.
+#: About how many events, including padding, are embedded at a time.
 EVENTS_A_BATCH = 32_768
 
 
 @dataclass(frozen=True)
 class Slices:
-    """Stretches of events, given by where they begin and how long they are.
+    """Slices of the histories of users; both arrays are of shape (n_users, n_slices)."""
 
-    Parameters
-    ----------
-    starts : ndarray of shape (n_users, n_slices), dtype int64
-        The first event of each, counted over all users.
-    lengths : ndarray of shape (n_users, n_slices), dtype int64
-        Their numbers of events.
-    """
-
-    starts: Integers
+    starts: Integers  # the first event, counted over all users
     lengths: Integers
 
     def __len__(self) -> int:
@@ -42,27 +34,15 @@ class Slices:
 
 @dataclass(frozen=True)
 class SequenceData:
-    """The events of all users as tensors on one device.
+    """The events of all users as tensors on one device."""
 
-    Parameters
-    ----------
-    codes : Tensor of shape (n_events, n_fields), dtype int64
-        The categories.
-    numbers : Tensor of shape (n_events, n_numbers), dtype float32
-        The scaled numbers; NaN is missing.
-    elapsed : Tensor of shape (n_events,), dtype float64
-        The time of each event, or its position where there is no time; counted from an arbitrary point.
-    users : Slices of shape (n_users, 1)
-        The events of each user.
-    """
-
-    codes: torch.Tensor
-    numbers: torch.Tensor
-    elapsed: torch.Tensor
-    users: Slices
+    codes: torch.Tensor  # of shape (n_events, n_fields), int64: the categories
+    numbers: torch.Tensor  # of shape (n_events, n_numbers), float32, scaled; NaN is missing
+    elapsed: torch.Tensor  # of shape (n_events,), float64: the time, or the position, from an arbitrary point on
+    users: Slices  # of shape (n_users, 1): the events of each user
 
     def batch(self, slices: Slices) -> Batch:
-        """Cut out slices, padded at the end."""
+        """Cut out slices, with padding at the end."""
         device = self.codes.device
         starts = torch.from_numpy(slices.starts.ravel()).to(device)
         lengths = torch.from_numpy(slices.lengths.ravel()).to(device)
@@ -72,7 +52,7 @@ class SequenceData:
 
 
 def to_sequences(events: EncodedEvents, scaler: NumberScaler, device: str) -> SequenceData:
-    """Make tensors of events."""
+    """Turn events into tensors."""
     n_events = int(events.offsets[-1])
     codes = [field.values for field in events.codes.values()]
     gaps = np.ones(n_events) if events.gaps is None else np.nan_to_num(events.gaps)
@@ -85,13 +65,7 @@ def to_sequences(events: EncodedEvents, scaler: NumberScaler, device: str) -> Se
 
 
 def embed_users(encoder: EventEncoder, data: SequenceData, pooling: str, *, progress: bool) -> npt.NDArray[np.float32]:
-    """Give one vector a user, zeros for users without events.
-
-    Raises
-    ------
-    MemoryError
-        If a batch does not fit into the memory of a GPU.
-    """
+    """Return one vector per user, zeros for users without events."""
     lengths = data.users.lengths[:, 0]
     vectors = np.zeros((len(lengths), encoder.hidden_size), dtype=np.float32)
     encoder.eval()
@@ -102,14 +76,14 @@ def embed_users(encoder: EventEncoder, data: SequenceData, pooling: str, *, prog
             except torch.OutOfMemoryError as error:
                 raise MemoryError(
                     f"{len(users)} users of up to {lengths[users[0]]} events do not fit into the memory of "
-                    f"{data.codes.device}. Bound the events of a user with max_events=..., or set device='cpu'."
+                    f"{data.codes.device}. Limit the events of a user with max_events=..., or set device='cpu'."
                 ) from error
             bar.update(len(users))
     return vectors
 
 
 def _batches_by_length(lengths: Integers) -> Iterator[Integers]:
-    """Give the users that have events, longest first, in batches that hold about equally many events."""
+    """Yield the users that have events, longest first, in batches with about equally many events."""
     order = np.argsort(-lengths, kind="stable")
     order = order[lengths[order] > 0]
     start = 0
@@ -120,6 +94,6 @@ def _batches_by_length(lengths: Integers) -> Iterator[Integers]:
 
 
 def mean_gap(events: EncodedEvents) -> float:
-    """Give the mean time from event to event; 1 where there is none."""
+    """Return the mean time from event to event; 1 if there is none."""
     gaps: Floats = np.ones(1) if events.gaps is None else events.gaps[~np.isnan(events.gaps)]
     return float(gaps.mean()) or 1.0 if len(gaps) else 1.0

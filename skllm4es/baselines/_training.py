@@ -1,4 +1,4 @@
-"""The loop that trains the encoder of any neural baseline."""
+"""The loop that trains the encoder of every neural baseline."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from skllm4es.baselines._features import Integers
 from skllm4es.baselines._sequences import SequenceData, Slices
 from skllm4es.baselines.objectives._base import Objective
 
-#: The longest that the gradient of a step may be.
+#: The norm to which the gradient of a step is clipped.
 MAX_GRADIENT = 1.0
 
-#: Among how many batches slices are sorted by length, so that those of a batch are about equally long.
+#: Number of batches among which slices are sorted by length, so that those of a batch are about equally long.
 SORTED_BATCHES = 8
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast to train, as the parameters of the estimators say."""
+    """How long and how fast to train: parameters of the estimators."""
 
     epochs: int
     batch_size: int
@@ -44,34 +44,22 @@ def train(
     *,
     progress: bool,
 ) -> tuple[list[float], list[float]]:
-    """Train an encoder: Adam, a learning rate that falls in steps, the gradient clipped.
+    """Train an encoder and its objective in place: Adam, a learning rate that falls in steps, clipped gradients.
 
-    Parameters
-    ----------
-    encoder : EventEncoder
-        What is trained, in place. With a validation fraction it ends with the weights of its best epoch.
-    objective : Objective
-        What for. Its weights are trained along.
-    data : SequenceData
-        The events.
-    schedule : Schedule
-        How long and how fast.
-    rng : numpy.random.Generator
-        Draws users and slices. Torch's global state draws the rest.
-    progress : bool
-        Whether to show a bar.
+    With a validation fraction, the encoder ends with the weights of its best epoch. `rng` draws users and slices;
+    torch's global state draws the rest.
 
     Returns
     -------
     losses, validation_losses : list of float
-        The mean loss of each epoch on the users that are learned from, and on the others, if there are.
+        The mean loss of each epoch on the training users, and on the users held out, if there are any.
 
     Raises
     ------
     ValueError
-        If too few users have events enough, or the loss is not finite.
+        If too few users have enough events, or the loss is not finite.
     """
-    learned, held_out = _split(data.users, objective, schedule.validation_fraction, rng)
+    training, held_out = _split(data.users, objective, schedule.validation_fraction, rng)
     validation_seed = int(rng.integers(2**32))
     parameters = [*encoder.parameters(), *objective.parameters()]
     optimizer = torch.optim.Adam(parameters, lr=schedule.learning_rate)
@@ -81,7 +69,7 @@ def train(
     best = None
     with tqdm(total=schedule.epochs, disable=not progress, unit="epoch", leave=None) as bar:
         for _ in range(schedule.epochs):
-            losses.append(_run_epoch(encoder, objective, data, learned, schedule, rng, optimizer))
+            losses.append(_run_epoch(encoder, objective, data, training, schedule, rng, optimizer))
             scheduler.step()
             if len(held_out):
                 validation.append(_validate(encoder, objective, data, held_out, schedule, validation_seed))
@@ -99,14 +87,14 @@ def train(
 def _split(
     users: Slices, objective: Objective, fraction: float | None, rng: np.random.Generator
 ) -> tuple[Slices, Slices]:
-    """Give the users to learn from, and those to validate on."""
+    """Return the users to train on, and those held out."""
     useful = rng.permutation(np.flatnonzero(users.lengths[:, 0] >= objective.min_events))
     least = 2 if objective.contrasts_users else 1
     n_held_out = 0 if fraction is None else max(least, round(fraction * len(useful)))
     if len(useful) - n_held_out < least:
         raise ValueError(
             f"{len(useful)} of {len(users)} users have {objective.min_events} events or more. Training needs at least "
-            f"{least}{'' if fraction is None else f' beside the {n_held_out} held out by {fraction=}'}: fit on more "
+            f"{least}{'' if fraction is None else f' besides the {n_held_out} held out by {fraction=}'}: fit on more "
             "users, or leave validation_fraction=None."
         )
     return users[np.sort(useful[n_held_out:])], users[np.sort(useful[:n_held_out])]
@@ -125,7 +113,7 @@ def _run_epoch(
     objective.train()
     parameters = [weights for group in optimizer.param_groups for weights in group["params"]]
     total = torch.zeros((), device=data.codes.device)
-    batches = list(_batches(objective, users, schedule.batch_size, rng))
+    batches = list(draw_batches(objective, users, schedule.batch_size, rng))
     for slices in batches:
         loss = objective(encoder, data.batch(slices))
         optimizer.zero_grad()
@@ -139,7 +127,7 @@ def _run_epoch(
 def _validate(
     encoder: EventEncoder, objective: Objective, data: SequenceData, users: Slices, schedule: Schedule, seed: int
 ) -> float:
-    """Give the loss on users that are not learned from, by the same draws each time."""
+    """Return the loss on users held out, with the same draws each time."""
     encoder.eval()
     objective.eval()
     devices = [data.codes.device] if data.codes.device.type == "cuda" else []
@@ -147,16 +135,17 @@ def _validate(
         torch.manual_seed(seed)
         rng = np.random.default_rng(seed)
         losses = [
-            objective(encoder, data.batch(slices)) for slices in _batches(objective, users, schedule.batch_size, rng)
+            objective(encoder, data.batch(slices))
+            for slices in draw_batches(objective, users, schedule.batch_size, rng)
         ]
         return _finite(float(torch.stack(losses).mean()), schedule)
 
 
-def _batches(objective: Objective, users: Slices, batch_size: int, rng: np.random.Generator) -> Iterator[Slices]:
-    """Draw slices of all users, and put them together to batches of nearly equal numbers of users."""
+def draw_batches(objective: Objective, users: Slices, batch_size: int, rng: np.random.Generator) -> Iterator[Slices]:
+    """Draw slices of all users, in batches with nearly equal numbers of users."""
     slices = objective.draw(users, rng)
     order = rng.permutation(len(users))
-    # Two users in each batch at the least, as some objectives contrast them; so it may hold one more than batch_size.
+    # At least two users per batch, since some objectives contrast them; so it may hold one more than batch_size.
     n_batches = min(-(-len(users) // batch_size), max(1, len(users) // 2))
     if not objective.contrasts_users:
         order = _sort_within(order, slices.lengths[:, 0], SORTED_BATCHES * batch_size)
@@ -166,9 +155,9 @@ def _batches(objective: Objective, users: Slices, batch_size: int, rng: np.rando
 
 
 def _sort_within(order: Integers, lengths: Integers, size: int) -> Integers:
-    """Sort each stretch of so many users by length."""
-    stretches = [order[start : start + size] for start in range(0, len(order), size)]
-    return np.concatenate([stretch[np.argsort(lengths[stretch], kind="stable")] for stretch in stretches])
+    """Sort each part of `size` users by length."""
+    parts = [order[start : start + size] for start in range(0, len(order), size)]
+    return np.concatenate([part[np.argsort(lengths[part], kind="stable")] for part in parts])
 
 
 def _finite(loss: float, schedule: Schedule) -> float:

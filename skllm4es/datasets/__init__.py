@@ -1,8 +1,7 @@
 """Data sets in the form that the estimators take: one row per user, with the list-typed column ``events``.
 
-``fetch_*`` functions download a public data set on request, verify it, keep it in the data home and read it
-from there; ``load_*`` functions read a copy that the user has; ``make_*`` functions simulate one. A leaf of the
-package: nothing here knows of the estimators.
+``fetch_*`` functions download a public data set on request, verify it and keep it in the data home; ``load_*``
+functions read a copy that the user has; ``make_*`` functions simulate one.
 """
 
 from skllm4es.datasets._age import fetch_age

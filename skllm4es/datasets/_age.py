@@ -1,17 +1,15 @@
 """Age: card transactions of a bank's clients as event sequences, the client's age group as the target."""
 
 import os
-from typing import Literal, cast, overload
+from typing import cast
 
 import pandas as pd
 import pyarrow as pa
 from sklearn.utils import Bunch
 
-from skllm4es._compat import validate_parameter_constraints
-from skllm4es.datasets._base import Collection, fetch_folder, get_data_home, open_tables
-from skllm4es.datasets._bunch import make_bunch
-from skllm4es.datasets._labels import CONSTRAINTS, Subset, read_labels, select_users
-from skllm4es.datasets._tables import Tables
+from skllm4es.datasets._base import Collection, fetch_tables
+from skllm4es.datasets._clients import Subset, fetches_clients, read_labels, select_users
+from skllm4es.datasets._loading import make_bunch
 from skllm4es.events._nesting import nest_events
 from skllm4es.vocabularies._tables import read_table
 
@@ -24,12 +22,12 @@ _EVENTS = pa.schema(
     ]
 )
 _LABELS = pa.schema([pa.field("client_id", pa.int64(), nullable=False), pa.field("bins", pa.int64(), nullable=False)])
-_N_LABELLED = 30_000
 _SOURCE = Collection(
     title="Age",
     url="https://huggingface.co/datasets/dllllb/age-group-prediction/resolve/main",
     tables={"train_target.csv": _LABELS, "transactions_train.csv.gz": _EVENTS, "transactions_test.csv.gz": _EVENTS},
     folder="age-group-prediction",
+    n_rows={"train_target.csv": 30_000},
 )
 _HEADERS = {"trans_date": "day", "small_group": "category", "amount_rur": "amount"}
 _DESCRIPTION = """\
@@ -37,16 +35,16 @@ Age
 ===
 
 Card transactions of about 50,000 clients of a Russian bank, published for a competition of the Sirius
-centre. The age group of 30,000 of them is known.
+centre. The age group is known for 30,000 of them.
 
 :Users: about 50,000, of whom 30,000 have a label
 :Events: 44 million transactions
 :Event: trans_date, small_group, amount_rur
 :Target: bins, the age group (0 to 3; their bounds are not published)
 
-Days are counted from one that is not published; transactions of a day keep the order of the published file. Amounts
-were transformed for anonymity. small_group is one of 204 kinds of shops and services, whose Russian descriptions have
-been put into English here.
+Days are counted from an unpublished one; transactions of a day keep the order of the published file. Amounts were
+transformed for anonymity. small_group is one of 204 kinds of shops and services, whose Russian descriptions are
+translated into English here.
 
 Terms: no licence is stated.
 
@@ -54,22 +52,7 @@ Source: https://huggingface.co/datasets/dllllb/age-group-prediction
 """
 
 
-@overload
-def fetch_age(
-    *,
-    subset: Subset = "labelled",
-    data_home: str | os.PathLike[str] | None = None,
-    download_if_missing: bool = True,
-    return_X_y: Literal[False] = False,
-) -> Bunch: ...
-@overload
-def fetch_age(
-    *,
-    subset: Subset = "labelled",
-    data_home: str | os.PathLike[str] | None = None,
-    download_if_missing: bool = True,
-    return_X_y: Literal[True],
-) -> tuple[pd.DataFrame, pd.Series]: ...
+@fetches_clients(_SOURCE)
 def fetch_age(
     *,
     subset: Subset = "labelled",
@@ -91,18 +74,8 @@ def fetch_age(
 
     Parameters
     ----------
-    subset : {"labelled", "unlabelled", "all"}, default="labelled"
-        The users to load: those with a label, those without, who help to learn a representation
-        (``LLMEmbedder``, the baselines) but not a classifier, or all. The target of users without a label is -1, as
-        scikit-learn's semi-supervised estimators expect; it is no class, so leave such users out of a classifier.
-    data_home : str or path-like, default=None
-        Folder that holds, or will hold, the folder ``age-group-prediction`` with the files ``train_target.csv``,
-        ``transactions_train.csv.gz`` and ``transactions_test.csv.gz``, compressed as published. If None,
-        the environment variable ``SKLLM4ES_DATA``, else ``~/skllm4es_data``; see :func:`get_data_home`.
-    download_if_missing : bool, default=True
-        If False, raise an OSError if the data is not in the data home, instead of downloading it.
-    return_X_y : bool, default=False
-        If True, return ``(data, target)`` instead of a Bunch.
+    {subset}
+    {download}
 
     Returns
     -------
@@ -111,29 +84,17 @@ def fetch_age(
 
         data : pandas.DataFrame of shape (n_users, 1)
             One row per user, indexed by ``client_id``. The column ``events`` lists the user's transactions in
-            order of time, each with ``trans_date`` (the number of a day), ``small_group`` (kind of shop or service,
+            order of time, each with ``trans_date`` (number of the day), ``small_group`` (kind of shop or service,
             0 to 203) and ``amount_rur`` (transformed for anonymity).
         target : pandas.Series of shape (n_users,)
-            int64, aligned with ``data``: the age group, 0 to 3, as published, -1 without a label.
+            int64, aligned with ``data``: the age group, 0 to 3, as published; -1 without a label.
         feature_names : list of str
             The columns of ``data``.
         target_names : list of str
-            The names of the classes 0 to 3, ``["0", "1", "2", "3"]``: what they stand for is not published.
-        labels : dict of str to (dict or pandas.Series)
-            Words for codes, to pass to :class:`~skllm4es.EventSerializer`.
-        headers : dict of str to str
-            Names for the header line, to pass to :class:`~skllm4es.EventSerializer`.
-        DESCR : str
-            Description of the data set.
+            The names of the classes 0 to 3, ``["0", "1", "2", "3"]``; their meaning is not published.
+        {labels}
 
-    (data, target) : tuple if ``return_X_y`` is True
-        The DataFrame and the Series above.
-
-    Raises
-    ------
-    OSError
-        If the data is absent and not downloaded, if the download fails, or if a file is truncated or changed, or lacks
-        columns. The message says which, and what to do.
+    {pair}
 
     See Also
     --------
@@ -146,33 +107,18 @@ def fetch_age(
     >>> X, y = fetch_age(return_X_y=True)  # doctest: +SKIP
     >>> more, _ = fetch_age(subset="unlabelled", return_X_y=True)  # doctest: +SKIP
     """
-    validate_parameter_constraints(
-        CONSTRAINTS,
-        {
-            "subset": subset,
-            "data_home": data_home,
-            "download_if_missing": download_if_missing,
-            "return_X_y": return_X_y,
-        },
-        caller_name="fetch_age",
-    )
-    folder = fetch_folder(_SOURCE, get_data_home(data_home), download_if_missing=download_if_missing)
-    events, labels = _read(open_tables(_SOURCE, folder))
+    tables = fetch_tables(_SOURCE, data_home, download_if_missing=download_if_missing)
+    labels = read_labels(tables, "train_target.csv", _LABELS, classes=range(4))
+    files = ("transactions_train.csv.gz", "transactions_test.csv.gz")
+    events = pa.concat_tables([tables.read(name, _EVENTS) for name in files])
     X = nest_events(events, user="client_id", time="trans_date")
     X, y = select_users(cast(pd.DataFrame, X), labels, subset)
-    if return_X_y:
-        return X, y
     return make_bunch(
         X,
         y,
+        return_X_y=return_X_y,
         target_names=["0", "1", "2", "3"],
         description=_DESCRIPTION,
         labels={"small_group": read_table("sirius_groups.csv", index="small_group")},
         headers=_HEADERS,
     )
-
-
-def _read(tables: Tables) -> tuple[pa.Table, pd.Series]:
-    labels = read_labels(tables, "train_target.csv", _LABELS, classes=range(4), n_users=_N_LABELLED)
-    parts = [tables.read(name, _EVENTS) for name in ("transactions_train.csv.gz", "transactions_test.csv.gz")]
-    return pa.concat_tables(parts), labels

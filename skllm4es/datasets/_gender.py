@@ -1,17 +1,16 @@
 """Gender: card transactions of Sberbank's clients as event sequences, the client's gender as the target."""
 
 import os
-from typing import Literal, cast, overload
+from typing import cast
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from sklearn.utils import Bunch
 
-from skllm4es._compat import validate_parameter_constraints
-from skllm4es.datasets._base import Collection, fetch_folder, get_data_home, open_tables
-from skllm4es.datasets._bunch import make_bunch
-from skllm4es.datasets._labels import CONSTRAINTS, Subset, read_labels, select_users
+from skllm4es.datasets._base import Collection, fetch_tables
+from skllm4es.datasets._clients import Subset, fetches_clients, read_labels, select_users
+from skllm4es.datasets._loading import make_bunch
 from skllm4es.datasets._tables import Tables
 from skllm4es.events._nesting import nest_events
 from skllm4es.vocabularies import load_mcc_names
@@ -35,29 +34,29 @@ _PARSED = pa.schema(
     [("customer_id", pa.int64()), ("seconds", pa.int64()), ("day", pa.int64()), ("time", pa.time32("s"))]
     + [(field.name, field.type) for field in list(_EVENTS)[2:]]
 )
-_N_LABELLED = 8_400
 _SOURCE = Collection(
     title="Gender",
     url="https://huggingface.co/datasets/dllllb/transactions-gender/resolve/main",
     tables={"gender_train.csv": _LABELS, "transactions.csv.gz": _EVENTS},
     folder="transactions-gender",
+    n_rows={"gender_train.csv": 8_400},
 )
 _HEADERS = {"mcc_code": "merchant category", "tr_type": "type", "term_id": "terminal"}
 _DESCRIPTION = """\
 Gender
 ======
 
-Card transactions of about 15,000 clients of Sberbank, published for a competition. The gender of 8,400
-of them is known.
+Card transactions of about 15,000 clients of Sberbank, published for a competition. The gender is known for
+8,400 of them.
 
 :Users: about 15,000, of whom 8,400 have a label
 :Events: 6.8 million transactions
 :Event: day, time, mcc_code, tr_type, amount, term_id
 :Target: gender (0 or 1; which is which is not published)
 
-Days are counted from the first one of the data; its date is not published. Amounts are in units of an unknown scale:
-positive is what the client receives. mcc_code is the international merchant category code; tr_type is a code of the
-bank, whose Russian descriptions have been put into English here.
+Days are counted from the first day of the data, whose date is not published. Amounts are on an unknown scale; those
+that the client receives are positive. mcc_code is the international merchant category code; tr_type is a code of the
+bank, whose Russian descriptions are translated into English here.
 
 Terms: no licence is stated.
 
@@ -65,22 +64,7 @@ Source: https://huggingface.co/datasets/dllllb/transactions-gender
 """
 
 
-@overload
-def fetch_gender(
-    *,
-    subset: Subset = "labelled",
-    data_home: str | os.PathLike[str] | None = None,
-    download_if_missing: bool = True,
-    return_X_y: Literal[False] = False,
-) -> Bunch: ...
-@overload
-def fetch_gender(
-    *,
-    subset: Subset = "labelled",
-    data_home: str | os.PathLike[str] | None = None,
-    download_if_missing: bool = True,
-    return_X_y: Literal[True],
-) -> tuple[pd.DataFrame, pd.Series]: ...
+@fetches_clients(_SOURCE)
 def fetch_gender(
     *,
     subset: Subset = "labelled",
@@ -102,18 +86,8 @@ def fetch_gender(
 
     Parameters
     ----------
-    subset : {"labelled", "unlabelled", "all"}, default="labelled"
-        The users to load: those with a label, those without, who help to learn a representation
-        (``LLMEmbedder``, the baselines) but not a classifier, or all. The target of users without a label is -1, as
-        scikit-learn's semi-supervised estimators expect; it is no class, so leave such users out of a classifier.
-    data_home : str or path-like, default=None
-        Folder that holds, or will hold, the folder ``transactions-gender`` with the files ``gender_train.csv`` and
-        ``transactions.csv.gz``, compressed as published. If None,
-        the environment variable ``SKLLM4ES_DATA``, else ``~/skllm4es_data``; see :func:`get_data_home`.
-    download_if_missing : bool, default=True
-        If False, raise an OSError if the data is not in the data home, instead of downloading it.
-    return_X_y : bool, default=False
-        If True, return ``(data, target)`` instead of a Bunch.
+    {subset}
+    {download}
 
     Returns
     -------
@@ -126,26 +100,14 @@ def fetch_gender(
             (merchant category code), ``tr_type`` (type of transaction), ``amount`` (positive: received) and
             ``term_id`` (terminal, often missing).
         target : pandas.Series of shape (n_users,)
-            int64, aligned with ``data``: the gender, 0 or 1, as published, -1 without a label.
+            int64, aligned with ``data``: the gender, 0 or 1, as published; -1 without a label.
         feature_names : list of str
             The columns of ``data``.
         target_names : list of str
             The names of the classes 0 and 1, ``["0", "1"]``: which is which is not published.
-        labels : dict of str to (dict or pandas.Series)
-            Words for codes, to pass to :class:`~skllm4es.EventSerializer`.
-        headers : dict of str to str
-            Names for the header line, to pass to :class:`~skllm4es.EventSerializer`.
-        DESCR : str
-            Description of the data set.
+        {labels}
 
-    (data, target) : tuple if ``return_X_y`` is True
-        The DataFrame and the Series above.
-
-    Raises
-    ------
-    OSError
-        If the data is absent and not downloaded, if the download fails, or if a file is truncated or changed, or lacks
-        columns. The message says which, and what to do.
+    {pair}
 
     See Also
     --------
@@ -158,25 +120,16 @@ def fetch_gender(
     >>> X, y = fetch_gender(return_X_y=True)  # doctest: +SKIP
     >>> more, _ = fetch_gender(subset="unlabelled", return_X_y=True)  # doctest: +SKIP
     """
-    validate_parameter_constraints(
-        CONSTRAINTS,
-        {
-            "subset": subset,
-            "data_home": data_home,
-            "download_if_missing": download_if_missing,
-            "return_X_y": return_X_y,
-        },
-        caller_name="fetch_gender",
-    )
-    folder = fetch_folder(_SOURCE, get_data_home(data_home), download_if_missing=download_if_missing)
-    events, labels = _read(open_tables(_SOURCE, folder))
+    tables = fetch_tables(_SOURCE, data_home, download_if_missing=download_if_missing)
+    labels = read_labels(tables, "gender_train.csv", _LABELS, classes=(0, 1))
+    blocks = [_parse_times(tables, block) for block in tables.blocks("transactions.csv.gz", _EVENTS)]
+    events = pa.Table.from_batches(blocks, _PARSED)
     X = nest_events(events, user="customer_id", time="seconds", columns=_FIELDS)
     X, y = select_users(cast(pd.DataFrame, X), labels, subset)
-    if return_X_y:
-        return X, y
     return make_bunch(
         X,
         y,
+        return_X_y=return_X_y,
         target_names=["0", "1"],
         description=_DESCRIPTION,
         labels={
@@ -187,19 +140,15 @@ def fetch_gender(
     )
 
 
-def _read(tables: Tables) -> tuple[pa.Table, pd.Series]:
-    labels = read_labels(tables, "gender_train.csv", _LABELS, classes=(0, 1), n_users=_N_LABELLED)
-    blocks = [_parse_times(tables, block) for block in tables.blocks("transactions.csv.gz", _EVENTS)]
-    return pa.Table.from_batches(blocks, _PARSED), labels
-
-
 def _parse_times(tables: Tables, block: pa.RecordBatch) -> pa.RecordBatch:
-    """Read texts such as ``12 23:59:60``: a day, then a time of it, whose seconds may be 60."""
+    """Read texts such as ``12 23:59:60``: a day and a time of day, whose seconds may be 60."""
     texts = block["tr_datetime"]
     parts = pc.extract_regex(texts, r"^(?P<day>\d{1,6}) (?P<hour>\d\d):(?P<minute>\d\d):(?P<second>\d\d)$")
     if parts.null_count:
-        strange = texts.filter(parts.is_null())[0].as_py()
-        raise tables.problem("transactions.csv.gz", f"has the tr_datetime {strange!r}, expected one like '12 23:59:59'")
+        unreadable = texts.filter(parts.is_null())[0].as_py()
+        raise tables.problem(
+            "transactions.csv.gz", f"has the tr_datetime {unreadable!r}, expected one like '12 23:59:59'"
+        )
     day, hour, minute, second = (part.cast(pa.int64()).to_numpy() for part in parts.flatten())
     seconds = ((day * 24 + hour) * 60 + minute) * 60 + second
     columns = {

@@ -1,7 +1,6 @@
 """What the simulated card holders buy: merchant categories and kinds of card holders.
 
-Only tables, which `make_transactions` turns into arrays. The figures are made up to be plausible, not
-estimated.
+Only tables, which `make_transactions` turns into arrays. The figures are plausible, not estimated.
 """
 
 from typing import NamedTuple
@@ -85,7 +84,7 @@ MERCHANTS = (
     Merchant(9402, "other", 1, 8, 0.60, 0.10, "office"),
 )
 
-# Cash leaves the account in these ways; the groups of MERCHANTS are purchases.
+# How cash leaves the account; MERCHANTS are purchases.
 CASH_WITHDRAWAL, WIRE_TRANSFER, PERSONAL_TRANSFER, SALARY = 6011, 4829, 6538, 6532
 
 
@@ -98,7 +97,7 @@ class Archetype(NamedTuple):
     spending: float  # factor on the amounts
     cash: float  # share of withdrawals and transfers among the events
     trips: float  # mean number of journeys abroad in the year
-    risk: float  # what it adds to the score of the label
+    risk: float  # added to the score of the label
     groups: dict[str, float]  # share of purchases, up to a constant
 
 
@@ -151,8 +150,7 @@ WEEKDAYS = {
 }
 WEEKDAYS_OF_GROUP = {"transport": "working", "dining": "outing", "leisure": "outing", "travel": "outing"}
 
-# How much a user who leans towards the pleasant side of life shifts purchases to each group, on the log
-# scale.
+# How the trait leaning shifts purchases to each group, on the log scale.
 LEANING = {
     "groceries": -0.5, "home": -0.9, "children": -0.6, "dining": 0.9, "car": -0.2, "transport": 0.1,
     "travel": 0.5, "digital": 0.7, "clothing": 0.2, "health": -0.5, "leisure": 0.9, "other": 0.0,

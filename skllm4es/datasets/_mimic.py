@@ -1,7 +1,7 @@
 """MIMIC-IV: hospital admissions as event sequences, death in hospital as the target.
 
-The question is asked some time after admission, of those who are still in hospital then. An event counts only if it was
-known by then; the functions below say for each table when that was.
+The question is asked some time after admission, of those who are still in hospital. An event counts only if it was
+known by then; the functions below say when that was for each table.
 """
 
 import os
@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from sklearn.utils import Bunch
 
-from skllm4es._compat import validate_parameter_constraints
-from skllm4es.datasets._bunch import make_bunch
-from skllm4es.datasets._labels import check_labels
+from skllm4es._compat import validate_params
+from skllm4es.datasets._clients import check_labels
+from skllm4es.datasets._loading import make_bunch
 from skllm4es.datasets._tables import Tables
 from skllm4es.events._nesting import nest_events
 
@@ -134,6 +134,7 @@ def load_mimic_iv(
     profile: bool = False,
     return_X_y: Literal[True],
 ) -> tuple[pd.DataFrame, pd.Series]: ...
+@validate_params(_CONSTRAINTS, prefer_skip_nested_validation=True)
 def load_mimic_iv(
     path: str | os.PathLike[str],
     *,
@@ -154,15 +155,15 @@ def load_mimic_iv(
     Event           Known, and shown, at
     ==============  ======================================================================================
     lab             known when the result was stored (at the sample's time if that is missing, as it is
-                    of notes that a sample is held); shown at the time of the sample. Results of no
-                    admission (``hadm_id``) or no time are left out
+                    for notes that a sample is held); shown at the time of the sample. Results without
+                    an admission (``hadm_id``) or a time are left out
     prescription    known when it has started and was entered at the pharmacy; shown at the start. Its end
                     is not read
     transfer        the entry to the unit, from the emergency department on. Discharges are not read
-    procedure       the end of its day: MIMIC-IV has a date only. Its code is that of the bill, written
-                    after discharge; that it was done was known
-    diagnosis       diagnoses are coded after discharge, so those of the admission itself would tell its
-                    outcome: only those of earlier admissions are there, at the time of that discharge
+    procedure       the end of its day: MIMIC-IV has only a date. The code is that of the bill, written
+                    after discharge, but it was known that the procedure was done
+    diagnosis       coded after discharge, so those of the admission itself would reveal its outcome: only
+                    those of earlier admissions are included, at the time of that discharge
     ==============  ======================================================================================
 
     Parameters
@@ -186,9 +187,9 @@ def load_mimic_iv(
         data : pandas.DataFrame of shape (n_admissions, 1), or (n_admissions, 5) with ``profile=True``
             One row per admission, indexed by ``hadm_id``. The column ``events`` lists its events in order of time, each
             with ``time``, ``event`` ("lab", "prescription", ...), ``name`` (of the test, drug, unit, procedure or
-            diagnosis), ``value`` (of the result or dose, if it is a number), ``unit`` and ``note`` (a result that is no
-            number, whether it is abnormal, the route of a drug, the kind of a transfer). An admission without events
-            has a null.
+            diagnosis), ``value`` (of the result or dose, if it is a number), ``unit`` and ``note`` (a result that is
+            not a number, whether it is abnormal, the route of a drug, the kind of a transfer). An admission without
+            events has a null.
         target : pandas.Series of shape (n_admissions,)
             int64, aligned with ``data``: 1 if the patient died in hospital.
         groups : pandas.Series of shape (n_admissions,)
@@ -213,7 +214,7 @@ def load_mimic_iv(
     OSError
         If a table is missing, truncated or changed, or lacks columns. The message says which, and what to do.
     ValueError
-        If `horizon` is no positive length of time, or no admission lasts as long.
+        If `horizon` is not a positive length of time, or no admission lasts that long.
 
     References
     ----------
@@ -229,11 +230,6 @@ def load_mimic_iv(
     >>> stays = load_mimic_iv("mimic-iv-demo", horizon="24h")  # doctest: +SKIP
     >>> folds = StratifiedGroupKFold(5).split(stays.data, stays.target, stays.groups)  # doctest: +SKIP
     """
-    validate_parameter_constraints(
-        _CONSTRAINTS,
-        {"path": path, "horizon": horizon, "profile": profile, "return_X_y": return_X_y},
-        caller_name="load_mimic_iv",
-    )
     tables = Tables("MIMIC-IV", Path(path).expanduser() / "hosp", _REMEDY)
     admissions = _read_admissions(tables)
     stays = _still_in_hospital(admissions, _read_horizon(horizon))
@@ -242,11 +238,10 @@ def load_mimic_iv(
     if profile:
         X = X.join(_read_profile(tables, stays))
     y = stays["hospital_expire_flag"]
-    if return_X_y:
-        return X, y
     return make_bunch(
         X,
         y,
+        return_X_y=return_X_y,
         target_names=["survived", "died"],
         description=_DESCRIPTION.format(
             horizon=horizon,
@@ -280,8 +275,8 @@ def _read_admissions(tables: Tables) -> pd.DataFrame:
 
 
 def _still_in_hospital(admissions: pd.DataFrame, horizon: pd.Timedelta) -> pd.DataFrame:
-    """Take the admissions of which the question is asked, with its time as the column ``asked``."""
-    # Of some deaths, the time of discharge is hours away from that of death.
+    """Return the admissions about which the question is asked, with its time as the column ``asked``."""
+    # For some deaths, the time of discharge is hours away from that of death.
     end = admissions[["dischtime", "deathtime"]].min(axis=1)
     asked = (admissions["admittime"] + horizon).astype("datetime64[s]")
     stays = admissions.assign(asked=asked)[end > asked]
@@ -289,13 +284,13 @@ def _still_in_hospital(admissions: pd.DataFrame, horizon: pd.Timedelta) -> pd.Da
         longest = (end - admissions["admittime"]).max()
         raise ValueError(
             f"None of the {len(admissions)} admissions lasts longer than horizon={str(horizon)!r}; the longest one "
-            f"takes {longest}. Ask earlier."
+            f"takes {longest}. Lower horizon."
         )
     return stays
 
 
 def _read_events(tables: Tables, stays: pd.DataFrame, admissions: pd.DataFrame) -> pa.Table:
-    # Events at the same time keep this order.
+    # Events at equal times keep this order.
     blocks = [
         *_diagnoses(tables, stays, admissions),
         *_transfers(tables, stays),
@@ -313,7 +308,7 @@ def _labs(tables: Tables, stays: pd.DataFrame) -> Iterator[pa.RecordBatch]:
     names = names.where(items["label"].notna(), "Lab test " + items["itemid"].astype("str"))
     for block in tables.blocks(_file(tables, "labevents"), _LABS):
         labs = _known(block, pc.max_element_wise(block["charttime"], block["storetime"]), stays)
-        # A result in words stands in the value; where it was taken out, as ___.
+        # A result in words is in the column value; ___ where it was removed.
         in_words = pc.and_(pc.is_null(labs["valuenum"]), pc.not_equal(labs["value"], "___"))
         words = pc.if_else(in_words, labs["value"], None)
         yield _events(
@@ -333,7 +328,7 @@ def _prescriptions(tables: Tables, stays: pd.DataFrame) -> Iterator[pa.RecordBat
         drugs = _known(block, block["starttime"], stays)
         drugs = drugs.filter(pc.invert(pc.is_in(drugs["pharmacy_id"], value_set=entered_late)))
         doses = pc.replace_substring(drugs["dose_val_rx"], ",", "")  # "25,000"
-        # A dose may be a range, "50-100": that is no number, and goes with the route.
+        # A dose may be a range, "50-100": not a number, so it goes with the route.
         numbers = pc.match_substring_regex(doses, r"^\d*\.?\d+$")
         yield _events(
             drugs["hadm_id"],
@@ -347,7 +342,7 @@ def _prescriptions(tables: Tables, stays: pd.DataFrame) -> Iterator[pa.RecordBat
 
 
 def _entered_late(tables: Tables, stays: pd.DataFrame) -> pa.ChunkedArray:
-    """Give the prescriptions that were entered after the question is asked: some are said to have started before."""
+    """Return the prescriptions entered after the question is asked, some of which are dated before it."""
     blocks = tables.blocks(_file(tables, "pharmacy"), _PHARMACY)
     return pa.chunked_array(
         [block["pharmacy_id"].filter(pc.greater(block["entertime"], _asked(block, stays))) for block in blocks]
@@ -383,13 +378,13 @@ def _diagnoses(tables: Tables, stays: pd.DataFrame, admissions: pd.DataFrame) ->
 
 
 def _known(block: pa.RecordBatch, known: pa.Array, stays: pd.DataFrame) -> pa.RecordBatch:
-    """Keep the rows of the admissions in question that were known when the question is asked."""
-    # Nulls, of other admissions and unknown times, are dropped.
+    """Keep the rows of these admissions that were known when the question is asked."""
+    # This drops nulls: other admissions and unknown times.
     return block.filter(pc.less_equal(known, _asked(block, stays)))
 
 
 def _asked(block: pa.RecordBatch, stays: pd.DataFrame) -> pa.Array:
-    """Give the time of the question for each row; null for other admissions."""
+    """Return the time of the question for each row; null for other admissions."""
     position = pc.index_in(block["hadm_id"], value_set=pa.array(stays.index))
     return pa.array(stays["asked"]).take(position)
 
@@ -425,7 +420,7 @@ def _named(codes: pa.Array, known: pd.Series, names: pd.Series) -> pa.Dictionary
 
 
 def _titles(tables: Tables, name: str, coded: pd.DataFrame) -> pa.DictionaryArray:
-    """Give the titles of ICD codes; a code that the table lacks stands for itself."""
+    """Return the titles of ICD codes; a code that the table lacks is its own title."""
     titles = tables.read(_file(tables, name), _TITLES).to_pandas()
     by_code = dict(zip(_icd(titles), titles["long_title"], strict=True))
     positions, codes = pd.factorize(_icd(coded))
@@ -456,7 +451,7 @@ def _read_profile(tables: Tables, stays: pd.DataFrame) -> pd.DataFrame:
 
 
 def _file(tables: Tables, name: str) -> str:
-    """Give the name of a table's file: compressed, as it is published, unless there is only an unpacked one."""
+    """Return the name of a table's file: compressed, as published, unless only an unpacked one exists."""
     published, unpacked = f"{name}.csv.gz", f"{name}.csv"
     only_unpacked = (tables.folder / unpacked).is_file() and not (tables.folder / published).is_file()
     return unpacked if only_unpacked else published

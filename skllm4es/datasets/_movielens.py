@@ -3,37 +3,25 @@
 import csv
 import os
 from io import BytesIO
-from typing import Literal, cast, overload
 
 import pandas as pd
 from sklearn.utils import Bunch
 
-from skllm4es._compat import StrOptions, validate_parameter_constraints
-from skllm4es.datasets._base import Archive, DataFile, fetch_folder, get_data_home, read_verified
-from skllm4es.datasets._bunch import make_bunch
-from skllm4es.events._nesting import nest_events
+from skllm4es.datasets._base import Archive, DataFile, fetch_folder, read_verified
+from skllm4es.datasets._ratings import Target, fetches_ratings, name_films, ratings_by_user
 
-_ARCHIVE = Archive(
+_SOURCE = Archive(
     title="MovieLens 100k",
     url="https://files.grouplens.org/datasets/movielens/ml-100k.zip",
     sha256="50d2a982c66986937beb9ffb3aa76efe955bf3d5c6b761f4e3a7cd717c6a3229",
     folder="ml-100k",
+    files=(
+        DataFile("u.data", 1_979_173, "06416e597f82b7342361e41163890c81036900f418ad91315590814211dca490"),
+        DataFile("u.item", 236_344, "553841ebc7de3a0fd0d6b62a204ea30c1e651aacfb2814c7a6584ac52f2c5701", "latin-1"),
+        DataFile("u.user", 22_628, "f120e114da2e8cf314fd28f99417c94ae9ddf1cb6db8ce0e4b5995d40e90e62c"),
+        DataFile("u.genre", 202, "9757e0d3e6b298159a80dd48eaf938114690e911e39af97a76949ef1663610bb"),
+    ),
 )
-_FILES = (
-    DataFile("u.data", 1_979_173, "06416e597f82b7342361e41163890c81036900f418ad91315590814211dca490"),
-    DataFile("u.item", 236_344, "553841ebc7de3a0fd0d6b62a204ea30c1e651aacfb2814c7a6584ac52f2c5701", "latin-1"),
-    DataFile("u.user", 22_628, "f120e114da2e8cf314fd28f99417c94ae9ddf1cb6db8ce0e4b5995d40e90e62c"),
-    DataFile("u.genre", 202, "9757e0d3e6b298159a80dd48eaf938114690e911e39af97a76949ef1663610bb"),
-)
-#: Names of the fields of a rating for the header line: what the numbers mean.
-HEADERS = {"timestamp": "time", "rating": "rating (1 to 5)"}
-_CONSTRAINTS = {
-    "target": [StrOptions({"gender", "age"})],
-    "profile": ["boolean"],
-    "data_home": [str, os.PathLike, None],
-    "download_if_missing": ["boolean"],
-    "return_X_y": ["boolean"],
-}
 _DESCRIPTION = """\
 MovieLens 100k
 ==============
@@ -47,37 +35,13 @@ and April 1998. Every user rated at least 20 films.
 :Targets: gender (0 = M, 1 = F) or age (years)
 
 Many ratings of a user share a second; those keep the order of the published file.
-
-Terms: for research; no redistribution without permission, no commercial use without permission, no
-endorsement implied, and publications acknowledge the data set. The full terms are in the file README of the
-data.
-
-Reference: F. Maxwell Harper and Joseph A. Konstan. 2015. The MovieLens Datasets: History and Context. ACM
-Transactions on Interactive Intelligent Systems 5, 4, Article 19. https://doi.org/10.1145/2827872
 """
 
 
-@overload
+@fetches_ratings(_SOURCE)
 def fetch_movielens_100k(
     *,
-    target: Literal["gender", "age"] = "gender",
-    profile: bool = False,
-    data_home: str | os.PathLike[str] | None = None,
-    download_if_missing: bool = True,
-    return_X_y: Literal[False] = False,
-) -> Bunch: ...
-@overload
-def fetch_movielens_100k(
-    *,
-    target: Literal["gender", "age"] = "gender",
-    profile: bool = False,
-    data_home: str | os.PathLike[str] | None = None,
-    download_if_missing: bool = True,
-    return_X_y: Literal[True],
-) -> tuple[pd.DataFrame, pd.Series]: ...
-def fetch_movielens_100k(
-    *,
-    target: Literal["gender", "age"] = "gender",
+    target: Target = "gender",
     profile: bool = False,
     data_home: str | os.PathLike[str] | None = None,
     download_if_missing: bool = True,
@@ -103,13 +67,7 @@ def fetch_movielens_100k(
         Whether `X` also has the users' other attributes: ``age`` or ``gender`` ("M", "F"), whichever is not
         the target, ``occupation`` and ``zip_code``. They are good predictors by themselves (students are
         young), so they are left out unless asked for.
-    data_home : str or path-like, default=None
-        Folder that holds, or will hold, the folder ``ml-100k``. If None, the environment variable
-        ``SKLLM4ES_DATA``, else ``~/skllm4es_data``; see :func:`get_data_home`.
-    download_if_missing : bool, default=True
-        If False, raise an OSError if the data is not in the data home, instead of downloading it.
-    return_X_y : bool, default=False
-        If True, return ``(data, target)`` instead of a Bunch.
+    {download}
 
     Returns
     -------
@@ -128,21 +86,9 @@ def fetch_movielens_100k(
         target_names : list of str
             The names of the classes 0 and 1, ``["M", "F"]``, or the name of the regression target,
             ``["age"]``.
-        labels : dict
-            Empty: the events are in words.
-        headers : dict of str to str
-            Names for the header line, to pass to :class:`~skllm4es.EventSerializer`.
-        DESCR : str
-            Description of the data set, its terms and its reference.
+        {labels}
 
-    (data, target) : tuple if ``return_X_y`` is True
-        The DataFrame and the Series above.
-
-    Raises
-    ------
-    OSError
-        If the data is absent and not downloaded, if the download fails, or if the files are not the published
-        ones (truncated, re-encoded, incomplete). The message says which, and what to do.
+    {pair}
 
     See Also
     --------
@@ -151,8 +97,7 @@ def fetch_movielens_100k(
 
     References
     ----------
-    .. [1] F. M. Harper and J. A. Konstan, "The MovieLens Datasets: History and Context", ACM Transactions on
-       Interactive Intelligent Systems 5, 4, Article 19, 2015. https://doi.org/10.1145/2827872
+    {references}
 
     Examples
     --------
@@ -161,54 +106,22 @@ def fetch_movielens_100k(
     >>> X.shape, int(y.sum())  # doctest: +SKIP
     ((943, 1), 273)
     """
-    validate_parameter_constraints(
-        _CONSTRAINTS,
-        {
-            "target": target,
-            "profile": profile,
-            "data_home": data_home,
-            "download_if_missing": download_if_missing,
-            "return_X_y": return_X_y,
-        },
-        caller_name="fetch_movielens_100k",
-    )
-    folder = fetch_folder(_ARCHIVE, get_data_home(data_home), download_if_missing=download_if_missing)
-    contents = read_verified(folder, _FILES, _ARCHIVE)
-    X = cast(pd.DataFrame, nest_events(_read_ratings(contents), user="user_id", time="timestamp"))
-    users = _read_users(contents["u.user"]).loc[X.index]
-    if profile:
-        X = X.join(users.drop(columns=target))
-    y = (users["gender"] == "F").astype("int64") if target == "gender" else users["age"]
-    if return_X_y:
-        return X, y
-    return make_bunch(
-        X,
-        y,
-        target_names=["M", "F"] if target == "gender" else ["age"],
+    contents = read_verified(_SOURCE, fetch_folder(_SOURCE, data_home, download_if_missing=download_if_missing))
+    return ratings_by_user(
+        _read_ratings(contents),
+        _read_users(contents["u.user"]),
+        target=target,
+        profile=profile,
+        return_X_y=return_X_y,
+        ages=["age"],
         description=_DESCRIPTION,
-        labels={},
-        headers=HEADERS,
     )
 
 
 def _read_ratings(contents: dict[str, bytes]) -> pd.DataFrame:
-    """One row per rating, with the film's title and genres in place of its number."""
-    ratings = pd.read_csv(
-        BytesIO(contents["u.data"]),
-        sep="\t",
-        header=None,
-        names=["user_id", "item_id", "rating", "timestamp"],
-    )
-    films = _read_films(contents["u.item"], _read_genres(contents["u.genre"])).loc[ratings["item_id"]]
-    return pd.DataFrame(
-        {
-            "user_id": ratings["user_id"],
-            "timestamp": pd.to_datetime(ratings["timestamp"], unit="s").astype("datetime64[s]"),
-            "title": films["title"].array,
-            "genres": films["genres"].array,
-            "rating": ratings["rating"],
-        }
-    )
+    columns = ["user_id", "item_id", "rating", "timestamp"]
+    ratings = pd.read_csv(BytesIO(contents["u.data"]), sep="\t", header=None, names=columns)
+    return name_films(ratings, _read_films(contents["u.item"], _read_genres(contents["u.genre"])))
 
 
 def _read_genres(content: bytes) -> list[str]:

@@ -2,31 +2,25 @@
 
 import os
 from io import BytesIO
-from pathlib import Path
-from typing import Literal, cast, overload
 
 import pandas as pd
 from sklearn.utils import Bunch
 
-from skllm4es._compat import StrOptions, validate_parameter_constraints
-from skllm4es.datasets._base import Archive, DataFile, damaged, fetch_folder, get_data_home, read_verified
-from skllm4es.datasets._bunch import make_bunch
-from skllm4es.datasets._movielens import HEADERS
-from skllm4es.events._nesting import nest_events
+from skllm4es.datasets._base import Archive, DataFile, damaged, fetch_folder, read_verified
+from skllm4es.datasets._ratings import Target, fetches_ratings, name_films, ratings_by_user
 
-_ARCHIVE = Archive(
+_SOURCE = Archive(
     title="MovieLens 1M",
     url="https://files.grouplens.org/datasets/movielens/ml-1m.zip",
     sha256="a6898adb50b9ca05aa231689da44c217cb524e7ebd39d264c56e2832f2c54e20",
     folder="ml-1m",
+    # A checksum is published for the archive, but not for its files: their sizes, rows and values are compared.
+    files=(
+        DataFile("ratings.dat", 24_594_131, n_rows=1_000_209),
+        DataFile("movies.dat", 171_308, encoding="latin-1", n_rows=3_883),
+        DataFile("users.dat", 134_368, n_rows=6_040),
+    ),
 )
-# Checksums are published for the archive, not for the files in it: of these, sizes, rows and values are compared.
-_FILES = (
-    DataFile("ratings.dat", 24_594_131, None),
-    DataFile("movies.dat", 171_308, None, "latin-1"),
-    DataFile("users.dat", 134_368, None),
-)
-_ROWS = {"ratings.dat": 1_000_209, "movies.dat": 3_883, "users.dat": 6_040}
 _AGES = {
     1: "under 18",
     18: "18 to 24",
@@ -59,13 +53,6 @@ _OCCUPATIONS = (
     "unemployed",
     "writer",
 )
-_CONSTRAINTS = {
-    "target": [StrOptions({"gender", "age"})],
-    "profile": ["boolean"],
-    "data_home": [str, os.PathLike, None],
-    "download_if_missing": ["boolean"],
-    "return_X_y": ["boolean"],
-}
 _DESCRIPTION = """\
 MovieLens 1M
 ============
@@ -80,37 +67,13 @@ user rated at least 20 films.
 
 Many ratings of a user share a second; those keep the order of the published file. Gender, age and occupation are
 what users said of themselves.
-
-Terms: for research; no redistribution without permission, no commercial use without permission, no
-endorsement implied, and publications acknowledge the data set. The full terms are in the file README of the
-data.
-
-Reference: F. Maxwell Harper and Joseph A. Konstan. 2015. The MovieLens Datasets: History and Context. ACM
-Transactions on Interactive Intelligent Systems 5, 4, Article 19. https://doi.org/10.1145/2827872
 """
 
 
-@overload
+@fetches_ratings(_SOURCE)
 def fetch_movielens_1m(
     *,
-    target: Literal["gender", "age"] = "gender",
-    profile: bool = False,
-    data_home: str | os.PathLike[str] | None = None,
-    download_if_missing: bool = True,
-    return_X_y: Literal[False] = False,
-) -> Bunch: ...
-@overload
-def fetch_movielens_1m(
-    *,
-    target: Literal["gender", "age"] = "gender",
-    profile: bool = False,
-    data_home: str | os.PathLike[str] | None = None,
-    download_if_missing: bool = True,
-    return_X_y: Literal[True],
-) -> tuple[pd.DataFrame, pd.Series]: ...
-def fetch_movielens_1m(
-    *,
-    target: Literal["gender", "age"] = "gender",
+    target: Target = "gender",
     profile: bool = False,
     data_home: str | os.PathLike[str] | None = None,
     download_if_missing: bool = True,
@@ -138,13 +101,7 @@ def fetch_movielens_1m(
         Whether `X` also has the users' other attributes: ``age`` (as above) or ``gender`` ("M", "F"), whichever is not
         the target, ``occupation`` (in words) and ``zip_code``. They are good predictors by themselves (students are
         young), so they are left out unless asked for.
-    data_home : str or path-like, default=None
-        Folder that holds, or will hold, the folder ``ml-1m``. If None, the environment variable ``SKLLM4ES_DATA``, else
-        ``~/skllm4es_data``; see :func:`get_data_home`.
-    download_if_missing : bool, default=True
-        If False, raise an OSError if the data is not in the data home, instead of downloading it.
-    return_X_y : bool, default=False
-        If True, return ``(data, target)`` instead of a Bunch.
+    {download}
 
     Returns
     -------
@@ -161,21 +118,9 @@ def fetch_movielens_1m(
             The columns of ``data``.
         target_names : list of str
             The names of the classes in ascending order: ``["M", "F"]``, or the age groups in words.
-        labels : dict
-            Empty: the events are in words.
-        headers : dict of str to str
-            Names for the header line, to pass to :class:`~skllm4es.EventSerializer`.
-        DESCR : str
-            Description of the data set, its terms and its reference.
+        {labels}
 
-    (data, target) : tuple if ``return_X_y`` is True
-        The DataFrame and the Series above.
-
-    Raises
-    ------
-    OSError
-        If the data is absent and not downloaded, if the download fails, or if the files are not the published
-        ones (truncated, re-encoded, incomplete). The message says which, and what to do.
+    {pair}
 
     See Also
     --------
@@ -183,8 +128,7 @@ def fetch_movielens_1m(
 
     References
     ----------
-    .. [1] F. M. Harper and J. A. Konstan, "The MovieLens Datasets: History and Context", ACM Transactions on
-       Interactive Intelligent Systems 5, 4, Article 19, 2015. https://doi.org/10.1145/2827872
+    {references}
 
     Examples
     --------
@@ -193,66 +137,33 @@ def fetch_movielens_1m(
     >>> X.shape, sorted(set(y))  # doctest: +SKIP
     ((6040, 1), [1, 18, 25, 35, 45, 50, 56])
     """
-    validate_parameter_constraints(
-        _CONSTRAINTS,
-        {
-            "target": target,
-            "profile": profile,
-            "data_home": data_home,
-            "download_if_missing": download_if_missing,
-            "return_X_y": return_X_y,
-        },
-        caller_name="fetch_movielens_1m",
-    )
-    folder = fetch_folder(_ARCHIVE, get_data_home(data_home), download_if_missing=download_if_missing)
-    contents = read_verified(folder, _FILES, _ARCHIVE)
-    ratings, users = _read_tables(contents, folder)
-    X = cast(pd.DataFrame, nest_events(ratings, user="user_id", time="timestamp"))
-    users = users.loc[X.index]
-    if profile:
-        X = X.join(users.drop(columns=target))
-    y = (users["gender"] == "F").astype("int64") if target == "gender" else users["age"]
-    if return_X_y:
-        return X, y
-    return make_bunch(
-        X,
-        y,
-        target_names=["M", "F"] if target == "gender" else list(_AGES.values()),
-        description=_DESCRIPTION,
-        labels={},
-        headers=HEADERS,
-    )
-
-
-def _read_tables(contents: dict[str, bytes], folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    seen = {name: content.count(b"\n") for name, content in contents.items()}
-    if problems := [f"{name}: {seen[name]:,} rows, published {n:,}." for name, n in _ROWS.items() if seen[name] != n]:
-        raise damaged(_ARCHIVE, folder, problems)
+    folder = fetch_folder(_SOURCE, data_home, download_if_missing=download_if_missing)
+    contents = read_verified(_SOURCE, folder)
     try:
-        ratings = _read_ratings(contents["ratings.dat"], contents["movies.dat"])
-        users = _read_users(contents["users.dat"])
-        if others := set(ratings["user_id"]) ^ set(users.index):
-            raise ValueError(f"ratings.dat and users.dat differ in the users {sorted(others)[:5]}")
+        ratings, users = _read(contents)
     except (ValueError, LookupError) as error:
-        raise damaged(_ARCHIVE, folder, [f"the contents of the files were changed: {error}."]) from error
-    return ratings, users
+        raise damaged(_SOURCE, folder, [f"the contents of the files were changed: {error}."]) from error
+    return ratings_by_user(
+        ratings,
+        users,
+        target=target,
+        profile=profile,
+        return_X_y=return_X_y,
+        ages=list(_AGES.values()),
+        description=_DESCRIPTION,
+    )
 
 
-def _read_ratings(content: bytes, films: bytes) -> pd.DataFrame:
-    """One row per rating, with the film's title and genres in place of its number."""
-    ratings = _read_table(content, ["user_id", "item_id", "rating", "timestamp"]).astype("int64")
+def _read(contents: dict[str, bytes]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return ratings and users; raise a ValueError or LookupError if they contradict what is published."""
+    ratings = _read_table(contents["ratings.dat"], ["user_id", "item_id", "rating", "timestamp"]).astype("int64")
     if not ratings["rating"].between(1, 5).all():
         raise ValueError("ratings are not from 1 to 5")
-    rated = _read_films(films).loc[ratings["item_id"]]
-    return pd.DataFrame(
-        {
-            "user_id": ratings["user_id"],
-            "timestamp": pd.to_datetime(ratings["timestamp"], unit="s").astype("datetime64[s]"),
-            "title": rated["title"].array,
-            "genres": rated["genres"].array,
-            "rating": ratings["rating"],
-        }
-    )
+    ratings = name_films(ratings, _read_films(contents["movies.dat"]))
+    users = _read_users(contents["users.dat"])
+    if others := set(ratings["user_id"]) ^ set(users.index):
+        raise ValueError(f"ratings.dat and users.dat differ in the users {sorted(others)[:5]}")
+    return ratings, users
 
 
 def _read_films(content: bytes) -> pd.DataFrame:

@@ -1,16 +1,15 @@
 """Rosbank: card transactions as event sequences, whether the client left as the target."""
 
 import os
-from typing import Literal, cast, overload
+from typing import cast
 
 import pandas as pd
 import pyarrow as pa
 from sklearn.utils import Bunch
 
-from skllm4es._compat import validate_parameter_constraints
-from skllm4es.datasets._base import Collection, fetch_folder, get_data_home, open_tables
-from skllm4es.datasets._bunch import make_bunch
-from skllm4es.datasets._labels import CONSTRAINTS, Subset, check_labels, select_users
+from skllm4es.datasets._base import Collection, fetch_tables
+from skllm4es.datasets._clients import Subset, check_labels, fetches_clients, select_users
+from skllm4es.datasets._loading import make_bunch
 from skllm4es.datasets._tables import Tables
 from skllm4es.events._nesting import nest_events
 from skllm4es.vocabularies import load_currency_names, load_mcc_names
@@ -46,7 +45,7 @@ _CATEGORIES = {
     "BACK_TRX": "refund",
     "CAT": "CAT",
 }
-# The bank still calls the ruble of today by its code before 1998, which is what the tables know it by.
+# The bank still uses the code of the ruble before 1998 for today's.
 _RUBLE = {810: "Russian Ruble"}
 _HEADERS = {
     "TRDATETIME": "time",
@@ -59,8 +58,8 @@ Rosbank churn
 =============
 
 Card transactions of about 10,000 clients of a Russian bank, published for a competition. For half of
-the clients, the file train.csv.gz tells whether they stopped using their card in the months that followed; for the
-others, in test.csv.gz, this is not known.
+the clients, the file train.csv.gz says whether they stopped using their card in the following months; for the others,
+in test.csv.gz, this is not known.
 
 :Users: about 10,000, half of them with a label
 :Events: about a million transactions
@@ -69,7 +68,7 @@ others, in test.csv.gz, this is not known.
 
 MCC and currency are international codes. Channels are anonymous. Many transactions have a date without a time of day;
 they keep the order of the published file within the day. The column target_sum, the sum that the client spent
-afterwards, is not read: it tells the target.
+afterwards, is not read: it gives the target away.
 
 Terms: no licence is stated.
 
@@ -77,22 +76,7 @@ Source: https://huggingface.co/datasets/dllllb/rosbank-churn
 """
 
 
-@overload
-def fetch_rosbank(
-    *,
-    subset: Subset = "labelled",
-    data_home: str | os.PathLike[str] | None = None,
-    download_if_missing: bool = True,
-    return_X_y: Literal[False] = False,
-) -> Bunch: ...
-@overload
-def fetch_rosbank(
-    *,
-    subset: Subset = "labelled",
-    data_home: str | os.PathLike[str] | None = None,
-    download_if_missing: bool = True,
-    return_X_y: Literal[True],
-) -> tuple[pd.DataFrame, pd.Series]: ...
+@fetches_clients(_SOURCE)
 def fetch_rosbank(
     *,
     subset: Subset = "labelled",
@@ -114,18 +98,8 @@ def fetch_rosbank(
 
     Parameters
     ----------
-    subset : {"labelled", "unlabelled", "all"}, default="labelled"
-        The users to load: those with a label, those without, who help to learn a representation
-        (``LLMEmbedder``, the baselines) but not a classifier, or all. The target of users without a label is -1, as
-        scikit-learn's semi-supervised estimators expect; it is no class, so leave such users out of a classifier.
-    data_home : str or path-like, default=None
-        Folder that holds, or will hold, the folder ``rosbank-churn`` with the files ``train.csv.gz`` and
-        ``test.csv.gz``, compressed as published. If None,
-        the environment variable ``SKLLM4ES_DATA``, else ``~/skllm4es_data``; see :func:`get_data_home`.
-    download_if_missing : bool, default=True
-        If False, raise an OSError if the data is not in the data home, instead of downloading it.
-    return_X_y : bool, default=False
-        If True, return ``(data, target)`` instead of a Bunch.
+    {subset}
+    {download}
 
     Returns
     -------
@@ -138,26 +112,14 @@ def fetch_rosbank(
             (merchant category code), ``channel_type`` (anonymous), ``currency`` (numeric ISO 4217 code), ``amount``
             (in that currency) and ``trx_category`` ("POS", "DEPOSIT", ...).
         target : pandas.Series of shape (n_users,)
-            int64, aligned with ``data``: 1 if the client left, 0 if not, -1 without a label.
+            int64, aligned with ``data``: 1 if the client left, 0 if not; -1 without a label.
         feature_names : list of str
             The columns of ``data``.
         target_names : list of str
             The names of the classes 0 and 1, ``["stayed", "left"]``.
-        labels : dict of str to (dict or pandas.Series)
-            Words for codes, to pass to :class:`~skllm4es.EventSerializer`.
-        headers : dict of str to str
-            Names for the header line, to pass to :class:`~skllm4es.EventSerializer`.
-        DESCR : str
-            Description of the data set.
+        {labels}
 
-    (data, target) : tuple if ``return_X_y`` is True
-        The DataFrame and the Series above.
-
-    Raises
-    ------
-    OSError
-        If the data is absent and not downloaded, if the download fails, or if a file is truncated or changed, or lacks
-        columns. The message says which, and what to do.
+    {pair}
 
     See Also
     --------
@@ -170,38 +132,23 @@ def fetch_rosbank(
     >>> X, y = fetch_rosbank(return_X_y=True)  # doctest: +SKIP
     >>> more, _ = fetch_rosbank(subset="unlabelled", return_X_y=True)  # doctest: +SKIP
     """
-    validate_parameter_constraints(
-        CONSTRAINTS,
-        {
-            "subset": subset,
-            "data_home": data_home,
-            "download_if_missing": download_if_missing,
-            "return_X_y": return_X_y,
-        },
-        caller_name="fetch_rosbank",
-    )
-    folder = fetch_folder(_SOURCE, get_data_home(data_home), download_if_missing=download_if_missing)
-    events, labels = _read(open_tables(_SOURCE, folder))
+    tables = fetch_tables(_SOURCE, data_home, download_if_missing=download_if_missing)
+    labelled = tables.read("train.csv.gz", _LABELLED_EVENTS)
+    labels = labelled.select(["cl_id", "target_flag"]).to_pandas().drop_duplicates().set_index("cl_id")["target_flag"]
+    check_labels(tables, "train.csv.gz", labels, classes=(0, 1))
+    parts = {"train.csv.gz": labelled.select(_EVENTS.names), "test.csv.gz": tables.read("test.csv.gz", _EVENTS)}
+    events = pa.concat_tables([_parse_times(tables, name, part) for name, part in parts.items()])
     X = nest_events(events, user="cl_id", time="TRDATETIME")
     X, y = select_users(cast(pd.DataFrame, X), labels, subset)
-    if return_X_y:
-        return X, y
     return make_bunch(
         X,
         y,
+        return_X_y=return_X_y,
         target_names=["stayed", "left"],
         description=_DESCRIPTION,
         labels={"MCC": load_mcc_names(), "currency": {**load_currency_names(), **_RUBLE}, "trx_category": _CATEGORIES},
         headers=_HEADERS,
     )
-
-
-def _read(tables: Tables) -> tuple[pa.Table, pd.Series]:
-    labelled = tables.read("train.csv.gz", _LABELLED_EVENTS)
-    flags = labelled.select(["cl_id", "target_flag"]).to_pandas().drop_duplicates().set_index("cl_id")["target_flag"]
-    check_labels(tables, "train.csv.gz", flags, classes=(0, 1))
-    parts = {"train.csv.gz": labelled.select(_EVENTS.names), "test.csv.gz": tables.read("test.csv.gz", _EVENTS)}
-    return pa.concat_tables([_parse_times(tables, name, part) for name, part in parts.items()]), flags
 
 
 def _parse_times(tables: Tables, name: str, events: pa.Table) -> pa.Table:

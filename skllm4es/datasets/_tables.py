@@ -1,18 +1,22 @@
-"""The csv files of a data set: read block by block, with errors that say which file is not as it should be.
+"""The csv files of a data set: read block by block, with errors that say what is wrong with which file.
 
-A gzip file holds a checksum of its contents, which is compared while it is read: one that was cut off or changed is
-never taken for a whole one.
+A gzip file holds a checksum of its contents, which is compared while it is read, so a truncated or changed file is
+never mistaken for a complete one.
 """
 
 import csv
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.csv
 
 _BLOCK_BYTES = 1 << 24
+
+
+class DataSetError(OSError):
+    """A data set cannot be obtained, or its files are missing or damaged. The message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -22,16 +26,19 @@ class Tables:
     Parameters
     ----------
     title : str
-        Name of the data set, as messages give it.
+        Name of the data set, for messages.
     folder : pathlib.Path
-        Where the files lie.
+        Where the files are.
     remedy : str
-        What to do about a file that is missing or damaged, as messages give it.
+        What to do about a missing or damaged file, for messages.
+    n_rows : mapping of str to int
+        The numbers of rows that are published, by file.
     """
 
     title: str
     folder: Path
     remedy: str
+    n_rows: Mapping[str, int] = field(default_factory=dict)
 
     def read(self, name: str, schema: pa.Schema) -> pa.Table:
         """Read some columns of a file.
@@ -51,9 +58,15 @@ class Tables:
         Raises
         ------
         OSError
-            If the file is missing or cannot be read as such a table. The message gives the reason.
+            If the file is missing or is not such a table. The message gives the reason.
         """
-        return pa.Table.from_batches(self.blocks(name, schema), schema)
+        table = pa.Table.from_batches(self.blocks(name, schema), schema)
+        published = self.n_rows.get(name, len(table))
+        if len(table) != published:
+            raise self.problem(
+                name, f"has {len(table):,} rows, published {published:,}: it is truncated or was changed"
+            )
+        return table
 
     def blocks(self, name: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         """Read a file as `read` does, one block of rows at a time."""
@@ -67,7 +80,7 @@ class Tables:
             raise self.problem(name, "has no rows: it is truncated or was changed")
 
     def check(self, name: str, schema: pa.Schema) -> None:
-        """Check the header of a file, and that it can be decompressed to its end; raises what `read` does."""
+        """Check the header of a file, and that it can be decompressed to its end; raise as `read` does."""
         self._check_header(name, schema)
         try:
             with pa.input_stream(self.folder / name) as stream:
@@ -76,9 +89,9 @@ class Tables:
         except OSError as error:
             raise self.problem(name, f"cannot be decompressed to its end ({error})") from error
 
-    def problem(self, name: str, text: str) -> "DamagedTableError":
-        """Make the error that says what is wrong with a file and what to do."""
-        return DamagedTableError(f"{self.title}: {self.folder / name} {text}.\n{self.remedy}")
+    def problem(self, name: str, text: str) -> DataSetError:
+        """Return the error that says what is wrong with a file and what to do."""
+        return DataSetError(f"{self.title}: {self.folder / name} {text}.\n{self.remedy}")
 
     def _parse(self, name: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         convert = pyarrow.csv.ConvertOptions(
@@ -112,10 +125,6 @@ class Tables:
             raise self.problem(name, f"has the column {repeated[0]!r} twice: its first line is {first_line[:200]!r}")
 
     def _check_nulls(self, name: str, schema: pa.Schema, block: pa.RecordBatch) -> None:
-        for field in schema:
-            if not field.nullable and (n_nulls := block.column(field.name).null_count):
-                raise self.problem(name, f"has no value of {field.name!r} in {n_nulls} of {block.num_rows} rows")
-
-
-class DamagedTableError(OSError):
-    """A file of a data set is missing, or not what it should be."""
+        for column in schema:
+            if not column.nullable and (n_nulls := block.column(column.name).null_count):
+                raise self.problem(name, f"has no value of {column.name!r} in {n_nulls} of {block.num_rows} rows")

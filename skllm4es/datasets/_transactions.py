@@ -1,8 +1,7 @@
 """Simulated card transactions with a label that depends on how the user behaves.
 
-For examples, tests and benchmarks that need no download. `_merchants` holds what people buy, this module how
-a user comes by a history: latent traits are drawn first, the label from the traits, the events from the
-traits too.
+For examples, tests and benchmarks that need no download. `_merchants` holds what people buy. This module draws latent
+traits for each user, then the label and the events from the traits.
 """
 
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.utils import check_random_state
 
-from skllm4es._compat import Interval, validate_parameter_constraints
+from skllm4es._compat import Interval, validate_params
 from skllm4es.datasets import _merchants as tables
 from skllm4es.events._nesting import nest_events
 
@@ -66,6 +65,7 @@ def make_transactions(
     return_proba: Literal[True],
     random_state: int | np.random.RandomState | None = None,
 ) -> tuple[pd.DataFrame, pd.Series, pd.Series]: ...
+@validate_params(_CONSTRAINTS, prefer_skip_nested_validation=True)
 def make_transactions(
     n_users: int = 1000,
     *,
@@ -85,13 +85,13 @@ def make_transactions(
     n_users : int, default=1000
         Number of clients.
     mean_events : float, default=100
-        Mean number of transactions of a client, at least 1. The numbers are log-normal: half of the clients
-        have fewer than two thirds of the mean, a few have ten times as many; each has at least one.
+        Mean number of transactions per client, at least 1. The numbers are log-normal: half of the clients have
+        fewer than two thirds of the mean, a few have ten times as many; each has at least one.
     class_sep : float, default=1.0
-        How strongly the label depends on the behaviour. 0 makes it independent of it; larger values make it
+        How strongly the label depends on the behaviour. 0 makes them independent; larger values make the label
         easier to predict.
     return_proba : bool, default=False
-        If True, also return the probability that each label was drawn with. No prediction can be expected to
+        If True, also return the probability with which each label was drawn. No prediction can be expected to
         beat it.
     random_state : int, RandomState instance or None, default=None
         Determines the random numbers. Pass an int for the same data on each call.
@@ -128,7 +128,7 @@ def make_transactions(
     - *decline*: the density of purchases over the year is proportional to ``exp(-decline * t)``;
     - *late*: how many purchases are made at night;
     - *cash_out*: how many of the withdrawals and transfers follow within 30 hours of a salary. It changes
-      their place among the events, not their number or size.
+      when they happen, not their number or size.
 
     The label is Bernoulli with log-odds that are linear in the archetype's effect and the five traits. Days
     of the week and hours of the day have rhythms by kind of merchant. Salaries arrive monthly on the client's
@@ -147,17 +147,6 @@ def make_transactions(
     >>> sorted(X["events"].iloc[0][0])
     ['amount', 'currency', 'event_time', 'mcc', 'type']
     """
-    validate_parameter_constraints(
-        _CONSTRAINTS,
-        {
-            "n_users": n_users,
-            "mean_events": mean_events,
-            "class_sep": class_sep,
-            "return_proba": return_proba,
-            "random_state": random_state,
-        },
-        caller_name="make_transactions",
-    )
     rng = check_random_state(random_state)
     clients = _draw_clients(rng, n_users, mean_events)
     proba = _logistic(_INTERCEPT + class_sep * _score(clients))
@@ -181,13 +170,13 @@ class _Clients:
         return len(self.archetype)
 
     def of_archetype(self, field: str) -> FloatArray:
-        """Each client's value of a field of its archetype."""
+        """Return each client's value of a field of its archetype."""
         values = np.array([getattr(archetype, field) for archetype in tables.ARCHETYPES], dtype=float)
         return values[self.archetype]
 
 
 class _Events(NamedTuple):
-    """A number of events, in any order; arrays of shape (n_events,)."""
+    """Events in any order; arrays of shape (n_events,)."""
 
     user: IntArray
     seconds: IntArray  # since _FIRST_DAY
@@ -212,7 +201,7 @@ def _score(clients: _Clients) -> FloatArray:
     mean_risk = sum(archetype.share * archetype.risk for archetype in tables.ARCHETYPES)
     score = _ARCHETYPE_WEIGHT * (clients.of_archetype("risk") - mean_risk)
     for name, weight in _WEIGHTS.items():
-        # Those who live for today and spend little leave; a generous budget keeps a client.
+        # A generous budget keeps a client.
         score += (-weight if name == "spending" else weight) * clients.traits[name]
     return score
 
@@ -231,7 +220,7 @@ def _draw_events(rng: np.random.RandomState, clients: _Clients) -> pd.DataFrame:
     events = _Events(*(np.concatenate(columns) for columns in zip(*kinds, strict=True)))
     currency, rate = _draw_currencies(rng, clients, events)
     amount = events.amount * rate
-    # Machines give out banknotes.
+    # Cash machines pay in banknotes.
     amount = np.where(events.type == _ATM, 10 * np.ceil(amount / 10), amount)
     amount = np.copysign(np.maximum(np.abs(amount), 0.01).round(2), amount)
     return pd.DataFrame(
@@ -265,7 +254,7 @@ def _draw_salaries(rng: np.random.RandomState, clients: _Clients, n_salaries: In
 
 
 def _draw_cash(rng: np.random.RandomState, clients: _Clients, n_cash: IntArray, salaries: _Events) -> _Events:
-    """Draw withdrawals and transfers: some of them soon after a salary, the others at any time."""
+    """Draw withdrawals and transfers: some soon after a salary, the others at any time."""
     user = np.repeat(np.arange(len(clients)), n_cash)
     anytime = _draw_days(rng, clients, user) * _SECONDS_A_DAY + _draw_seconds(rng, np.full(len(user), _hours("day")))
     n_salaries = np.bincount(salaries.user, minlength=len(clients))
@@ -309,7 +298,7 @@ def _draw_purchases(rng: np.random.RandomState, clients: _Clients, n_purchases: 
 
 
 def _tastes(rng: np.random.RandomState, clients: _Clients, merchants: pd.DataFrame) -> FloatArray:
-    """Each client's shares of the merchant categories, up to a constant; of shape (n_users, n_merchants)."""
+    """Draw each client's shares of the merchant categories, up to a constant; of shape (n_users, n_merchants)."""
     group = merchants["group"].map(_GROUPS.index).to_numpy()
     popularity = merchants["popularity"] / merchants.groupby("group")["popularity"].transform("sum")
     of_archetype = pd.DataFrame([archetype.groups for archetype in tables.ARCHETYPES])[_GROUPS].to_numpy()
@@ -346,7 +335,7 @@ def _draw_amounts(
 
 
 def _draw_currencies(rng: np.random.RandomState, clients: _Clients, events: _Events) -> tuple[IntArray, FloatArray]:
-    """Draw journeys; give each event's currency and its rate, in units for one of the home currency."""
+    """Draw journeys; return the currency of each event and its rate, in units for one of the home currency."""
     n_trips = np.minimum(_MAX_TRIPS, rng.poisson(clients.of_archetype("trips")))
     currency = np.zeros(len(events.user), dtype=np.int64)
     day = events.seconds // _SECONDS_A_DAY
@@ -360,7 +349,7 @@ def _draw_currencies(rng: np.random.RandomState, clients: _Clients, events: _Eve
 
 
 def _choose(rng: np.random.RandomState, weights: FloatArray, rows: IntArray) -> IntArray:
-    """Choose a column for each element of `rows`, with the probabilities that this row of `weights` gives."""
+    """Choose a column for each element of `rows`, with the probabilities in that row of `weights`."""
     n_columns = weights.shape[1]
     cumulated = weights.cumsum(axis=1)
     cumulated /= cumulated[:, -1:]

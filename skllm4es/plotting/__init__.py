@@ -1,8 +1,7 @@
 """Displays in scikit-learn's form: what was computed is kept apart from how it is drawn.
 
-``from_estimator`` and its like compute and draw, ``plot(ax=...)`` draws again, in axes of your own, and the attributes
-hold what was drawn. They need matplotlib, which the extra ``plot`` installs. A leaf of the package: nothing here is
-imported by an estimator.
+``from_estimator`` and its like compute and draw, ``plot(ax=...)`` draws again, and the attributes hold what was drawn.
+They need matplotlib, which the extra ``plot`` installs.
 """
 
 from skllm4es.plotting._data_efficiency import DataEfficiencyDisplay

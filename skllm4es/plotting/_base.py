@@ -1,10 +1,13 @@
-"""What the displays share: axes to draw in, and the step of a pipeline that they look at."""
+"""What the displays share: axes to draw in, documentation, and the search for a step of a pipeline."""
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
 from sklearn.pipeline import Pipeline
+
+from skllm4es._docstrings import fill
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -13,23 +16,55 @@ if TYPE_CHECKING:
 #: How the best point of a curve is marked.
 RING: dict[str, Any] = {"marker": "o", "markersize": 13, "fillstyle": "none", "linestyle": "none"}
 
+_PARAGRAPHS = {
+    "ax": """\
+ax : matplotlib.axes.Axes, default=None
+    Axes to draw in; by default those of a new figure.""",
+    "line_kw": """\
+line_kw : dict, default=None
+    Settings of the lines, passed to :meth:`matplotlib.axes.Axes.plot`.""",
+    "bar_kw": """\
+bar_kw : dict, default=None
+    Settings of the histogram, passed to :meth:`matplotlib.axes.Axes.hist`.""",
+    "scatter_kw": """\
+scatter_kw : dict, default=None
+    Settings of the points, passed to :meth:`matplotlib.axes.Axes.scatter`.""",
+    "map": """\
+method : {"pca", "umap"}, default="pca"
+    How to reduce the vectors to two dimensions. They are used as they are: scale dimensions with scales of their own,
+    as those of aggregates, before. "umap" needs umap-learn: ``pip install 'skllm4es[umap]'``.
+random_state : int, RandomState instance or None, default=None
+    Determines the map of "umap".
+target_name : str, default=None
+    Title of the legend; by default the name of `target`, if it has one.""",
+    "axes": """\
+ax_ : matplotlib.axes.Axes
+    The axes.
+figure_ : matplotlib.figure.Figure
+    The figure.""",
+    "fitted": """\
+estimator : LLMEmbedder or Pipeline
+    A fitted embedder, or a fitted pipeline with one among its steps.""",
+}
+
 
 class Display:
-    """Base of the displays.
-
-    Attributes
-    ----------
-    ax_ : matplotlib.axes.Axes
-        The axes that were drawn in.
-    figure_ : matplotlib.figure.Figure
-        Their figure.
-    """
+    """Base of the displays, which fills in their docstrings."""
 
     ax_: Axes
     figure_: Figure
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        paragraphs = _PARAGRAPHS | {"display": f"display : {cls.__name__}\n    The display."}
+        cls.__doc__ = fill(cls.__doc__, paragraphs)
+        for name, method in vars(cls).items():
+            function = getattr(method, "__func__", method)
+            if inspect.isfunction(function) and not name.startswith("_"):
+                function.__doc__ = fill(function.__doc__, paragraphs)
+
     def _axes(self, ax: Axes | None) -> Axes:
-        """Give the axes to draw in, new ones where there are none, and note them."""
+        """Return the axes to draw in, new ones if there are none, and remember them."""
         try:
             import matplotlib.pyplot as plt
         except ImportError as error:
@@ -39,27 +74,15 @@ class Display:
         return self.ax_
 
 
-def find_step(estimator: Any, attribute: str) -> tuple[Any, Any]:
-    """Find the estimator that has a learned attribute: a fitted estimator itself, or a step of a fitted pipeline.
-
-    Parameters
-    ----------
-    estimator : estimator
-        A fitted estimator or pipeline.
-    attribute : str
-        What is looked for, such as ``"max_length_"``.
+def find_step(estimator: Any, attribute: str) -> tuple[Pipeline | None, Any]:
+    """Find the fitted estimator that has an attribute: `estimator` itself, or the last such step of a pipeline.
 
     Returns
     -------
     before : Pipeline or None
         The steps before it, if there are any.
     step : estimator
-        The last step that has the attribute.
-
-    Raises
-    ------
-    ValueError
-        If there is none.
+        The estimator.
     """
     if hasattr(estimator, attribute):
         return None, estimator

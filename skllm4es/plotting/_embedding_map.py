@@ -1,4 +1,4 @@
-"""EmbeddingMapDisplay: the vectors of users on a plane, coloured by what is to be predicted."""
+"""EmbeddingMapDisplay: the vectors of users in two dimensions, coloured by a target."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.collections import PathCollection
     from matplotlib.colorbar import Colorbar
 
-#: Whole numbers with at most so many distinct values are classes.
+#: Whole numbers with at most this many distinct values are classes.
 _MAX_CLASSES = 10
 
 
@@ -29,40 +29,38 @@ class EmbeddingMapDisplay(Display):
     """Map of users: their embeddings in two dimensions, coloured by a target.
 
     Build it with `from_estimator` or `from_embeddings`. A target of texts, booleans, categories, or at most 10 distinct
-    whole numbers has one colour a class; other numbers have a scale of colours. Users without a target are grey.
+    whole numbers has one colour per class; other numbers have a colour scale. Users without a target are grey.
 
     Parameters
     ----------
     positions : ndarray of shape (n_users, 2)
-        Where the users are.
+        Positions of the users.
     target : array-like of shape (n_users,), default=None
         What they are coloured by.
     axis_names : tuple of two str, default=("", "")
-        What the axes say.
+        Labels of the axes.
     target_name : str, default=None
-        What the legend or the scale of colours says.
+        Title of the legend or colour scale.
 
     Attributes
     ----------
     scatters_ : list of matplotlib.collections.PathCollection
-        The points: of each class, in the order of the legend; of all users who have a number. Those without a target
+        The points of each class, in the order of the legend, or of all users with a number. Users without a target
         come first.
     colorbar_ : matplotlib.colorbar.Colorbar or None
-        The scale of colours, where the target is a number.
-    ax_ : matplotlib.axes.Axes
-        The axes.
-    figure_ : matplotlib.figure.Figure
-        The figure.
+        The colour scale, if the target is a number.
+    {axes}
 
     Examples
     --------
     >>> from sklearn.pipeline import make_pipeline
-    >>> from skllm4es import EventSerializer, LLMEmbedder
+    >>> from skllm4es import EventSerializer, FineTuning, FromScratch, LLMEmbedder
     >>> from skllm4es.datasets import make_transactions
     >>> from skllm4es.plotting import EmbeddingMapDisplay
     >>> X, y = make_transactions(n_users=20, mean_events=3, random_state=0)
-    >>> tiny = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-    >>> pipeline = make_pipeline(EventSerializer(["mcc"]), LLMEmbedder(tiny, epochs=1, random_state=0)).fit(X)
+    >>> tiny = FromScratch(n_params=1000)
+    >>> embedder = LLMEmbedder(tiny, finetune=FineTuning(epochs=1), random_state=0)
+    >>> pipeline = make_pipeline(EventSerializer(["mcc"]), embedder).fit(X)
     >>> display = EmbeddingMapDisplay.from_estimator(pipeline, X, y, target_name="leaves")
     >>> [text.get_text() for text in display.ax_.get_legend().get_texts()]
     ['0', '1']
@@ -88,34 +86,23 @@ class EmbeddingMapDisplay(Display):
         ax: Axes | None = None,
         scatter_kw: Mapping[str, Any] | None = None,
     ) -> Self:
-        """Embed users, and draw the map of them.
+        """Embed users, and draw their map.
 
         Parameters
         ----------
         estimator : estimator
-            A fitted transformer of users to vectors, or a fitted pipeline. Of a pipeline that ends with a predictor,
-            all other steps are taken.
+            A fitted transformer of users to vectors, or a fitted pipeline, whose final predictor is left out.
         X : dataframe of shape (n_users, n_columns)
-            What it takes.
+            Its input.
         target : array-like of shape (n_users,), default=None
             What the users are coloured by.
-        method : {"pca", "umap"}, default="pca"
-            How the vectors come to two dimensions. They are taken as they are: put dimensions that have scales of their
-            own, as those of aggregates, through a scaler before. "umap" needs umap-learn:
-            ``pip install 'skllm4es[umap]'``.
-        random_state : int, RandomState instance or None, default=None
-            Determines the map of "umap".
-        target_name : str, default=None
-            What the legend says; the name of `target`, if it has one, by default.
-        ax : matplotlib.axes.Axes, default=None
-            The axes to draw in; those of a new figure by default.
-        scatter_kw : dict, default=None
-            Settings of the points, as :meth:`matplotlib.axes.Axes.scatter` takes them.
+        {map}
+        {ax}
+        {scatter_kw}
 
         Returns
         -------
-        EmbeddingMapDisplay
-            The display.
+        {display}
         """
         if isinstance(estimator, Pipeline) and not hasattr(estimator, "transform"):
             estimator = estimator[:-1]
@@ -141,41 +128,31 @@ class EmbeddingMapDisplay(Display):
         ax: Axes | None = None,
         scatter_kw: Mapping[str, Any] | None = None,
     ) -> Self:
-        """Draw the map of users who are embedded already.
+        """Draw the map of given vectors.
 
         Parameters
         ----------
         embeddings : array-like of shape (n_users, n_features)
-            The vectors; at least two, of at least two dimensions.
+            The vectors: at least two, with at least two dimensions.
         target : array-like of shape (n_users,), default=None
             What the users are coloured by.
-        method : {"pca", "umap"}, default="pca"
-            How the vectors come to two dimensions. They are taken as they are: put dimensions that have scales of their
-            own, as those of aggregates, through a scaler before. "umap" needs umap-learn:
-            ``pip install 'skllm4es[umap]'``.
-        random_state : int, RandomState instance or None, default=None
-            Determines the map of "umap".
-        target_name : str, default=None
-            What the legend says; the name of `target`, if it has one, by default.
-        ax : matplotlib.axes.Axes, default=None
-            The axes to draw in; those of a new figure by default.
-        scatter_kw : dict, default=None
-            Settings of the points, as :meth:`matplotlib.axes.Axes.scatter` takes them.
+        {map}
+        {ax}
+        {scatter_kw}
 
         Returns
         -------
-        EmbeddingMapDisplay
-            The display.
+        {display}
 
         Raises
         ------
         ValueError
-            If there are too few vectors, or not as many as targets, or if vectors hold NaN or infinity.
+            If there are too few vectors, their number differs from that of the targets, or they hold NaN or infinity.
         """
         vectors = np.asarray(embeddings, dtype=np.float64)
         if vectors.ndim != 2 or min(vectors.shape) < 2:
             raise ValueError(
-                f"A map needs at least 2 users and 2 dimensions; the embeddings are of shape {vectors.shape}."
+                f"A map needs at least 2 users and 2 dimensions; the embeddings have shape {vectors.shape}."
             )
         assert_all_finite(vectors, input_name="embeddings")
         if method not in _METHODS:
@@ -191,15 +168,12 @@ class EmbeddingMapDisplay(Display):
 
         Parameters
         ----------
-        ax : matplotlib.axes.Axes, default=None
-            The axes to draw in; those of a new figure by default.
-        scatter_kw : dict, default=None
-            Settings of the points, as :meth:`matplotlib.axes.Axes.scatter` takes them.
+        {ax}
+        {scatter_kw}
 
         Returns
         -------
-        EmbeddingMapDisplay
-            The display.
+        {display}
         """
         target = None if self.target is None else _as_series(self.target, len(self.positions))
         style = {"s": 18, "alpha": 0.8, "linewidths": 0} | dict(scatter_kw or {})
@@ -232,7 +206,7 @@ class EmbeddingMapDisplay(Display):
 
 def _pca(vectors: npt.NDArray[np.float64], random_state: Any) -> tuple[npt.NDArray[np.float64], tuple[str, str]]:
     if not np.ptp(vectors, axis=0).any():
-        raise ValueError(f"All {len(vectors)} embeddings are the same: there is no map of them.")
+        raise ValueError(f"All {len(vectors)} embeddings are the same: they cannot be drawn as a map.")
     pca = PCA(2, svd_solver="full").fit(vectors)
     first, second = pca.explained_variance_ratio_
     names = (f"first component ({first:.0%} of variance)", f"second component ({second:.0%} of variance)")
@@ -244,7 +218,7 @@ def _umap(vectors: npt.NDArray[np.float64], random_state: Any) -> tuple[npt.NDAr
         from umap import UMAP
     except ImportError as error:
         raise ImportError("method='umap' needs umap-learn: pip install 'skllm4es[umap]'.") from error
-    # UMAP tells of it in a warning when a seed leaves it one thread.
+    # UMAP warns when a seed makes it use one thread.
     n_jobs = -1 if random_state is None else 1
     neighbours = min(15, len(vectors) - 1)
     umap = UMAP(n_neighbors=neighbours, random_state=random_state, n_jobs=n_jobs, init="pca")
@@ -257,7 +231,7 @@ _METHODS = {"pca": _pca, "umap": _umap}
 def _as_series(target: Any, n_users: int) -> pd.Series:
     series = pd.Series(target).reset_index(drop=True)
     if len(series) != n_users:
-        raise ValueError(f"The target has {len(series)} entries, and there are {n_users} users.")
+        raise ValueError(f"The target has {len(series)} entries, but there are {n_users} users.")
     return series
 
 
@@ -269,7 +243,7 @@ def _is_categorical(target: pd.Series) -> bool:
 
 
 def _colours(n_classes: int) -> list[Any]:
-    """Give as many colours: those of matplotlib's cycle as long as they do not repeat, else a rainbow's."""
+    """Return one colour per class: from matplotlib's cycle while it does not repeat, else from a rainbow."""
     from matplotlib import colormaps
 
     if n_classes <= _MAX_CLASSES:
@@ -283,7 +257,7 @@ def _as_label(value: Any) -> str:
 
 
 def _classes(target: pd.Series) -> list[Any]:
-    """Give the classes in order: that of a categorical, or of the values if they have one."""
+    """Return the classes in order: that of a categorical, or of the values if they have one."""
     if isinstance(target.dtype, pd.CategoricalDtype):
         return [value for value in target.cat.categories if (target == value).any()]
     distinct = list(target.dropna().unique())

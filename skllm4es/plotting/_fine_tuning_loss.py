@@ -1,4 +1,4 @@
-"""FineTuningLossDisplay: how the loss fell while the language model was trained."""
+"""FineTuningLossDisplay: the losses of a training."""
 
 from __future__ import annotations
 
@@ -18,41 +18,38 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False, kw_only=True)
 class FineTuningLossDisplay(Display):
-    """Loss of training, and on the users held out, over the course of a training.
+    """Loss on the training texts and on the users held out, during a training.
 
-    Build it with `from_estimator`. The ring is the lowest loss on the users held out: the weights that were taken.
+    Build it with `from_estimator`. The ring marks the lowest loss on the users held out, whose weights were kept.
 
     Parameters
     ----------
     loss_curve : sequence of float
-        The training losses of stretches of equal length.
+        The mean training losses of equal parts of the training.
     validation_loss_curve : sequence of float, default=()
         The losses on the users held out, at equal distances.
     n_tokens : int, default=None
-        The tokens that were trained on, for the axis; it shows the share of the training without them.
+        Number of tokens trained on, for the axis. If None, the axis shows the share of the training.
 
     Attributes
     ----------
     line_ : matplotlib.lines.Line2D
-        The training loss, each at the middle of its stretch.
+        The training losses, each at the middle of its part.
     validation_line_ : matplotlib.lines.Line2D or None
-        The loss on the users held out, if there are such.
+        The loss on the users held out, if there are any.
     best_ : matplotlib.lines.Line2D or None
-        The ring around the lowest of it.
-    ax_ : matplotlib.axes.Axes
-        The axes.
-    figure_ : matplotlib.figure.Figure
-        The figure.
+        The ring around the lowest of these.
+    {axes}
 
     Examples
     --------
-    >>> from skllm4es import EventSerializer, LLMEmbedder
+    >>> from skllm4es import EventSerializer, FineTuning, FromScratch, LLMEmbedder
     >>> from skllm4es.datasets import make_transactions
     >>> from skllm4es.plotting import FineTuningLossDisplay
     >>> X, y = make_transactions(n_users=20, mean_events=3, random_state=0)
     >>> texts = EventSerializer(["mcc"]).fit_transform(X)
-    >>> tiny = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-    >>> embedder = LLMEmbedder(tiny, epochs=1, validation_fraction=0.2, random_state=0).fit(texts)
+    >>> tiny = FromScratch(n_params=1000)
+    >>> embedder = LLMEmbedder(tiny, finetune=FineTuning(epochs=1, validation_fraction=0.2), random_state=0).fit(texts)
     >>> display = FineTuningLossDisplay.from_estimator(embedder)
     >>> display.ax_.get_xlabel()
     'tokens'
@@ -79,29 +76,27 @@ class FineTuningLossDisplay(Display):
         Parameters
         ----------
         estimator : LLMEmbedder or Pipeline
-            A fitted embedder, or a fitted pipeline with one among its steps. The neural baselines will do as well.
-        ax : matplotlib.axes.Axes, default=None
-            The axes to draw in; those of a new figure by default.
+            A fitted embedder or neural baseline, or a fitted pipeline with one among its steps.
+        {ax}
         name : str, default=None
             What was trained, for the legend.
-        line_kw : dict, default=None
-            Settings of the lines, as :meth:`matplotlib.axes.Axes.plot` takes them.
+        {line_kw}
 
         Returns
         -------
-        FineTuningLossDisplay
-            The display.
+        {display}
 
         Raises
         ------
         ValueError
-            If there is no such embedder, or it was not trained.
+            If there is no such estimator, or it was not trained.
         """
         # A classifier may have a loss_curve_ too.
         _, embedder = find_step(estimator, "validation_loss_curve_")
         if not embedder.loss_curve_:
             raise ValueError(
-                f"{type(embedder).__name__} has no losses to draw: it was not trained, as with finetune=None."
+                f"{type(embedder).__name__} has no losses to draw, because it was not trained, as with finetune=None. "
+                "Pass an embedder that was trained."
             )
         display = cls(
             loss_curve=embedder.loss_curve_,
@@ -117,17 +112,14 @@ class FineTuningLossDisplay(Display):
 
         Parameters
         ----------
-        ax : matplotlib.axes.Axes, default=None
-            The axes to draw in; those of a new figure by default.
+        {ax}
         name : str, default=None
             What was trained, for the legend.
-        line_kw : dict, default=None
-            Settings of the lines, as :meth:`matplotlib.axes.Axes.plot` takes them.
+        {line_kw}
 
         Returns
         -------
-        FineTuningLossDisplay
-            The display.
+        {display}
 
         Raises
         ------
@@ -135,19 +127,19 @@ class FineTuningLossDisplay(Display):
             If there are no losses.
         """
         if not len(self.loss_curve):
-            raise ValueError("There are 0 losses, of which no curve can be drawn.")
+            raise ValueError("There are 0 losses: nothing to draw.")
         ax = self._axes(ax)
         from matplotlib.ticker import EngFormatter
 
         prefix = f"{name}, " if name else ""
         style = dict(line_kw or {})
-        # A loss is the mean of its stretch, an evaluation is at the end of one.
-        ends = self._places(len(self.loss_curve))
+        # A training loss is the mean over its part, a validation loss belongs to the end of one.
+        ends = self._ends(len(self.loss_curve))
         middles = ends - ends[0] / 2
         (self.line_,) = ax.plot(middles, self.loss_curve, **{"label": f"{prefix}training"} | style)
         self.validation_line_ = self.best_ = None
         if len(self.validation_loss_curve):
-            ends, losses = self._places(len(self.validation_loss_curve)), np.array(self.validation_loss_curve)
+            ends, losses = self._ends(len(self.validation_loss_curve)), np.array(self.validation_loss_curve)
             style |= {"color": self.line_.get_color(), "linestyle": "--", "marker": "."}
             (self.validation_line_,) = ax.plot(ends, losses, **{"label": f"{prefix}users held out"} | style)
             best = [int(losses.argmin())]
@@ -160,6 +152,6 @@ class FineTuningLossDisplay(Display):
         ax.legend()
         return self
 
-    def _places(self, n: int) -> npt.NDArray[np.float64]:
-        """Give the ends of n equal stretches of the training."""
+    def _ends(self, n: int) -> npt.NDArray[np.float64]:
+        """Return where n equal parts of the training end."""
         return np.arange(1, n + 1) / n * (self.n_tokens or 1)

@@ -1,4 +1,4 @@
-"""TokenLengthDisplay: how long the texts are, and how many are longer than the language model sees at once."""
+"""TokenLengthDisplay: the lengths of texts, and how many exceed the maximum of the language model."""
 
 from __future__ import annotations
 
@@ -20,37 +20,34 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False, kw_only=True)
 class TokenLengthDisplay(Display):
-    """Histogram of the lengths of texts in tokens, with the most that the language model sees at once.
+    """Histogram of the lengths of texts in tokens, with the maximum of the language model.
 
-    Build it with `from_estimator` for a fitted `LLMEmbedder`, or with `from_texts` before there is one.
+    Build it with `from_estimator` for a fitted `LLMEmbedder`, or with `from_texts` for texts and a tokenizer.
 
     Parameters
     ----------
     lengths : ndarray of shape (n_texts,)
         Numbers of tokens.
     max_length : int, default=None
-        The most tokens that the model sees at once.
+        The maximum number of tokens that the model reads at once.
 
     Attributes
     ----------
     bars_ : matplotlib.container.BarContainer
         The bars of the histogram.
     cut_ : matplotlib.lines.Line2D or None
-        The line at `max_length`. Texts beyond it are cut or embedded in windows, as `overflow` of the embedder says.
-    ax_ : matplotlib.axes.Axes
-        The axes.
-    figure_ : matplotlib.figure.Figure
-        The figure.
+        The line at `max_length`. Longer texts are truncated or embedded in windows, see `overflow` of the embedder.
+    {axes}
 
     Examples
     --------
-    >>> from skllm4es import EventSerializer, LLMEmbedder
+    >>> from skllm4es import EventSerializer, FineTuning, FromScratch, LLMEmbedder
     >>> from skllm4es.datasets import make_transactions
     >>> from skllm4es.plotting import TokenLengthDisplay
     >>> X, y = make_transactions(n_users=20, mean_events=3, random_state=0)
     >>> texts = EventSerializer(["mcc"]).fit_transform(X)
-    >>> tiny = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-    >>> embedder = LLMEmbedder(tiny, epochs=1, max_length=16, random_state=0).fit(texts)
+    >>> tiny = FromScratch(n_params=1000)
+    >>> embedder = LLMEmbedder(tiny, finetune=FineTuning(epochs=1), max_length=16, random_state=0).fit(texts)
     >>> display = TokenLengthDisplay.from_estimator(embedder, texts)
     >>> display.lengths.shape, display.max_length
     ((20,), 16)
@@ -65,23 +62,19 @@ class TokenLengthDisplay(Display):
     def from_estimator(
         cls, estimator: Any, X: Any, *, ax: Axes | None = None, bar_kw: Mapping[str, Any] | None = None
     ) -> Self:
-        """Draw how long the texts are that an embedder is given.
+        """Draw the lengths of the texts that an embedder reads.
 
         Parameters
         ----------
-        estimator : LLMEmbedder or Pipeline
-            A fitted embedder, or a fitted pipeline with one among its steps.
+        {fitted}
         X : dataframe, series, ndarray or list of str
-            What `estimator` takes: texts, or what the steps before the embedder make texts of.
-        ax : matplotlib.axes.Axes, default=None
-            The axes to draw in; those of a new figure by default.
-        bar_kw : dict, default=None
-            Settings of the histogram, as :meth:`matplotlib.axes.Axes.hist` takes them.
+            Input of `estimator`: texts, or what the steps before the embedder turn into texts.
+        {ax}
+        {bar_kw}
 
         Returns
         -------
-        TokenLengthDisplay
-            The display.
+        {display}
 
         Raises
         ------
@@ -103,25 +96,22 @@ class TokenLengthDisplay(Display):
         ax: Axes | None = None,
         bar_kw: Mapping[str, Any] | None = None,
     ) -> Self:
-        """Draw how long texts are.
+        """Draw the lengths of texts.
 
         Parameters
         ----------
         texts : dataframe, series, ndarray or list of str, of shape (n_users, n_columns) or (n_users,)
-            The texts. Where there are several columns, ``text`` is taken.
+            The texts. If there are several columns, ``text`` is used.
         tokenizer : transformers.PreTrainedTokenizerBase
-            What turns them into tokens.
+            The tokenizer.
         max_length : int, default=None
-            The most tokens that the model sees at once.
-        ax : matplotlib.axes.Axes, default=None
-            The axes to draw in; those of a new figure by default.
-        bar_kw : dict, default=None
-            Settings of the histogram, as :meth:`matplotlib.axes.Axes.hist` takes them.
+            The maximum number of tokens that the model reads at once.
+        {ax}
+        {bar_kw}
 
         Returns
         -------
-        TokenLengthDisplay
-            The display.
+        {display}
         """
         strings = read_texts(texts, caller=cls.__name__)[TEXT]
         encoded = tokenizer(strings, return_attention_mask=False, verbose=False)["input_ids"] if strings else []
@@ -133,15 +123,12 @@ class TokenLengthDisplay(Display):
 
         Parameters
         ----------
-        ax : matplotlib.axes.Axes, default=None
-            The axes to draw in; those of a new figure by default.
-        bar_kw : dict, default=None
-            Settings of the histogram, as :meth:`matplotlib.axes.Axes.hist` takes them.
+        {ax}
+        {bar_kw}
 
         Returns
         -------
-        TokenLengthDisplay
-            The display.
+        {display}
 
         Raises
         ------
@@ -149,7 +136,7 @@ class TokenLengthDisplay(Display):
             If there are no texts.
         """
         if not len(self.lengths):
-            raise ValueError("There are 0 texts, of which no histogram can be drawn.")
+            raise ValueError("There are 0 texts: nothing to draw.")
         ax = self._axes(ax)
         bars = ax.hist(self.lengths, **{"bins": 30} | dict(bar_kw or {}))[2]
         self.bars_ = cast("BarContainer", bars)

@@ -1,4 +1,4 @@
-"""Currency codes, which card transactions carry: from ``data/currencies.csv`` to a Series."""
+"""Names of currency codes."""
 
 import pandas as pd
 
@@ -9,18 +9,18 @@ def load_currency_names() -> pd.Series:
     """Load the English names of the currencies by their numeric codes (ISO 4217).
 
     The table holds all codes in force on 2026-01-01, and 810, the Russian ruble before 1998, which Russian card data
-    still hold. Where the names come from is written beside the data, in ``skllm4es/vocabularies/data/README.md``.
+    still use. The sources are listed in ``skllm4es/vocabularies/data/README.md``.
 
     Returns
     -------
     pandas.Series
         One name (str) for each code, named ``"description"``. The index, named ``"currency"``, holds the codes as
-        int64, unique and ascending: codes that are written with a leading zero, such as 008, are 8 here. Each call
-        returns a new Series, free to be changed.
+        int64, unique and ascending: a code with a leading zero, such as 008, is 8 here. Each call returns a new
+        Series, which you may change.
 
     See Also
     --------
-    load_mcc_names : Merchant category codes; it says how to make a vocabulary of your own.
+    load_mcc_names : Merchant category codes, and how to make your own vocabulary.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""How the tables in the folder ``data`` are read."""
+"""Reading of the tables in the folder ``data``."""
 
 from importlib import resources
 
@@ -6,20 +6,7 @@ import pandas as pd
 
 
 def read_table(file_name: str, *, index: str) -> pd.Series:
-    """Read the columns ``code`` and ``description`` of a table.
-
-    Parameters
-    ----------
-    file_name : str
-        The file.
-    index : str
-        The name of the index.
-
-    Returns
-    -------
-    pandas.Series
-        The descriptions by their codes.
-    """
+    """Read the column ``description`` of a table, with its column ``code`` as the index of the given name."""
     with resources.files("skllm4es.vocabularies").joinpath("data", file_name).open(encoding="utf-8") as file:
         table = pd.read_csv(
             file, comment="#", usecols=["code", "description"], dtype={"code": "int64", "description": "str"}

@@ -1,4 +1,4 @@
-"""What the neural baselines are trained for, one module a method: how slices of histories are drawn, and the loss.
+"""What the neural baselines are trained for, one module per method: how slices of histories are drawn, and the loss.
 
 In torch, without scikit-learn; imported when an estimator is fitted.
 """

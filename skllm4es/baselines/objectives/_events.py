@@ -1,4 +1,4 @@
-"""Predicting an event, field by field: what IFTPP and NPPR share."""
+"""Prediction of an event, field by field: what IFTPP and NPPR share."""
 
 from __future__ import annotations
 
@@ -9,15 +9,7 @@ from skllm4es.baselines._encoder import Schema
 
 
 class EventPredictor(nn.Module):
-    """A linear layer from a state to the fields of an event.
-
-    Parameters
-    ----------
-    input_size : int
-        The length of a state.
-    schema : Schema
-        The fields.
-    """
+    """A linear layer from a state to the fields of an event."""
 
     def __init__(self, input_size: int, schema: Schema) -> None:
         super().__init__()
@@ -25,16 +17,16 @@ class EventPredictor(nn.Module):
         self.linear = nn.Linear(input_size, sum(self.sizes))
 
     def forward(self, states: Tensor, codes: Tensor, numbers: Tensor) -> Tensor:
-        """Give the loss of each event, of shape (n,): that of its fields added up.
+        """Return the loss of each event, of shape (n,): the sum over its fields.
 
-        Cross-entropy of a categorical field, absolute error of a number. What is missing or unknown is left out. The
-        error of scaled logarithms is smallest at the logarithm of the median, as the error of the numbers themselves is
-        at the median; it does not depend on their units.
+        It is the cross-entropy of a category and the absolute error of a number; missing and unknown values are left
+        out. As with numbers themselves, the absolute error of scaled logarithms is smallest at the median, and it does
+        not depend on units.
 
         Parameters
         ----------
         states : Tensor of shape (n, input_size)
-            What is predicted from.
+            The states to predict from.
         codes : Tensor of shape (n, n_fields), dtype int64
             The categories of the events.
         numbers : Tensor of shape (n, n_numbers)

@@ -1,4 +1,4 @@
-"""CoLES: slices of one history are alike, those of different users are not.
+"""CoLES: slices of one history are similar, those of different users are not.
 
 With ``u`` the embeddings of slices scaled to length 1, ``P`` all pairs of slices of one user, ``N`` the pairs of each
 slice with the `n_negatives` nearest slices of other users, and ``m`` the margin::
@@ -20,19 +20,7 @@ from skllm4es.baselines.objectives._base import Objective, draw_slices
 
 
 class CoLES(Objective):
-    """See the module.
-
-    Parameters
-    ----------
-    n_slices, min_length, max_length : int
-        How many slices of a history are drawn, and of which lengths.
-    margin : float
-        How far slices of different users shall be from each other.
-    n_negatives : int
-        How many slices of other users a slice is compared with.
-    pooling : {"last", "mean"}
-        What the embedding of a slice is.
-    """
+    """See the module; the parameters are those of `CoLESEmbedder`."""
 
     min_events = 1
     contrasts_users = True
@@ -48,16 +36,16 @@ class CoLES(Objective):
         return draw_slices(users, self.n_slices, self.min_length, self.max_length, rng)
 
     def forward(self, encoder: EventEncoder, batch: Batch) -> Tensor:
-        """Give the loss."""
+        """Return the loss."""
         embeddings = encoder.embed(batch, self.pooling)
         users = torch.arange(len(embeddings), device=embeddings.device) // self.n_slices
         return contrastive_loss(nn.functional.normalize(embeddings, dim=1), users, self.margin, self.n_negatives)
 
 
 def contrastive_loss(embeddings: Tensor, users: Tensor, margin: float, n_negatives: int) -> Tensor:
-    """Give the loss of embeddings, of shape (n, size), of slices of these users, of shape (n,)."""
+    """Return the loss of embeddings of slices, of shape (n, size), given the users of the slices, of shape (n,)."""
     squares = embeddings.square().sum(1)[:, None] + embeddings.square().sum(1) - 2 * embeddings @ embeddings.T
-    squares = squares.clamp(min=1e-12)  # The root of 0 has no gradient.
+    squares = squares.clamp(min=1e-12)  # The root has no gradient at 0.
     same = users[:, None] == users
     positives = squares[same.triu(diagonal=1)]
     distances = squares.sqrt().masked_fill(same, torch.inf)

@@ -1,15 +1,15 @@
 """DeTPP: the state after an event detects the events within a horizon, as a set of candidates.
 
-A state gives `n_candidates` events, each with a probability of its presence. Candidates and the true events within the
+A state predicts `n_candidates` events, each with a probability of presence. Candidates and the true events within the
 horizon are matched so that the sum of the losses of the pairs is smallest; with ``M`` the matched pairs, ``f`` the
 fields and the time until the event, and ``p`` the probability of presence::
 
     L = mean_M sum_f loss(D_f, x_f) - mean( [matched] log p + [not matched] log(1 - p) )
 
-A share of the positions, those with enough events after them first, is drawn for each step.
+Each step draws a share of the positions, first those with enough events after them.
 
 Karpukhin and Savchenko, "DeTPP: Leveraging Object Detection for Robust Long-Horizon Event Prediction", arXiv
-2408.13131. The windows, the losses of pairs and the matching are those of hotpp-benchmark.
+2408.13131. The windows, the losses of pairs and the matching come from hotpp-benchmark.
 """
 
 from __future__ import annotations
@@ -26,28 +26,12 @@ from skllm4es.baselines.objectives._base import Objective
 if TYPE_CHECKING:
     from hotpp.data import PaddedBatch
 
-#: A horizon has so many units of time: days, where it is a week.
+#: Units of time in a horizon: days, if it is a week.
 UNITS = 7
 
 
 class DeTPP(Objective):
-    """See the module.
-
-    Parameters
-    ----------
-    min_length, max_length : int
-        Bounds of the length of a slice.
-    n_candidates : int
-        How many events a state gives.
-    horizon : float
-        For which time, in the units of the time.
-    share : float
-        The share of positions that are drawn.
-    n_numbers : int
-        How many numbers of an event are predicted: the gap, which is last, is not.
-    encoder : EventEncoder
-        What is trained: for its sizes.
-    """
+    """See the module; the parameters are those of `DeTPPEmbedder`, and the number of numbers without the gap."""
 
     def __init__(
         self,
@@ -78,7 +62,7 @@ class DeTPP(Objective):
         self.head = nn.Linear(encoder.hidden_size, self.detection.input_size)
 
     def forward(self, encoder: EventEncoder, batch: Batch) -> Tensor:
-        """Give the loss."""
+        """Return the loss."""
         states, events = _padded(encoder(batch), batch.lengths), self._events(batch)
         positions = self.detection.get_loss_indices(events)
         windows = self.detection.select_subset(self.detection.extract_structured_windows(events), positions)
@@ -86,7 +70,7 @@ class DeTPP(Objective):
         states = self.detection.select_subset(states, positions)
         candidates = _padded(self.head(states.payload).unflatten(2, (self.n_candidates, -1)), states.seq_lens)
         with warnings.catch_warnings():
-            # The library's statistics of the matches, which are not used here, warn where there is none.
+            # The library's statistics of the matches, which are not used here, warn if there is no match.
             warnings.filterwarnings("ignore", "std\\(\\): degrees of freedom")
             matching, losses, _ = self.detection.match_targets(candidates, windows)
         return _matched_loss(matching, losses)
@@ -107,7 +91,7 @@ def _padded(payload: Any, lengths: Tensor) -> PaddedBatch:
 
 
 def _matched_loss(matching: PaddedBatch, losses: dict[str, Tensor]) -> Tensor:
-    """Add up the losses of matched pairs, and those of presence and absence."""
+    """Add up the losses of matched pairs and of presence."""
     matched = matching.payload >= 0
     target = matching.payload.clip(min=0)[..., None]
     of_pairs = {name: loss.take_along_dim(target, 3)[..., 0] for name, loss in losses.items()}

@@ -1,4 +1,4 @@
-"""IFTPP: the state after an event predicts the next one, the time until it included, field by field.
+"""IFTPP: the state after an event predicts the next one and the time until it, field by field.
 
 With ``D`` a linear layer, ``f`` the fields of an event and the gap before it, and the cross-entropy of a category or
 the absolute error of a number as loss of a field::
@@ -19,21 +19,13 @@ from skllm4es.baselines.objectives._events import EventPredictor
 
 
 class IFTPP(Objective):
-    """See the module.
-
-    Parameters
-    ----------
-    min_length, max_length : int
-        Bounds of the length of a slice.
-    encoder : EventEncoder
-        What is trained: for its sizes.
-    """
+    """See the module."""
 
     def __init__(self, min_length: int, max_length: int, encoder: EventEncoder) -> None:
         super().__init__(min_length, max_length)
         self.predictor = EventPredictor(encoder.hidden_size, encoder.schema)
 
     def forward(self, encoder: EventEncoder, batch: Batch) -> Tensor:
-        """Give the loss."""
+        """Return the loss."""
         states, follows = encoder(batch)[:, :-1], batch.mask[:, 1:]
         return self.predictor(states[follows], batch.codes[:, 1:][follows], batch.numbers[:, 1:][follows]).mean()

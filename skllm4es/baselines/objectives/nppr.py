@@ -1,14 +1,14 @@
 """NPPR: the state after an event predicts the next event, and reconstructs the ones before it.
 
 With ``e_t`` the state after event ``t``, ``D_NP`` and ``D_PR`` predictors of the fields ``f``, ``g`` the time between
-two events, and ``lambda`` the time after which a past event weighs ``1/e``::
+two events, and ``lambda`` the time after which a past event has the weight ``1/e``::
 
     L_NP = mean_t sum_f loss(D_NP(e_t), x_{t+1, f})
     L_PR = mean_t sum_{k=1..min(K, t)} exp(-g_{t,t-k} / lambda) sum_f loss(D_PR(e_t, g_{t,t-k}), x_{t-k, f})
     L    = (1 - a) L_NP + a L_PR
 
-The means are over the events that have a next event, or one before them. A step of training draws one ``k`` for each
-``t`` and weighs it by ``min(K, t)``: the expectation of that is the sum.
+The means are over the events that have a next or a previous event. A training step draws one ``k`` for each ``t`` and
+weights it by ``min(K, t)``, whose expectation is the sum.
 
 Skalski et al., "Towards a Foundation Purchasing Model: Pretrained Generative Autoregression on Transaction Sequences",
 ICAIF 2023, arXiv 2401.01641.
@@ -25,21 +25,7 @@ from skllm4es.baselines.objectives._events import EventPredictor
 
 
 class NPPR(Objective):
-    """See the module.
-
-    Parameters
-    ----------
-    min_length, max_length : int
-        Bounds of the length of a slice.
-    alpha : float
-        The weight ``a`` of the past.
-    n_past : int
-        How many past events ``K`` are reconstructed.
-    decay : float
-        ``lambda``, in the units of the time.
-    encoder : EventEncoder
-        What is trained: for its sizes.
-    """
+    """See the module; ``a``, ``K`` and ``lambda`` are `alpha`, `n_past` and `decay` of `NPPREmbedder`."""
 
     def __init__(
         self, min_length: int, max_length: int, alpha: float, n_past: int, decay: float, encoder: EventEncoder
@@ -51,7 +37,7 @@ class NPPR(Objective):
         self.past = EventPredictor(encoder.hidden_size, encoder.schema)
 
     def forward(self, encoder: EventEncoder, batch: Batch) -> Tensor:
-        """Give the loss, with one past event drawn for each."""
+        """Return the loss, with one past event drawn for each event."""
         states = encoder(batch)
         n_before = (
             torch.arange(batch.mask.shape[1], device=states.device).clamp(max=self.n_past).expand(batch.mask.shape)
@@ -62,22 +48,12 @@ class NPPR(Objective):
         return (1 - self.alpha) * self.next_losses(states, batch).mean() + self.alpha * past
 
     def next_losses(self, states: Tensor, batch: Batch) -> Tensor:
-        """Give the loss of each next event, of shape (n_next_events,)."""
+        """Return the loss of each next event, of shape (n_next_events,)."""
         follows = batch.mask[:, 1:]
         return self.next(states[:, :-1][follows], batch.codes[:, 1:][follows], batch.numbers[:, 1:][follows])
 
     def past_losses(self, states: Tensor, batch: Batch, lags: Tensor) -> Tensor:
-        """Give the weighted loss of the event so many before each; 0 where there is none.
-
-        Parameters
-        ----------
-        states : Tensor of shape (n_sequences, width, hidden_size)
-            The state after each event.
-        batch : Batch
-            The events.
-        lags : Tensor of shape (n_sequences, width), dtype int64
-            How many events back to look from each.
-        """
+        """Return the weighted loss of the event `lags` before each one, of shape (n_sequences, width); 0 if none is."""
         positions = torch.arange(lags.shape[1], device=lags.device) - lags
         exists = (positions >= 0) & batch.mask
         sequences, now = exists.nonzero(as_tuple=True)

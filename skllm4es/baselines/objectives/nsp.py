@@ -1,4 +1,4 @@
-"""NSP: a network on two embeddings tells whether the second slice follows the first, or is another user's.
+"""NSP: a network on two embeddings decides whether the second slice follows the first, or is another user's.
 
 Slices are cut in two at a uniform place in their middle half; ``l_i`` and ``r_i`` are the embeddings of the parts,
 ``s`` the network, and ``j(i)`` a slice of another user::
@@ -20,21 +20,7 @@ from skllm4es.baselines.objectives._base import Objective, draw_slices
 
 
 class NSP(Objective):
-    """See the module.
-
-    Parameters
-    ----------
-    n_slices, min_length, max_length : int
-        How many slices of a history are drawn, and of which lengths.
-    head_size : int
-        The size of the hidden layer of the network.
-    dropout : float
-        The share of that layer that is left out in training.
-    pooling : {"last", "mean"}
-        What the embedding of a part is.
-    encoder : EventEncoder
-        What is trained: for its sizes.
-    """
+    """See the module; the parameters are those of `NSPEmbedder`."""
 
     contrasts_users = True
 
@@ -59,11 +45,11 @@ class NSP(Objective):
         )
 
     def draw(self, users: Slices, rng: np.random.Generator) -> Slices:
-        """Draw several slices of each user, and give the two parts of each, first and second in turn."""
+        """Draw several slices of each user, and cut each in two, the first part before the second."""
         return split_slices(draw_slices(users, self.n_slices, self.min_length, self.max_length, rng), rng)
 
     def forward(self, encoder: EventEncoder, batch: Batch) -> Tensor:
-        """Give the loss."""
+        """Return the loss."""
         parts = encoder.embed(batch, self.pooling)
         first, second = parts[0::2], parts[1::2]
         others = other_users(len(first), self.n_slices, second.device)
@@ -82,6 +68,6 @@ def split_slices(slices: Slices, rng: np.random.Generator) -> Slices:
 
 
 def other_users(n_pairs: int, n_slices: int, device: torch.device) -> Tensor:
-    """Draw for each of the pairs, `n_slices` of a user side by side, one of another user."""
+    """Draw for each pair, of which `n_slices` adjacent ones are a user's, one of another user."""
     shift = torch.randint(1, n_pairs // n_slices, (1,), device=device) * n_slices
     return (torch.arange(n_pairs, device=device) + shift) % n_pairs

@@ -1,7 +1,7 @@
-"""RTD: the state after an event tells whether the event was replaced.
+"""RTD: the state after an event shows whether the event was replaced.
 
-Each event but the first is replaced with probability `replaced` by an event drawn from the batch; with ``r_t`` whether
-event ``t`` was, and ``p_t`` a logistic regression on the state after it::
+Each event except the first is replaced with probability `replaced` by an event drawn from the batch; with ``r_t``
+whether event ``t`` was, and ``p_t`` a logistic regression on the state after it::
 
     L = - mean_t ( r_t log p_t + (1 - r_t) log(1 - p_t) )
 
@@ -19,17 +19,7 @@ from skllm4es.baselines.objectives.cpc import draw_events
 
 
 class RTD(Objective):
-    """See the module.
-
-    Parameters
-    ----------
-    min_length, max_length : int
-        Bounds of the length of a slice.
-    replaced : float
-        The share of events that are replaced.
-    encoder : EventEncoder
-        What is trained: for its sizes.
-    """
+    """See the module; the parameters are those of `RTDEmbedder`."""
 
     def __init__(self, min_length: int, max_length: int, replaced: float, encoder: EventEncoder) -> None:
         super().__init__(min_length, max_length)
@@ -37,14 +27,14 @@ class RTD(Objective):
         self.head = nn.Linear(encoder.hidden_size, 1)
 
     def forward(self, encoder: EventEncoder, batch: Batch) -> Tensor:
-        """Give the loss."""
+        """Return the loss."""
         corrupted, replaced = replace_events(batch, self.replaced)
         scores = self.head(encoder(corrupted))[:, :, 0]
         return nn.functional.binary_cross_entropy_with_logits(scores[batch.mask], replaced[batch.mask].float())
 
 
 def replace_events(batch: Batch, share: float) -> tuple[Batch, Tensor]:
-    """Replace a share of the events by events of the batch; tell which, of shape (n_sequences, width)."""
+    """Replace a share of the events by events of the batch; also return which, of shape (n_sequences, width)."""
     replaced = (torch.rand(batch.mask.shape, device=batch.mask.device) < share) & batch.mask
     replaced[:, 0] = False
     return batch.replace_events(replaced, draw_events(batch.mask, int(replaced.sum()))), replaced
