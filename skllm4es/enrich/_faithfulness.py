@@ -68,40 +68,12 @@ class Faithfulness(NamedTuple):
 
 
 def compare(original: str, rewritten: str) -> Faithfulness:
-    r"""Compare a rewritten text with its original.
+    r"""Compare a rewritten text with its original, which must be in the serialised form.
 
-    **Recall.** ``V_f`` are the distinct values of the original's field ``f``; ``n_f(v)`` counts the events that have
-    the value ``v``, and ``c(v)`` how often it occurs in the rewritten text::
-
-        recall = min( mean over f of |{v in V_f: c(v) > 0}| / |V_f|,
-                      max over f of sum over V_f of min(n_f(v), c(v)) / sum of n_f(v) )
-
-    The first term falls with each lost value, and with a whole field by one part in the number of fields. The second
-    falls with each lost event: it is the share of events in the field that is kept best. A value that many events share
-    may therefore occur once, in a heading. The numbers of a list (1., 2., ... or #1, #2, ...) are not values. Empty
-    values and those without a letter or a digit do not count. Without values to compare, recall is 1.
-
-    **Precision.** A date of the rewritten text stems from the original if it is one of its dates. A number does if it
-    occurs in the original, is a count of events (a whole number up to theirs), or is the total or mean of a numeric
-    field. Percentages are not compared. Without numbers, precision is 1. It does not detect invented words or repeated
-    events.
-
-    Parameters
-    ----------
-    original : str
-        A text in the serialised form.
-    rewritten : str
-        Any text.
-
-    Returns
-    -------
-    Faithfulness
-        Recall, precision, and the missing values.
-
-    Raises
-    ------
-    ValueError
-        If the original is not in the serialised form.
+    The Notes of `TextEnricher` define recall and precision. By the definition of recall, a value that many events share
+    may occur once, in a heading. The numbers of a list (1., 2., ... or #1, #2, ...) are not values. Empty values and
+    those without a letter or a digit do not count, and without values to compare, recall is 1. Percentages are not
+    compared, and without numbers, precision is 1.
 
     Examples
     --------

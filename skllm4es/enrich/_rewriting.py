@@ -58,32 +58,11 @@ def rewrite_all(
     n_jobs: int | None,
     bar: tqdm[Any],
 ) -> dict[Request, Rewriting]:
-    """Rewrite all requests.
+    """Rewrite all requests; equal ones are rewritten once.
 
-    Parameters
-    ----------
-    rewriter : Rewriter
-        The rewriter.
-    requests : sequence of Request
-        What to rewrite; equal requests are rewritten once.
-    min_recall : float or None
-        The recall below which a text is unfaithful; None skips the check.
-    cache : RewriteCache or None
-        Where to store the texts of a rewriter with a ``cache_key``.
-    n_jobs : int or None
-        Number of processes for a rewriter that does not stream.
-    bar : tqdm
-        Progress bar.
-
-    Returns
-    -------
-    dict of Request to Rewriting
-        The rewriting of each request.
-
-    Raises
-    ------
-    ValueError
-        If the rewriter violates the protocol.
+    Texts whose recall is below `min_recall` are unfaithful; None skips the check. `cache` requires a rewriter with a
+    ``cache_key``, and `n_jobs` has no effect on one that streams. A rewriter that violates the protocol raises a
+    `ValueError`.
     """
     distinct = list(dict.fromkeys(requests))
     bar.total = (bar.total or 0) + len(distinct)

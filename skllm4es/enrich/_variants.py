@@ -80,16 +80,8 @@ def make_variants(
 ) -> None:
     """Rewrite each variant until it can be kept, and set its outcome.
 
-    Parameters
-    ----------
-    variants : sequence of Variant
-        The variants to make, those of a text in a row in the order of their numbers. They are modified in place.
-    seed : int
-        The first seed.
-    policy : Policy
-        When to rewrite again, and what to do in the end.
-    rewrite : callable
-        Maps a list of requests to their rewritings.
+    The variants of a text come in a row, in the order of their numbers. They are modified in place. `rewrite` maps a
+    list of requests to their rewritings.
     """
     pending, attempt = list(variants), 0
     while pending:

@@ -31,25 +31,10 @@ class Completion(NamedTuple):
 def generate(
     model: PreTrainedModel, prompts: Sequence[Prompt], sampling: Sampling, stop_ids: Sequence[int], batch_tokens: int
 ) -> Iterator[tuple[int, Completion]]:
-    """Complete prompts in padded batches, the longest first.
+    """Complete prompts in padded batches, the longest first; yield the position of each with its completion.
 
-    Parameters
-    ----------
-    model : transformers.PreTrainedModel
-        The model, with its head.
-    prompts : sequence of Prompt
-        The prompts.
-    sampling : Sampling
-        How to sample tokens.
-    stop_ids : sequence of int
-        The tokens that end a text, at least one.
-    batch_tokens : int
-        Maximum number of tokens of a batch: prompts, padding and completions. A single prompt may exceed it.
-
-    Yields
-    ------
-    (int, Completion)
-        The position of a prompt, and its completion.
+    Prompts, padding and completions of a batch have at most `batch_tokens` tokens, unless it is a single prompt. Any of
+    the `stop_ids`, of which there must be at least one, ends a text. The model must have its head.
     """
     for batch in _batches(prompts, batch_tokens):
         yield from zip(batch, _generate_batch(model, [prompts[i] for i in batch], sampling, stop_ids), strict=True)

@@ -21,31 +21,17 @@ _STEP = 0x9E3779B1
 class Sampling:
     """How to sample a token from a model's scores.
 
-    Parameters
-    ----------
-    temperature : float
-        Divides the scores; 0 takes the most likely token.
-    top_p : float
-        Sample only from the most likely tokens that together have this probability.
+    A temperature of 0 takes the most likely token. Otherwise tokens are sampled from the most likely ones that together
+    have the probability `top_p`.
     """
 
     temperature: float
     top_p: float
 
     def perturb(self, scores: torch.Tensor, seeds: torch.Tensor) -> torch.Tensor:
-        """Add noise to scores, so that the largest belongs to the sampled token.
+        """Add noise to scores of shape (n_texts, n_tokens), so that the largest belongs to the sampled token.
 
-        Parameters
-        ----------
-        scores : torch.Tensor of shape (n_texts, n_tokens)
-            The model's scores.
-        seeds : torch.Tensor of shape (n_texts,), dtype int64
-            One seed per text, from `seed_of_step`.
-
-        Returns
-        -------
-        torch.Tensor of shape (n_texts, n_tokens)
-            The scores with noise.
+        `seeds` has one int64 per text, from `seed_of_step`.
         """
         if self.temperature == 0:
             return scores

@@ -31,19 +31,9 @@ _CLOSING = re.compile(
 
 
 def clean_answer(answer: str, message: Message) -> str:
-    """Remove thoughts, tags, a code fence, and words of greeting and farewell.
+    """Remove thoughts, tags, a code fence, and words of greeting and farewell from the answer to a message.
 
-    Parameters
-    ----------
-    answer : str
-        The text that the model wrote.
-    message : Message
-        The question.
-
-    Returns
-    -------
-    str
-        The text that was asked for; empty if there is none.
+    The text is empty if nothing else remains.
     """
     text = _without_thought(answer, message.data)
     for tag in (f"<{message.tag}>", f"</{message.tag}>"):

@@ -60,7 +60,7 @@ class HKFRRewriter(SummarisingRewriter):
     """
 
     _parameter_constraints = {
-        "rewriter": SummarisingRewriter._rewriter_constraint,
+        "rewriter": [LanguageModelRewriter],
         "themes": ["array-like", None],
         "n_words": [Interval(Integral, 1, None, closed="left")],
     }

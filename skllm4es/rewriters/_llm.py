@@ -59,12 +59,7 @@ Steps = Generator[list[Question], list[str], str]
 class Session(ABC):
     """A language model ready to answer.
 
-    Parameters
-    ----------
-    context_length : int or None
-        Maximum number of tokens of a question and its answer; None for no limit.
-    max_new_tokens : int or "auto"
-        Maximum number of tokens of an answer.
+    `context_length` limits the tokens of a question and its answer, and `max_new_tokens` those of the answer.
     """
 
     def __init__(self, context_length: int | None, max_new_tokens: int | Literal["auto"]) -> None:

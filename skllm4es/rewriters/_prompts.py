@@ -31,21 +31,9 @@ class Message(NamedTuple):
 
 
 def compose(prompt: str, data: str, **blanks: object) -> Message:
-    """Put a prompt around data that may come from anyone.
+    """Put a prompt around data that may come from anyone, and that the model must not take for instructions.
 
-    Parameters
-    ----------
-    prompt : str
-        The name of the prompt.
-    data : str
-        The data, which the model must not take for instructions.
-    **blanks : object
-        What to fill into the prompt; settings of the rewriter, not data.
-
-    Returns
-    -------
-    Message
-        The message.
+    The `blanks` are filled into the prompt; they come from the user who runs the rewriter, not from the data.
     """
     tag = _tag(data)
     return Message(

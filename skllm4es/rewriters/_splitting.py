@@ -25,26 +25,8 @@ def split_events(
 ) -> list[str]:
     """Split a text into parts that fit, each with the instruction and the header.
 
-    Parameters
-    ----------
-    text : str
-        A serialised text.
-    fits : callable
-        Whether a part of a given number of tokens fits.
-    count : callable
-        Counts the tokens of strings.
-    max_events : int, default=None
-        Maximum number of events of a part; None for no limit.
-
-    Returns
-    -------
-    list of str
-        The parts; the text itself if it is a single part.
-
-    Raises
-    ------
-    RewritingError
-        If a single event is too long.
+    `fits` returns whether a part of a given number of tokens fits, and `count` counts the tokens of texts. A part has
+    at most `max_events` events. A single event that is too long raises a `RewritingError`.
     """
     table = read_events(text)
     if fits(count([text])[0]) and (max_events is None or len(table.rows) <= max_events):

@@ -22,7 +22,6 @@ class SummarisingRewriter(StepwiseRewriter):
     default_formats = ("summary",)
     # The steps of a text wait for each other, so the texts of a group finish at about the same time.
     _group_size = 256
-    _rewriter_constraint = [LanguageModelRewriter]
 
     rewriter: LanguageModelRewriter
     n_words: int

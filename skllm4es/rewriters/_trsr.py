@@ -54,7 +54,7 @@ class TRSRRewriter(SummarisingRewriter):
     """
 
     _parameter_constraints = {
-        "rewriter": SummarisingRewriter._rewriter_constraint,
+        "rewriter": [LanguageModelRewriter],
         "method": [StrOptions({"recurrent", "hierarchical"})],
         "block_size": [Interval(Integral, 1, None, closed="left")],
         "n_words": [Interval(Integral, 1, None, closed="left")],
