@@ -1,6 +1,7 @@
 """Fixtures that several test modules share."""
 
 import os
+import shutil
 import sys
 import threading
 from pathlib import Path
@@ -96,3 +97,19 @@ def as_kind(request):
     as_kind.name = name
     as_kind.is_polars = name.startswith("polars")
     return as_kind
+
+
+@pytest.fixture
+def edit_prompt(tmp_path_factory, monkeypatch):
+    """Return a function that adds text to the file of a prompt, new or not, in a copy of the folder."""
+    from skllm4es.rewriters import _prompts
+
+    folder = tmp_path_factory.mktemp("package") / "prompts"
+    shutil.copytree(_prompts.FOLDER, folder)
+    monkeypatch.setattr(_prompts, "FOLDER", folder)
+
+    def edit(name, addition):
+        with (folder / f"{name}.txt").open("a", encoding="utf-8") as file:
+            file.write(addition)
+
+    return edit

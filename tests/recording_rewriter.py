@@ -1,4 +1,4 @@
-"""A rewriter whose model is a function, and that keeps what it was asked: how questions are made is seen in it."""
+"""A rewriter whose model is a function, which records the questions."""
 
 from contextlib import contextmanager
 
@@ -6,7 +6,7 @@ from skllm4es.rewriters._llm import Answer, LanguageModelRewriter, Session
 
 
 class RecordingRewriter(LanguageModelRewriter):
-    """Asks `answer(message)`, which gives a str, an `Answer` or a `RewritingError`; one word is one token."""
+    """Asks `answer(message)`, which returns a str, an `Answer` or a `RewritingError`; a word is a token."""
 
     _parameter_constraints = {"answer": [callable], "context_length": "no_validation", "temperature": "no_validation"}
 

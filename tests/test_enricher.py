@@ -23,7 +23,7 @@ def test_fit_transform_adds_the_variants_and_keeps_the_raw_text():
     assert out["text"].to_list() == TEXTS
 
 
-def test_transform_gives_the_raw_text_alone():
+def test_transform_returns_only_the_raw_text():
     out = TextEnricher(n_variants=2, random_state=0).fit(TEXTS).transform(TEXTS)
     assert out.columns.to_list() == ["text"]
     assert out["text"].to_list() == TEXTS
@@ -35,7 +35,7 @@ def test_include_raw_adds_the_raw_text_to_the_training_columns():
     assert out["raw"].to_list() == TEXTS
 
 
-def test_enrich_always_embeds_rewritten_texts_in_training_and_after():
+def test_enrich_always_rewrites_the_texts_to_embed_in_fit_and_transform():
     enricher = TextEnricher(enrich="always", formats="json", random_state=0)
     trained_on = enricher.fit_transform(TEXTS)
     assert trained_on["text"].to_list() == enricher.transform(TEXTS)["text"].to_list()
@@ -82,7 +82,7 @@ def test_another_seed_gives_other_texts():
     ],
     ids=["list", "array", "column", "series", "pandas"],
 )
-def test_texts_come_in_many_containers(X):
+def test_accepts_many_containers(X):
     assert TextEnricher(random_state=0).fit_transform(X)["text"].to_list() == TEXTS
 
 
@@ -92,13 +92,13 @@ def test_output_keeps_library_and_index():
     assert TextEnricher().fit_transform(pd.Series(TEXTS, index=[7, 8, 9])).index.to_list() == [7, 8, 9]
 
 
-def test_rewriter_parameters_are_reached_by_name():
+def test_rewriter_parameters_can_be_set_by_name():
     enricher = TextEnricher(TemplateRewriter()).set_params(rewriter__analysis=False)
     assert clone(enricher).rewriter.analysis is False
 
 
 class Constant(TemplateRewriter):
-    """A rewriter that does not keep to the protocol."""
+    """A rewriter that violates the protocol."""
 
     def __init__(self, answer=()):
         self.answer = answer
@@ -108,8 +108,8 @@ class Constant(TemplateRewriter):
 
 
 @pytest.mark.parametrize("answer", [["one"], [None, "two", "three"]])
-def test_a_rewriter_that_loses_texts_is_an_error(answer):
-    with pytest.raises(ValueError, match=r"Constant.rewrite must give one str for each text; it gave \d for 3"):
+def test_a_rewriter_that_loses_texts_raises(answer):
+    with pytest.raises(ValueError, match=r"Constant.rewrite must return one str per text; it returned \d for 3"):
         TextEnricher(Constant(answer)).fit_transform(TEXTS)
 
 
@@ -119,7 +119,7 @@ def test_a_rewriter_that_loses_texts_is_an_error(answer):
         ({}, "one text", TypeError, "string object received"),
         ({}, [TEXTS[0], None], TypeError, "row 1 of column 'text' is NoneType"),
         ({"formats": "jason"}, TEXTS, ValueError, r"Did you mean \['json'\]"),
-        ({"formats": []}, TEXTS, ValueError, "formats names nothing"),
+        ({"formats": []}, TEXTS, ValueError, "formats is empty"),
         ({"n_variants": 0}, TEXTS, ValueError, "n_variants"),
         ({"enrich": "never"}, TEXTS, ValueError, "enrich"),
         ({}, pd.DataFrame({"text": TEXTS, "more": TEXTS}), ValueError, "one column of texts"),
@@ -129,6 +129,6 @@ def test_a_rewriter_that_loses_texts_is_an_error(answer):
         ({"on_error": "ignore"}, TEXTS, ValueError, "on_error"),
     ],
 )
-def test_bad_input_is_refused(params, X, error, message):
+def test_bad_input_raises(params, X, error, message):
     with pytest.raises(error, match=message):
         TextEnricher(**params).fit_transform(X)

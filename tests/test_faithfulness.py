@@ -1,4 +1,4 @@
-"""The comparison of a rewritten text with its original: what is lost counts, how it is written does not."""
+"""The comparison of a rewritten text with its original: losses count, the style does not."""
 
 import random
 
@@ -37,12 +37,12 @@ def test_all_numbers_of_a_template_stem_from_the_original(name):
         assert compare(PAYMENTS, text).precision == 1.0, text
 
 
-def test_only_the_summary_is_not_complete():
+def test_only_the_summary_is_incomplete():
     assert [name for name in FORMATS if name not in COMPLETE] == ["breakdown"]
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "written"),
     [
         ("2020-03-05", "on March 5th, 2020"),
         ("2020-03-05", "the 5th of March 2020"),
@@ -69,12 +69,12 @@ def test_only_the_summary_is_not_complete():
         ("ﬁne", "fine"),
     ],
 )
-def test_restyling_is_not_a_loss(value, told):
-    assert recall(format_events(["field"], [[value]]), told) == 1.0
+def test_restyling_is_not_a_loss(value, written):
+    assert recall(format_events(["field"], [[value]]), written) == 1.0
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "written"),
     [
         ("2020-03-05", "2020-03-06"),
         ("2020-03-05", "March 2020"),
@@ -87,13 +87,13 @@ def test_restyling_is_not_a_loss(value, told):
         ("Toy Story", "Toy and Story"),
     ],
 )
-def test_another_value_is_a_loss(value, told):
-    comparison = compare(format_events(["field"], [[value]]), told)
+def test_another_value_is_a_loss(value, written):
+    comparison = compare(format_events(["field"], [[value]]), written)
     assert comparison.recall == 0.0
     assert comparison.missing == [value]
 
 
-def test_recall_falls_with_the_values_that_are_lost():
+def test_recall_falls_with_lost_values():
     original = format_events(["title", "shop"], [[f"item {letter}", "kiosk"] for letter in "abcd"])
     assert recall(original, "item a, item b, item c") == (3 / 4 + 0) / 2
     assert recall(original, "kiosk: item a, item b, item c") == 3 / 4
@@ -114,7 +114,7 @@ TABLES = {
 
 
 def _lists(rows):
-    """Write events as an LLM likes to, in a numbered list."""
+    """Write events in a numbered list, as LLMs like to."""
     return "\n".join([f"{number}. **{row[0]}** - {', '.join(row[1:])}" for number, row in enumerate(rows, start=1)])
 
 
@@ -128,13 +128,13 @@ def test_a_lost_field_costs_its_share_however_few_values_it_has(name, field, cha
     n_values = len({row[place] for row in rows})
     original = format_events(header, rows)
     assert recall(original, _lists(rows)) == 1.0
-    # The currency, of which there is one value, cannot be lost by telling it always.
+    # The currency has a single value, which is kept if it is always written.
     kept = len(same) / n_values
     assert recall(original, _lists(spoilt)) == pytest.approx((len(header) - 1 + kept) / len(header))
 
 
 @pytest.mark.parametrize("mark", ["{}.", "{})", "#{}", "- #{}:", "  {}."])
-def test_the_numbers_of_a_list_tell_no_value(mark):
+def test_the_numbers_of_a_list_are_not_values(mark):
     original = format_events(
         ["title", "rating"], [[f"film {letter}", str(i % 5 + 1)] for i, letter in enumerate(LETTERS)]
     )
@@ -143,29 +143,29 @@ def test_the_numbers_of_a_list_tell_no_value(mark):
     assert recall(original, text + " rated 3") == (1 + 1 / 5) / 2
 
 
-def test_values_that_look_like_the_numbers_of_a_list_are_values():
+def test_values_that_look_like_list_numbers_are_values():
     original = format_events(["place", "title"], [["1.", "Heat"], ["2.", "Alien"]])
     assert recall(original, "1. Heat\n2. Alien") == 1.0
 
 
-def test_recall_falls_with_events_whose_values_others_share():
+def test_recall_falls_with_lost_events_even_if_all_values_are_kept():
     original = format_events(["kind", "stars"], [["film", "5"]] * 8)
     assert recall(original, "film 5, film 5") == 2 / 8
 
 
-def test_a_value_that_events_share_may_stand_once_in_a_heading():
+def test_a_value_that_events_share_may_occur_once_in_a_heading():
     original = format_events(["shop", "item"], [["kiosk", f"item {number}"] for number in "abcdef"])
     assert recall(original, "kiosk:\n" + "\n".join(f"- item {number}" for number in "abcdef")) == 1.0
 
 
-def test_precision_falls_with_what_was_invented():
+def test_precision_falls_with_invented_values():
     original = format_events(["date", "amount"], [["2020-03-05", "7.50"], ["2020-03-06", "9.50"]])
     comparison = compare(original, "2020-03-05: 7.50; 2020-03-06: 9.50; 2020-03-07: 11")
     assert comparison.recall == 1.0
     assert comparison.precision == 4 / 6
 
 
-def test_counts_totals_and_means_are_not_invented():
+def test_counts_totals_and_means_do_not_count_as_invented():
     original = format_events(["amount"], [["7.50"], ["9.51"], ["4"]])
     assert compare(original, "1. 7.50 2. 9.51 3. 4; in total 21.01, on average 7.00, 33% each").precision == 1.0
 
@@ -182,8 +182,8 @@ def test_any_two_texts_can_be_compared(table, text):
     assert 0 <= comparison.precision <= 1
 
 
-def test_long_texts_take_no_more_than_their_length():
-    """Every value is looked up from its rarest word on: the texts are not searched through for each."""
+def test_time_grows_with_the_length_of_the_text_only():
+    """Each value is looked up from its rarest word, so the text is not searched for each."""
     rows = [[f"the film number {number} of the series", "drama"] for number in range(5_000)]
     original = format_events(["title", "genre"], rows)
     assert recall(original, original) == 1.0

@@ -1,4 +1,4 @@
-"""What all rewriters that ask a language model do: fenced questions, texts in parts, clean answers, errors apart."""
+"""All rewriters that ask a language model: questions between tags, split texts, clean answers, separate errors."""
 
 import re
 
@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 from recording_rewriter import RecordingRewriter
 from sklearn.base import clone
 
-from skllm4es import EventSerializer
+from skllm4es import EventSerializer, TextEnricher
+from skllm4es.formats import FORMATS
 from skllm4es.rewriters import RewritingError, StreamingRewriter, available_formats
 from skllm4es.rewriters import _prompts as prompts
 from skllm4es.rewriters._answers import clean_answer
 from skllm4es.rewriters._llm import Answer
-from skllm4es.rewriters._prompts import compose, hash_prompts, seed_of
+from skllm4es.rewriters._prompts import compose, seed_of
 from skllm4es.serialize import format_events, parse_events
 
 TEXT = "date|mcc|amount\n2020-03-05, Groceries, 1250.00\n2020-03-06, Fuel, 300.50"
@@ -31,12 +32,12 @@ def results_of(rewriter, texts, formats="json", seeds=0):
 
 @pytest.mark.parametrize("name", available_formats())
 def test_each_format_has_a_prompt_with_version_and_source(name):
-    head = prompts._read(name).partition("\n\n")[0]
+    head = prompts.read_file(name).partition("\n\n")[0]
     assert re.fullmatch(r"# version: \d+\n# source: .*arXiv 2508.05688, section 3.2.*", head)
     assert "#" not in prompts.read_prompt(name)
 
 
-def test_the_question_holds_prompt_and_text_and_asks_for_nothing_else():
+def test_a_question_is_the_prompt_the_text_and_how_to_answer():
     rewriter = RecordingRewriter()
     rewriter.rewrite([TEXT], ["yaml"], [0])
     (question,) = rewriter.asked
@@ -57,7 +58,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("value", HOSTILE)
-def test_data_cannot_close_their_fence(value):
+def test_data_cannot_close_its_tags(value):
     text = format_events(["merchant"], [[value]])
     message = compose("json", text)
     assert message.tag not in text
@@ -66,32 +67,71 @@ def test_data_cannot_close_their_fence(value):
 
 
 @given(st.text(), st.integers(0, 50))
-def test_even_data_that_know_their_own_tag_get_another(data, n_rounds):
+def test_data_that_contains_its_own_tag_gets_another(data, n_rounds):
     for _ in range(n_rounds):
         data += f"</{compose('json', data).tag}>"
     assert compose("json", data).tag not in data
 
 
-def test_the_fence_of_a_text_is_always_the_same():
+def test_the_tags_of_a_text_are_always_the_same():
     assert compose("json", TEXT) == compose("json", TEXT)
 
 
-def test_a_changed_prompt_changes_the_cache_key(monkeypatch):
-    before = RecordingRewriter().cache_key()
-    read = prompts._read
-    monkeypatch.setattr(prompts, "_read", lambda name: read(name) + (" Please." if name == "sql" else ""))
-    assert RecordingRewriter().cache_key() != before
+def test_a_changed_prompt_changes_the_key_of_its_format_alone(edit_prompt):
+    rewriter = RecordingRewriter()
+    before = {name: rewriter.prompt_key(name) for name in FORMATS}, rewriter.cache_key()
+    edit_prompt("sql", " Please.")
+    after = {name: rewriter.prompt_key(name) for name in FORMATS}, rewriter.cache_key()
+    assert [name for name in FORMATS if before[0][name] != after[0][name]] == ["sql"]
+    assert before[1] == after[1]
 
 
 @pytest.mark.parametrize("name", ["data", "end"])
-def test_what_stands_around_all_prompts_is_part_of_their_hash(name, monkeypatch):
-    before = hash_prompts(["json"])
-    read = prompts._read
-    monkeypatch.setattr(prompts, "_read", lambda other: read(other) + ("!" if other == name else ""))
-    assert hash_prompts(["json"]) != before
+def test_the_text_around_every_prompt_changes_the_key_of_every_format(name, edit_prompt):
+    rewriter = RecordingRewriter()
+    before = [rewriter.prompt_key(name) for name in FORMATS]
+    edit_prompt(name, "!")
+    assert not set(before) & {rewriter.prompt_key(name) for name in FORMATS}
 
 
-def test_the_seed_hangs_on_text_format_and_seed():
+def enrich(rewriter, memory, formats, n_variants):
+    """Enrich two texts, and return the questions and seeds that the model was asked."""
+    rewriter = clone(rewriter).set_params(answer=lambda message: f"[{str(message)[:99]}]")
+    enricher = TextEnricher(rewriter, formats=formats, n_variants=n_variants, check=None, memory=memory, random_state=0)
+    enricher.fit_transform([TEXT, LONG])
+    return [(question.message, question.seed) for question in getattr(rewriter, "asked", [])]
+
+
+def test_editing_a_prompt_asks_only_for_the_texts_of_its_format_again(tmp_path, edit_prompt):
+    formats = ["json", "html", "yaml"]
+    assert len(enrich(RecordingRewriter(), tmp_path, formats, 3)) == 6
+    assert enrich(RecordingRewriter(), tmp_path, formats, 3) == []
+    edit_prompt("html", " Please.")
+    asked = enrich(RecordingRewriter(), tmp_path, formats, 3)
+    assert [str(message).startswith(prompts.read_prompt("html")) for message, _ in asked] == [True, True]
+    assert enrich(RecordingRewriter(), tmp_path, formats, 3) == []
+
+
+def test_a_new_format_of_the_package_asks_for_no_text_again(tmp_path, edit_prompt, monkeypatch):
+    formats = ["json", "html"]
+    enrich(RecordingRewriter(), tmp_path, formats, 2)
+    edit_prompt("toml", "# version: 1\n# source: a test\n\nRewrite the events as TOML.")
+    monkeypatch.setitem(FORMATS, "toml", FORMATS["json"])
+    monkeypatch.setattr(RecordingRewriter, "default_formats", tuple(FORMATS))
+    assert enrich(RecordingRewriter(), tmp_path, formats, 2) == []
+    assert len(enrich(RecordingRewriter(), tmp_path, "toml", 1)) == 2
+
+
+def test_adding_a_format_asks_for_nothing_twice(tmp_path):
+    asked = enrich(RecordingRewriter(), tmp_path, ["json", "html"], 2)
+    added = enrich(RecordingRewriter(), tmp_path, ["json", "html", "sql"], 3)
+    assert set(asked).isdisjoint(added)
+    assert [str(message).startswith(prompts.read_prompt("sql")) for message, _ in added] == [True, True]
+    assert enrich(RecordingRewriter(), tmp_path, ["json", "html"], 2) == []
+    assert enrich(RecordingRewriter(), tmp_path, ["json", "html", "sql"], 3) == []
+
+
+def test_the_seed_of_a_question_depends_on_text_format_and_seed():
     rewriter = RecordingRewriter()
     rewriter.rewrite([TEXT, TEXT, TEXT, LONG, TEXT], ["json", "html", "json", "json", "json"], [0, 0, 1, 0, 0])
     last, *others = [question.seed for question in rewriter.asked]
@@ -101,7 +141,7 @@ def test_the_seed_hangs_on_text_format_and_seed():
     assert all(0 <= seed < 2**31 for seed in (first, *others))
 
 
-def test_seeds_of_numpy_are_those_of_python():
+def test_numpy_seeds_equal_python_seeds():
     import numpy as np
 
     assert seed_of(np.int64(3), "x") == seed_of(3, "x")
@@ -116,12 +156,12 @@ def split(text, context_length, **settings):
     return result, rewriter.asked[::-1]
 
 
-def test_a_text_that_fits_is_asked_as_it_stands():
+def test_a_text_that_fits_is_not_split():
     text = "An instruction.\n\n" + LONG
     assert [question.message.data for question in split(text, 10_000)[1]] == [text]
 
 
-def test_a_long_text_is_split_by_events_and_joined_again():
+def test_a_long_text_is_split_between_events_and_its_answers_are_joined():
     numbers = iter(range(100))
     result, asked = split(LONG, 500, answer=lambda message: f"part {next(numbers)}")
     rows = [row for question in asked for row in parse_events(question.message.data).rows]
@@ -160,11 +200,11 @@ def test_other_separators_and_the_compact_form_are_split_too():
     assert rows == parse_events(text).rows
 
 
-def test_an_event_that_is_too_long_by_itself_is_an_error_of_its_text():
+def test_an_event_that_is_too_long_fails_its_text_alone():
     long_event = format_events(["title"], [["Heat"], ["word " * 900], ["Alien"]])
     results = results_of(RecordingRewriter(context_length=600), [long_event, TEXT])
     assert results[1] == "an answer"
-    assert re.match(r"Event 2 of 3 has 90\d tokens.* do not fit .*raise context_length", str(results[0]))
+    assert re.match(r"Event 2 of 3 has 90\d tokens.* does not fit .*raise context_length", str(results[0]))
 
 
 # Answers
@@ -201,11 +241,11 @@ def clean(answer, data=TEXT):
         "<thinking>\nHm.\n</thinking>```\n[1]\n```",
     ],
 )
-def test_talk_fences_and_thoughts_are_taken_off(answer):
+def test_talk_code_fences_and_thoughts_are_removed(answer):
     assert clean(answer) == "[1]"
 
 
-def test_echoed_tags_are_taken_off():
+def test_echoed_tags_are_removed():
     tag = compose("json", TEXT).tag
     assert clean(f"<{tag}>\n[1]\n</{tag}>") == "[1]"
 
@@ -226,7 +266,7 @@ def test_echoed_tags_are_taken_off():
         "  two:\n    - 1".lstrip(),
     ],
 )
-def test_what_is_no_talk_stays(answer):
+def test_everything_else_remains(answer):
     expected = "" if answer == "<think>" else answer
     assert clean(answer) == expected
 
@@ -249,35 +289,35 @@ def test_what_is_no_talk_stays(answer):
         ("Output", "**Output:** 5\n**Output:** 6"),
     ],
 )
-def test_markup_that_comes_from_the_data_stays(value, answer):
+def test_markup_from_the_data_remains(value, answer):
     assert clean(answer, format_events(["merchant"], [[value]])) == answer
 
 
-def test_words_that_are_only_parts_of_words_of_the_data_are_talk():
+def test_words_that_are_only_parts_of_words_in_the_data_are_talk():
     assert clean("Sure! Here is the text:\n[1]", "merchant\nInsurely Measures") == "[1]"
 
 
-def test_a_fence_around_data_with_fences_is_taken_off():
+def test_a_code_fence_around_data_with_code_fences_is_removed():
     assert clean("```yaml\n- a: '```'\n- b\n```", "a\n```") == "- a: '```'\n- b"
 
 
 @pytest.mark.parametrize("answer", ["", " \n", "<think>I wonder", "```json\n```", "<think></think>"])
-def test_an_empty_answer_is_an_error_that_says_what_to_do(answer):
+def test_an_empty_answer_is_an_error_with_a_remedy(answer):
     result = results_of(RecordingRewriter(lambda message: answer), [TEXT])[0]
     assert isinstance(result, RewritingError)
-    assert re.search("answered nothing that is of use.*Try another seed", str(result))
+    assert re.search("no usable text.*Try another seed", str(result))
 
 
-def test_an_answer_that_was_cut_off_is_an_error_that_says_what_to_do():
+def test_an_answer_that_was_cut_off_is_an_error_with_a_remedy():
     result = results_of(RecordingRewriter(lambda message: Answer("[1,", False, 9)), [TEXT])[0]
     assert isinstance(result, RewritingError)
-    assert re.search(r"cut off: it had not ended at its limit of \d+ tokens. Raise max_new_tokens", str(result))
+    assert re.search(r"cut off at its limit of \d+ tokens. Raise max_new_tokens", str(result))
 
 
 # Results
 
 
-def test_keeps_to_the_protocol():
+def test_follows_the_protocol():
     assert isinstance(RecordingRewriter(), StreamingRewriter)
 
 
@@ -289,17 +329,17 @@ def test_a_text_that_fails_does_not_stop_the_others():
     assert [str(results[position]) for position in range(4)] == ["no", "yes", "no", "yes"]
 
 
-def test_a_text_of_which_one_part_fails_comes_once():
+def test_a_text_with_a_failed_part_yields_one_error():
     def answer(message):
         return "" if "Film 100," in message.data else "yes"
 
     rewriter = RecordingRewriter(answer, context_length=500)
-    came = list(rewriter.iter_rewrites([LONG, TEXT], ["json"] * 2, [0] * 2))
-    assert sorted(position for position, _ in came) == [0, 1]
-    assert isinstance(dict(came)[0], RewritingError)
+    results = list(rewriter.iter_rewrites([LONG, TEXT], ["json"] * 2, [0] * 2))
+    assert sorted(position for position, _ in results) == [0, 1]
+    assert isinstance(dict(results)[0], RewritingError)
 
 
-def test_results_come_while_others_are_still_asked():
+def test_results_are_yielded_while_others_are_still_asked():
     rewriter = RecordingRewriter()
     results = rewriter.iter_rewrites([TEXT] * 5, ["json"] * 5, range(5))
     next(results)
@@ -309,31 +349,31 @@ def test_results_come_while_others_are_still_asked():
 def test_rewrite_raises_the_first_error_with_its_position():
     rewriter = RecordingRewriter(lambda message: "" if message.data == LONG else "yes")
     assert rewriter.rewrite([TEXT, TEXT], ["json"] * 2, [0, 1]) == ["yes", "yes"]
-    with pytest.raises(RewritingError, match="Text 1: The model answered nothing"):
+    with pytest.raises(RewritingError, match="Text 1: The model's answer has no usable text"):
         rewriter.rewrite([TEXT, LONG], ["json"] * 2, [0, 1])
 
 
-def test_half_a_character_is_an_error_of_its_text():
+def test_half_a_surrogate_pair_fails_its_text_alone():
     results = results_of(RecordingRewriter(), ["merchant\nCaf\ud800", TEXT])
-    assert re.match(r"Character 12 is '\\ud800', half of a pair", str(results[0]))
+    assert re.match(r"Character 12 is '\\ud800', half of a surrogate pair", str(results[0]))
     assert results[1] == "an answer"
 
 
-def test_text_that_does_not_parse_is_an_error_of_this_text():
+def test_an_unreadable_text_fails_alone():
     results = results_of(RecordingRewriter(), ["a|b\n1", TEXT])
     assert re.match("It is not in the serialised form: Event 1", str(results[0]))
     assert results[1] == "an answer"
 
 
 @pytest.mark.parametrize("name", LOSSLESS)
-def test_a_user_without_events_is_written_by_a_template_and_asks_nobody(name):
+def test_a_user_without_events_is_written_by_a_template_without_the_model(name):
     rewriter = RecordingRewriter()
     (text,) = rewriter.rewrite(["title|rating"], [name], [0])
     assert read(name, text).rows == []
     assert rewriter.asked == []
 
 
-def test_no_texts_need_no_model():
+def test_no_texts_open_no_model():
     class Closed(RecordingRewriter):
         def _open(self):
             raise AssertionError
@@ -352,11 +392,11 @@ def test_tokens_are_counted():
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ((TEXT, ["json"], [0]), TypeError, "texts is a sequence of strings"),
+        ((TEXT, ["json"], [0]), TypeError, "texts must be a sequence of strings"),
         (([TEXT], ["json"], []), ValueError, "got 1 texts, 1 formats and 0 seeds"),
         (([TEXT], ["yml"], [0]), ValueError, r"Did you mean \['yaml'\]"),
     ],
 )
-def test_bad_arguments_are_refused_at_once(arguments, error, message):
+def test_bad_arguments_raise_at_once(arguments, error, message):
     with pytest.raises(error, match=message):
         RecordingRewriter().iter_rewrites(*arguments)

@@ -1,4 +1,4 @@
-"""The template rewriter: reproducible, each text for itself, and clear about what it cannot rewrite."""
+"""TemplateRewriter: reproducible, each text independent of the others, with clear errors."""
 
 import pickle
 
@@ -20,7 +20,7 @@ def rewrite(text, text_format, seed, **parameters):
     return TemplateRewriter(**parameters).rewrite([text], [text_format], [seed])[0]
 
 
-def test_keeps_to_the_protocol():
+def test_follows_the_protocol():
     assert isinstance(TemplateRewriter(), Rewriter)
 
 
@@ -52,7 +52,7 @@ def test_one_seed_gives_different_layouts_to_different_texts():
 
 
 @given(st.lists(st.tuples(st.text(), st.text()), max_size=4), st.integers(0, 2**63))
-def test_events_survive_the_way_from_text_to_text(rows, seed):
+def test_events_survive_rewriting_and_parsing(rows, seed):
     text = format_events(["merchant", "note"], rows)
     name = LOSSLESS[seed % 7]
     rewritten = rewrite(text, name, seed, vary_values=False)
@@ -61,7 +61,7 @@ def test_events_survive_the_way_from_text_to_text(rows, seed):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_user_without_events_has_a_text_in_every_format(name):
+def test_a_user_without_events_has_a_text_in_every_format(name):
     assert all(rewrite("date|amount", name, seed).strip() for seed in range(30))
 
 
@@ -69,7 +69,7 @@ def test_user_without_events_has_a_text_in_every_format(name):
     ("parameter", "only_when_on"),
     [("paraphrase_names", "Sum"), ("vary_values", "5 March 2020"), ("analysis", "Total amount")],
 )
-def test_each_parameter_turns_off_what_it_names(parameter, only_when_on):
+def test_each_parameter_switches_its_feature_off(parameter, only_when_on):
     def appears(**parameters):
         return any(only_when_on in rewrite(TEXT, "html", seed, **parameters) for seed in range(200))
 
@@ -84,23 +84,23 @@ def test_instructions_inside_a_value_do_not_change_the_format():
         assert read("xml", rewritten).rows == [[order], ["x"]]
 
 
-def test_unknown_format_is_named_with_its_nearest_match():
+def test_an_unknown_format_raises_and_suggests_the_nearest():
     with pytest.raises(ValueError, match=r"Unknown formats: \['yml'\]. Did you mean \['yaml'\]\? The formats are"):
         rewrite(TEXT, "yml", 0)
 
 
-def test_text_that_does_not_parse_is_named_by_its_position():
+def test_an_unreadable_text_raises_with_its_position():
     with pytest.raises(ValueError, match="Text 1: Event 1"):
         TemplateRewriter().rewrite([TEXT, "a|b\n1"], ["json"] * 2, [0] * 2)
 
 
-def test_lengths_must_agree():
+def test_different_lengths_raise():
     with pytest.raises(ValueError, match="got 2 texts, 1 formats and 2 seeds"):
         TemplateRewriter().rewrite([TEXT, TEXT], ["json"], [0, 1])
 
 
-def test_single_string_is_rejected():
-    with pytest.raises(TypeError, match="texts is a sequence of strings"):
+def test_a_single_string_raises():
+    with pytest.raises(TypeError, match="texts must be a sequence of strings"):
         TemplateRewriter().rewrite(TEXT, ["json"], [0])
 
 

@@ -1,1 +1,1 @@
-"""From texts to texts to train on: `TextEnricher`, the faithfulness of rewritings, and their cache."""
+"""Enrichment of texts for training: `TextEnricher`, the faithfulness of rewritings, and their cache."""

@@ -1,10 +1,10 @@
-"""TextEnricher: the second step of the flow, from one text per user to several to train on."""
+"""TextEnricher: the second step of the flow, which rewrites one text per user into several training texts."""
 
 from __future__ import annotations
 
 import os
 import random
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from numbers import Integral, Real
 from typing import Any, Self
@@ -19,97 +19,98 @@ from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
 from skllm4es._compat import HasMethods, Interval, StrOptions, fit_context
-from skllm4es._messages import did_you_mean, warn
+from skllm4es._messages import warn
 from skllm4es._store import directory_of
 from skllm4es._texts import TEXT, TextTransformerMixin, read_texts
+from skllm4es.enrich._report import error_of, report_of, warning_of
 from skllm4es.enrich._rewrite_cache import RewriteCache
-from skllm4es.enrich._rewriting import draw_all
-from skllm4es.enrich._variants import FREE_REDRAWS, Policy, Variant, complaints, first_error, make_variants
+from skllm4es.enrich._rewriting import rewrite_all
+from skllm4es.enrich._variants import MAX_CHEAP_RETRIES, Policy, Variant, make_variants
 from skllm4es.rewriters import Rewriter, TemplateRewriter, available_formats
+from skllm4es.rewriters._checks import check_formats
 
 
 class TextEnricher(TextTransformerMixin, BaseEstimator):
     r"""Rewrite serialised texts into many formats, for the language model to train on.
 
-    Serialised events vary little, and a language model that is fine-tuned on them alone learns their form by heart.
+    Serialised events vary little, and a language model that is fine-tuned on them alone memorises their form.
     Rewritten into JSON, HTML, prose, ... they make better training texts, while the raw text is what is embedded.
 
     Note that ``fit_transform(X)`` and ``fit(X).transform(X)`` differ, as they do for
     :class:`~sklearn.preprocessing.TargetEncoder`: the first is for training and adds the columns of rewritten texts,
-    the second gives the raw texts alone. In a :class:`~sklearn.pipeline.Pipeline` the language model is so trained
-    on enriched texts, and embeds raw ones, of training users and new users alike.
+    the second returns the raw texts alone. In a :class:`~sklearn.pipeline.Pipeline` the language model therefore trains
+    on enriched texts, and embeds raw texts, both of training users and of new users.
 
     Parameters
     ----------
     rewriter : Rewriter, default=None
-        What rewrites: an object with the method ``rewrite(texts, formats, seeds)``;
-        :class:`~skllm4es.rewriters.TemplateRewriter` by default. What fails for one text alone it raises as a
-        :class:`~skllm4es.rewriters.RewritingError`: the texts of the call are then asked for one by one. Any other
-        error ends the run. `memory` needs its method ``cache_key()``, which names all else that determines a rewriting.
-        A rewriter with ``iter_rewrites`` gives each text as it comes
-        (:class:`~skllm4es.rewriters.StreamingRewriter`).
+        The rewriter, an object with a method ``rewrite(texts, formats, seeds)``; a
+        :class:`~skllm4es.rewriters.TemplateRewriter` by default. It raises a
+        :class:`~skllm4es.rewriters.RewritingError` if a single text fails; the texts of the call are then rewritten one
+        by one. Any other error ends the run. :class:`~skllm4es.rewriters.Rewriter` lists further attributes that it may
+        have, among them ``cache_key()``, which `memory` requires, ``lossless`` and ``cheap``. A rewriter with
+        ``iter_rewrites`` returns texts one by one (:class:`~skllm4es.rewriters.StreamingRewriter`).
     formats : str or sequence of str, default=None
-        The formats to write, one or several; by default those that the rewriter names in an attribute
-        ``default_formats``, or else all of :func:`~skllm4es.rewriters.available_formats`.
-        The variants of one text have different formats as long as there are enough.
+        One or several formats to write; by default the rewriter's attribute ``default_formats``, or all of
+        :func:`~skllm4es.rewriters.available_formats` if it has none. The variants of a text have different formats as
+        long as there are enough.
     n_variants : int, default=1
-        Number of rewritten texts for each text.
+        Number of rewritten texts per text.
     include_raw : bool, default=False
-        Whether the raw text is a text to train on as well. A :class:`LLMEmbedder` that reads the scores of a model from
-        scratch trains on it anyway.
+        Whether to train on the raw text as well. A :class:`LLMEmbedder` that reads the scores of a model trained from
+        scratch does so anyway.
     enrich : {"train", "always"}, default="train"
-        "train" rewrites texts for training only. With "always" the texts that are embedded, the column ``text``,
-        are rewritten ones too.
+        "train" rewrites texts for training only. With "always" the texts to embed, the column ``text``, are rewritten
+        too.
     check : {"warn", "retry", "raise"} or None, default="warn"
-        What to do about an unfaithful text, whose recall, the share of the original's values that it tells, is below
-        `min_recall`, or which is plainly not in the form of its format: tell how many there are; draw them anew, and
-        replace by a template what stays so; raise an error at the end. None leaves the comparison out, and so does
-        "warn" for :class:`~skllm4es.rewriters.TemplateRewriter`, which loses nothing. The Notes say what is compared.
-        Of formats that lose events by design ("breakdown"), and of those that this package does not know, recall is
-        reported and nothing is done.
+        What to do about unfaithful texts, whose recall, the share of the original's values that they keep, is below
+        `min_recall`, or which are clearly not in the requested format: issue a warning that counts them; rewrite them
+        again, and replace those that remain unfaithful by templates; or raise an error at the end. None skips the
+        check, and so does "warn" if the rewriter is ``lossless``, such as
+        :class:`~skllm4es.rewriters.TemplateRewriter`. The Notes define recall. In formats that lose events by design
+        ("breakdown"), or that this package does not know, recall is reported but has no consequences.
     min_recall : float, default=0.85
-        The least recall. An LLM that skips one of five fields, or the last fifth of the events, lowers it to 0.8; one
-        of ten fields, to 0.9. Fields of which the comparison takes no value for the same (dates without a year, rounded
-        amounts) count as skipped; values that other fields tell as well (a rating of 2, by the title "Toy Story 2"), as
-        told.
+        Minimum recall. An LLM that omits one of five fields, or the last fifth of the events, lowers it to 0.8; one of
+        ten fields, to 0.9. Fields whose values are not recognised (dates without a year, rounded amounts) count as
+        omitted; values that also occur in other fields (a rating of 2, in the title "Toy Story 2") count as kept.
     max_retries : int, default=3
-        How often a text is drawn anew, with another seed: if the rewriter failed on it, whatever `check` is; if it is
-        unfaithful, with ``check="retry"``; if it equals the raw text or another variant of it. Templates, which cost
-        next to nothing, are drawn anew up to 20 times where they are equal, and never where they failed.
+        How often to rewrite a text again, with another seed: if the rewriter failed on it, whatever `check` is; if it
+        is unfaithful and ``check="retry"``; or if it equals the raw text or another variant. A ``cheap`` rewriter makes
+        up to 20 attempts to avoid equal variants.
     on_error : {"raise", "template", "raw"}, default="raise"
-        What to do where the rewriter cannot rewrite a text, after `max_retries` retries: raise an error when all the
-        others are done, let a template rewrite it, or leave it raw.
+        What to do about a text that the rewriter still fails on after `max_retries` retries: raise an error when all
+        others are done, write it by a template, or leave it raw.
     memory : str, path or joblib.Memory, default=None
-        Directory in which rewritten texts are kept, each from the moment when it is there. So an interrupted run goes
-        on where it was, and no folds or searches rewrite a text twice. Several processes may share it. Give an int as
-        `random_state`, or another run asks for other rewritings. It is for rewriters with a ``cache_key``, as those
-        with language models: templates are written anew, which is cheaper than looking them up.
+        Directory in which to cache rewritten texts, each as soon as it is available. An interrupted run resumes where
+        it stopped, and neither folds nor searches rewrite a text twice. Several processes may share it. Set
+        `random_state` to an int, as every run asks for other rewritings otherwise. Requires a rewriter with a method
+        ``cache_key``, as those with language models have. Each text is cached under its own prompt, so a changed prompt
+        rewrites the texts of its format alone. Texts of ``cheap`` rewriters, such as templates, are not cached.
     n_jobs : int, default=None
-        Number of processes for templates (and other rewriters without ``iter_rewrites``), as joblib counts them. The
-        texts do not depend on it.
+        Number of processes for templates and other rewriters without ``iter_rewrites``, as in joblib. The texts do not
+        depend on it.
     random_state : int, RandomState instance or None, default=None
-        Determines formats and layouts. With an int, the rewritings of a text depend on nothing but this
-        text.
+        Determines formats and layouts. With an int, the rewritings of a text depend on this text alone.
     verbose : int, default=0
-        Whether to show a progress bar, with the texts and, for language models, the tokens a second.
+        Whether to show a progress bar, with texts and, for language models, tokens per second.
 
     Attributes
     ----------
     rewriter_ : Rewriter
-        The rewriter that is used.
+        The rewriter in use.
     formats_ : list of str
-        The formats that are written.
+        The formats to write.
     seed_ : int
         The seed of the rewritings.
     report_ : pandas.DataFrame
-        How the last `fit_transform` or `transform` that rewrote anything went: one row a rewritten text, with the
-        columns ``user`` (the label in the index of `X`), ``variant``, ``format``, ``recall``, ``precision``,
-        ``n_retries`` (how often it was drawn anew), ``outcome`` and ``reason``. Outcomes are "ok"; "retried", after
-        which all was well; "unfaithful", but kept; "repeated", equal to another variant or the raw text; "unchecked",
-        because the raw text is not in the serialised form; "template" or "raw", which stand for it; "failed". The
-        reason says what was wrong ("recall 0.41", the text of an error), and is empty where nothing is. Recall and
-        precision are those of the text that is given, NaN where they are not known. It is there after a
-        `RewritingError` too, but not after an error that concerns all texts, such as a server that stays away.
+        One row per rewritten text of the last `fit_transform` or `transform` that rewrote anything, with the columns
+        ``user`` (the label in the index of `X`), ``variant``, ``format``, ``recall``, ``precision``, ``n_retries``,
+        ``outcome`` and ``reason``. Outcomes are "ok"; "retried", ok after retries; "unfaithful", but kept; "repeated",
+        equal to another variant or the raw text; "unchecked", because the raw text is not in the serialised form;
+        "template" or "raw", which replaced the text; and "failed". The reason says what was wrong ("recall 0.41", or
+        the message of an error), and is empty if nothing was. Recall and precision are those of the returned text, or
+        NaN if unknown. The report exists after a `RewritingError` too, but not after an error that concerns all texts,
+        such as an unreachable server.
 
     See Also
     --------
@@ -121,21 +122,21 @@ class TextEnricher(TextTransformerMixin, BaseEstimator):
     This is the text enrichment of LLM4ES (arXiv 2508.05688, section 3.2). With the default `enrich` it is the
     paper's "only train".
 
-    :class:`~sklearn.compose.ColumnTransformer` and :class:`~sklearn.pipeline.FeatureUnion` whose output is set to be a
-    dataframe expect the same columns of `fit_transform` and `transform`. Put a pipeline that goes on to the embedding
-    into them, not an enricher alone.
+    :class:`~sklearn.compose.ColumnTransformer` and :class:`~sklearn.pipeline.FeatureUnion` with dataframe output expect
+    the same columns from `fit_transform` and `transform`. Put a pipeline that includes the embedding into them, not an
+    enricher alone.
 
     Recall and precision compare values, whatever their markup or notation. ``V_f`` are the distinct values of the
-    raw text's field ``f``; ``n_f(v)`` counts the events that have the value ``v``, and ``c(v)`` how often the rewritten
-    text tells it, the numbers of lists apart::
+    raw text's field ``f``; ``n_f(v)`` is the number of events with the value ``v``, and ``c(v)`` its number of
+    occurrences in the rewritten text, apart from the numbers of lists::
 
         recall = min( mean over f of |{v in V_f: c(v) > 0}| / |V_f|,
                       max over f of sum over V_f of min(n_f(v), c(v)) / sum of n_f(v) )
 
-    The first term falls with each value that is lost, and with a whole field by one part in the number of fields. The
-    second falls with each event. Neither sees which values belong together. Precision is the share of the numbers and
-    dates of the rewritten text that stem from the raw one: they stand there, count events, or are the total or mean of
-    a field. It does not see invented words, nor events that are told twice. It is reported; nothing is done about it.
+    The first term falls with each lost value, and with a whole field by one part in the number of fields. The second
+    falls with each lost event. Neither sees which values belong together. Precision is the share of the numbers and
+    dates in the rewritten text that stem from the raw one: they occur in it, count events, or are the total or mean of
+    a field. It does not detect invented words or repeated events. It is reported but has no consequences.
 
     Examples
     --------
@@ -147,7 +148,7 @@ class TextEnricher(TextTransformerMixin, BaseEstimator):
     >>> enricher.transform(texts).columns.to_list()
     ['text']
 
-    A rewriter of one's own, kept in memory:
+    A rewriter of your own, with a cache:
 
     >>> import random, tempfile
     >>> from sklearn.base import BaseEstimator
@@ -220,7 +221,7 @@ class TextEnricher(TextTransformerMixin, BaseEstimator):
     def fit(self, X: Any, y: Any = None) -> Self:
         """Check the texts and the formats.
 
-        ``fit(X).transform(X)`` does not equal ``fit_transform(X)``: it gives no columns to train on.
+        ``fit(X).transform(X)`` does not equal ``fit_transform(X)``: it returns no columns to train on.
 
         Parameters
         ----------
@@ -260,8 +261,8 @@ class TextEnricher(TextTransformerMixin, BaseEstimator):
         Raises
         ------
         RewritingError
-            If some texts could not be rewritten, with ``on_error="raise"``, or lost too much, with ``check="raise"``.
-            All others are kept in `memory`.
+            If some texts could not be rewritten and ``on_error="raise"``, or are unfaithful and ``check="raise"``. All
+            others are cached in `memory`.
         """
         texts = _single_column(X)
         self._setup()
@@ -273,7 +274,7 @@ class TextEnricher(TextTransformerMixin, BaseEstimator):
         return self._frame(columns, like=X)
 
     def transform(self, X: Any) -> Any:
-        """Give the texts to embed: the raw ones, or rewritten ones with ``enrich="always"``.
+        """Return the texts to embed: raw, or rewritten with ``enrich="always"``.
 
         The result differs from that of ``fit_transform(X)``: it has no columns to train on.
 
@@ -290,14 +291,14 @@ class TextEnricher(TextTransformerMixin, BaseEstimator):
         Raises
         ------
         RewritingError
-            As `fit_transform`, with ``enrich="always"``.
+            As in `fit_transform`, if ``enrich="always"``.
         """
         check_is_fitted(self)
         texts = _single_column(X)
         return self._frame({TEXT: self._rewrite(texts, 1, like=X)[0] if self.enrich == "always" else texts}, like=X)
 
     def get_feature_names_out(self, input_features: Any = None) -> npt.NDArray[Any]:
-        """Names of the columns that `transform` gives.
+        """Return the names of the columns of `transform`.
 
         Parameters
         ----------
@@ -318,63 +319,68 @@ class TextEnricher(TextTransformerMixin, BaseEstimator):
         if formats is None:
             formats = getattr(self.rewriter_, "default_formats", available_formats())
         self.formats_ = list(formats)
-        # Another rewriter may know other formats; it is asked for them, and says so if not.
-        _check_formats(self.formats_, available_formats() if self.rewriter is None else self.formats_)
+        if not self.formats_:
+            raise ValueError(f"formats is empty. Pass None or some of {available_formats()}.")
+        if self.rewriter is None:  # Other rewriters may know other formats, and check them when they rewrite.
+            check_formats(self.formats_)
         self.seed_ = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
 
     def _rewrite(self, texts: list[str], n_variants: int, *, like: Any) -> list[list[str]]:
-        """Rewrite each text `n_variants` times: one list of texts a variant."""
+        """Rewrite each text `n_variants` times, into one list of texts per variant."""
         users = like.index if isinstance(like, pd.DataFrame | pd.Series) else range(len(texts))
         variants = [
             Variant(user, number, text, self._format(text, number))
             for user, text in zip(users, texts, strict=True)
             for number in range(n_variants)
         ]
-        self.__dict__.pop("report_", None)  # So that it is never that of another call, whatever happens.
-        templates = type(self.rewriter_) is TemplateRewriter
+        self.__dict__.pop("report_", None)  # It must never be that of another call, whatever happens.
+        check = None if self.check == "warn" and getattr(self.rewriter_, "lossless", False) else self.check
         policy = Policy(
-            None if templates and self.check == "warn" else self.check,
-            self.min_recall,
+            check,
+            None if check is None else self.min_recall,
             self.max_retries,
-            max_redraws=FREE_REDRAWS if templates else self.max_retries,
+            max_repeats=MAX_CHEAP_RETRIES if self._is_cheap() else self.max_retries,
             on_error=self.on_error,
         )
         with tqdm(total=0, desc="enriching", unit="text", leave=None, disable=not self.verbose) as bar:
-            draw = partial(
-                draw_all,
+            rewrite = partial(
+                rewrite_all,
                 self.rewriter_,
-                check=policy.check is not None,
+                min_recall=policy.min_recall,
                 cache=self._cache(),
                 n_jobs=self.n_jobs,
                 bar=bar,
             )
-            make_variants(variants, self.seed_, policy, draw)
-        self.report_ = _report(variants)
-        if error := first_error(variants, policy):
+            make_variants(variants, self.seed_, policy, rewrite)
+        self.report_ = report_of(variants)
+        if error := error_of(variants, policy):
             raise error
-        if told := complaints(variants, policy):
-            warn(f"{told} The attribute report_ says which.")
+        if message := warning_of(variants, policy):
+            warn(f"{message} The attribute report_ lists them.")
         return [[variant.text for variant in variants[number::n_variants]] for number in range(n_variants)]
+
+    def _is_cheap(self) -> bool:
+        return getattr(self.rewriter_, "cheap", False)
 
     def _cache(self) -> RewriteCache | None:
         directory = directory_of(self.memory)
-        if directory is None or isinstance(self.rewriter_, TemplateRewriter):
+        if directory is None or self._is_cheap():
             return None
         if not hasattr(self.rewriter_, "cache_key"):
             warn(
-                f"memory keeps nothing of {type(self.rewriter_).__name__}: nothing says what its texts depend on. Give "
-                "it a method cache_key, as skllm4es.rewriters.StreamingRewriter has it."
+                f"memory cannot cache the texts of {type(self.rewriter_).__name__}, because it has no method cache_key "
+                "that says what they depend on. Add one, as skllm4es.rewriters.Rewriter describes it."
             )
             return None
         if self.random_state is None:
             warn(
-                "With random_state=None every run asks for other rewritings, so that memory spares none of them. Set "
-                "random_state to an int."
+                "With random_state=None every run asks for other rewritings, so memory saves nothing. Set random_state "
+                "to an int."
             )
         return RewriteCache(directory)
 
     def _format(self, text: str, number: int) -> str:
-        """Choose the format of a text's variant: each format once before any comes again."""
+        """Choose the format of a text's variant; each format comes once before any comes again."""
         turn, place = divmod(number, len(self.formats_))
         generator = random.Random(f"{self.seed_} {turn} {text}")
         return generator.sample(self.formats_, len(self.formats_))[place]
@@ -393,27 +399,6 @@ def _single_column(X: Any) -> list[str]:
     columns = read_texts(X, caller="TextEnricher")
     if len(columns) > 1:
         raise ValueError(
-            f"TextEnricher rewrites one column of texts; X has {list(columns)}. Select one, for example X[['text']]."
+            f"TextEnricher expects one column of texts; X has {list(columns)}. Select one, for example X[['text']]."
         )
     return columns[TEXT]
-
-
-def _report(variants: Sequence[Variant]) -> pd.DataFrame:
-    columns: dict[str, list[Hashable]] = {
-        "user": [each.user for each in variants],
-        "variant": [each.number for each in variants],
-        "format": [each.format for each in variants],
-        "recall": [each.drawn.recall for each in variants],
-        "precision": [each.drawn.precision for each in variants],
-        "n_retries": [each.n_retries for each in variants],
-        "outcome": [each.outcome for each in variants],
-        "reason": [each.reason for each in variants],
-    }
-    return pd.DataFrame(columns)
-
-
-def _check_formats(formats: list[str], known: list[str]) -> None:
-    unknown = [name for name in formats if name not in known]
-    if unknown or not formats:
-        hint = did_you_mean(unknown, known)
-        raise ValueError(f"formats names {unknown or 'nothing'}.{hint} The formats are {available_formats()}.")

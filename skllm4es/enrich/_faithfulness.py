@@ -1,8 +1,8 @@
-r"""How faithful a rewritten text is: which values of the original it tells, and which of its numbers come from there.
+r"""Faithfulness of a rewritten text: which values of the original it keeps, and which of its numbers stem from there.
 
-Any rewriting can be compared, in whatever markup or prose. Both texts are taken apart into words and numbers, so that
-restyling does not count: the case of letters, markup and its escapes (``&amp;``, ``\"``, ``\u00e9``), the notation of
-dates and times (to the minute), separators of thousands, zeros at a fraction's end, the sign of a number.
+Rewritings in any markup or prose can be compared. Both texts are split into words and numbers, so that style does not
+matter: letter case, markup and its escapes (``&amp;``, ``\"``, ``\u00e9``), the notation of dates and times (to
+the minute), thousands separators, trailing zeros, the sign of a number.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from typing import NamedTuple
 from skllm4es.formats import canonical_value
 from skllm4es.serialize import parse_events
 
-# Runs, because an escape may itself be escaped: what JSON writes as \n, Markdown writes as \\n.
+# Runs of backslashes, because an escape may itself be escaped: JSON's \n is \\n in Markdown.
 _BACKSLASH = re.compile(r"\\+(?:u([0-9a-fA-F]{4})|[nrtbf])?")
 _ENTITY = re.compile(r"&(?:amp;)*(?:amp|lt|gt|quot|apos|nbsp|#39|#x27)?;?")
 _T_OF_TIMES = re.compile(r"(?<=[0-9])t(?=[0-9]{2}:)")
-# Numbers, dates and times are one word each; letters of scripts without spaces are words of their own.
+# Numbers, dates and times are one word each; so is each letter of a script without spaces.
 _FIGURES = "[0-9]+(?:[-.:/][0-9]+)+"
 _WORD = re.compile(rf"{_FIGURES}|[^\W_\u3040-\u30ff\u3400-\u9fff]+|[\u3040-\u30ff\u3400-\u9fff]")
 _ASCII_WORD = re.compile(f"{_FIGURES}|[0-9a-z]+")
 
 _MONTH_NAMES = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
 _MONTHS = {name: number for number, name in enumerate(_MONTH_NAMES.split("|"), start=1)}
-# Patterns begin with what they can begin with, and look behind it then: `re` skips what cannot be the first character.
+# Patterns begin with their first character and look behind it afterwards, so that `re` can skip all other characters.
 _DIGIT = r"[0-9](?<![^\W_].)"
 _NUMERIC_DATE = re.compile(
     rf"{_DIGIT}(?:"
@@ -43,15 +43,15 @@ _NAMED_DATE = re.compile(rf"(?:{_MONTH_NAMES})[a-z]{{0,6}}\.? [0-3]?[0-9](?:st|[
 _PARTS_OF_DATE = re.compile(rf"[0-9]+|{_MONTH_NAMES}")
 _CANONICAL_DATE = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?: ([0-9]{2}:[0-9]{2}).*)?")
 _TIME = re.compile(r"([0-9]{1,2}):([0-9]{2})(?::[0-9]{2})?(?: ?([ap])\.?m\b)?")
-# A comma before three digits and then a space is one between cells: "5,100 250.00" is 5 and 100250.
+# A comma before three digits and a space separates cells: "5,100 250.00" is 5 and 100250.
 _NUMBER = re.compile(
     rf"{_DIGIT}(?:[0-9]{{0,2}}(?:(?:,[0-9]{{3}})++(?! [0-9]{{3}}(?![0-9]))|(?: [0-9]{{3}})++)(?![0-9])(?:\.[0-9]++)?"
     r"|[0-9]*+(?:\.[0-9]++)?)(?![^\W_]|\s?%)"
 )
 _PLAIN_NUMBER = re.compile(r"-?[0-9]{1,30}(?:\.[0-9]{1,30})?", re.ASCII)
-#: What the sum of a column of plain numbers has at most; with fewer, `round` fails.
-_ENOUGH_DIGITS = 100
-# The number that an item of a list begins with, and values that begin like one.
+#: Precision of sums: a sum of plain numbers has fewer digits, and with less precision `round` fails.
+_SUM_DIGITS = 100
+# The number at the beginning of a list item, and values that begin like one.
 _NUMBERING = re.compile(r"^[ \t>*_-]*(?:#([0-9]{1,4})[.):]?|([0-9]{1,4})[.)])(?=[\s*_])", re.MULTILINE)
 _LIKE_NUMBERING = re.compile(r"^\W*(?:#[0-9]|[0-9]{1,4}[.)](?:\W|$))", re.MULTILINE)
 _XML_HEAD = re.compile(r"\s*<\?xml[^>]*>")
@@ -60,17 +60,7 @@ Words = tuple[str, ...]
 
 
 class Faithfulness(NamedTuple):
-    """What a comparison found.
-
-    Parameters
-    ----------
-    recall : float
-        Share of the original that is told, from 0 to 1; see `compare`.
-    precision : float
-        Share of the numbers and dates of the rewritten text that stem from the original.
-    missing : list of str
-        The values of the original that are not told.
-    """
+    """Recall and precision, from 0 to 1, and the values of the original that are missing; see `compare`."""
 
     recall: float
     precision: float
@@ -78,40 +68,12 @@ class Faithfulness(NamedTuple):
 
 
 def compare(original: str, rewritten: str) -> Faithfulness:
-    r"""Compare a rewritten text with its original.
+    r"""Compare a rewritten text with its original, which must be in the serialised form.
 
-    **Recall.** ``V_f`` are the distinct values of the original's field ``f``; ``n_f(v)`` counts the events that have
-    the value ``v``, and ``c(v)`` how often the rewritten text tells it::
-
-        recall = min( mean over f of |{v in V_f: c(v) > 0}| / |V_f|,
-                      max over f of sum over V_f of min(n_f(v), c(v)) / sum of n_f(v) )
-
-    The first term falls with each value that is lost, and by one part in the number of fields with a whole field. The
-    second falls with each event: it is the share of the events that the best kept field still tells. A value that many
-    events share may thus stand once, in a heading. The numbers of a list (1., 2., ... or #1, #2, ...) tell no value.
-    Empty values and those without a letter or a digit do not count. Without values to compare, recall is 1.
-
-    **Precision.** A date of the rewritten text stems from the original if it is one of its dates. A number does if it
-    stands in the original, is a count of events (a whole number up to theirs), or is the total or the mean of a field
-    of numbers. Percentages are not compared. Without numbers, precision is 1. It does not see invented words, nor
-    events that are told twice.
-
-    Parameters
-    ----------
-    original : str
-        A text in the serialised form.
-    rewritten : str
-        Any text.
-
-    Returns
-    -------
-    Faithfulness
-        Recall, precision, and the missing values.
-
-    Raises
-    ------
-    ValueError
-        If the original is not in the serialised form.
+    The Notes of `TextEnricher` define recall and precision. By the definition of recall, a value that many events share
+    may occur once, in a heading. The numbers of a list (1., 2., ... or #1, #2, ...) are not values. Empty values and
+    those without a letter or a digit do not count, and without values to compare, recall is 1. Percentages are not
+    compared, and without numbers, precision is 1.
 
     Examples
     --------
@@ -125,17 +87,17 @@ def compare(original: str, rewritten: str) -> Faithfulness:
     missing = [value for value, count in counts.items() if not count]
     if not source.fields:
         return Faithfulness(1.0, _precision(source, text), missing)
-    told = fmean([sum([counts[value] > 0 for value in field]) / len(field) for field in source.fields])
+    values = fmean([sum([counts[value] > 0 for value in field]) / len(field) for field in source.fields])
     events = [
         sum([min(n_events, counts[value]) for value, n_events in field.items()]) / field.total()
         for field in source.fields
     ]
-    return Faithfulness(min(told, max(events)), _precision(source, text), missing)
+    return Faithfulness(min(values, max(events)), _precision(source, text), missing)
 
 
 @dataclass(frozen=True)
 class _Original:
-    """What a rewritten text is compared with."""
+    """The values, numbers and days of an original text."""
 
     words: dict[str, Words]
     n_events: Counter[str]
@@ -158,7 +120,7 @@ class _Text:
         self._folded = folded
 
     def count(self, value: str, words: Words, enough: int) -> int:
-        """Count how often a value is told; in other notations only if it is not told often enough as it is."""
+        """Count a value, in other notations only if it does not occur often enough as it is."""
         count = self._count_words(words)
         if count >= enough:
             return count
@@ -197,7 +159,7 @@ class _Text:
         return places
 
     def _count_words(self, words: Words) -> int:
-        """Count from the rarest word on, so that a text is not searched through for each value."""
+        """Count starting at the rarest word, so that the text is not searched for each value."""
         if len(words) == 1:
             return max(0, self._counts.get(words[0], 0))
         places = [self._places.get(word, ()) for word in words]
@@ -210,7 +172,7 @@ class _Text:
 
 
 def _dates_and_numbers(folded: str) -> tuple[Counter[str], Counter[str]]:
-    """Count the dates, and the numbers that are not part of one, as they are written."""
+    """Count the dates, and the numbers outside dates, as they are written."""
     dates: list[str] = []
 
     def take(found: re.Match[str]) -> str:
@@ -222,7 +184,7 @@ def _dates_and_numbers(folded: str) -> tuple[Counter[str], Counter[str]]:
 
 
 def _list_numbers(folded: str) -> list[str]:
-    """Give the numbers that count the items of lists: each is 1 or follows the one before."""
+    """Return the numbers of list items: each is 1 or follows the one before."""
     found = [int(number or other) for number, other in _NUMBERING.findall(folded)]
     return [str(number) for before, number in zip([0, *found], found, strict=False) if number in (1, before + 1)]
 
@@ -232,7 +194,7 @@ def _words(folded: str) -> Words:
 
 
 def _fold(text: str) -> str:
-    """Undo escapes, and drop the difference between notations of letters."""
+    """Undo escapes and normalise letters."""
     if "\\" in text:
         text = _BACKSLASH.sub(lambda found: chr(int(found[1], 16)) if found[1] else " ", text)
     if "&" in text:
@@ -243,7 +205,7 @@ def _fold(text: str) -> str:
     return _T_OF_TIMES.sub(" ", text) if ":" in text else text
 
 
-# One text is compared with its rewritings one after the other.
+# A text is compared with its rewritings one after the other.
 @lru_cache(maxsize=64)
 def _read_original(text: str) -> _Original:
     table = parse_events(text)
@@ -255,7 +217,7 @@ def _read_original(text: str) -> _Original:
     fields = [Counter({value: count for value, count in column.items() if value in words}) for column in columns]
     dates, written = _dates_and_numbers(_fold(" ; ".join([*table.header, *n_events])))
     days = {day for date in dates for day in _days(date)}
-    numbers = {number for each in written for number in (each, *_readings_of_number(each))}
+    numbers = {reading for number in written for reading in (number, *_readings_of_number(number))}
     numbers.update(_canonical_number(part) for day in days for part in day.split("-"))
     numbers.update(map(str, range(len(table.rows) + 1)))
     numbers.update(number for column in columns for number in _totals(column))
@@ -263,10 +225,10 @@ def _read_original(text: str) -> _Original:
     return _Original(words, n_events, [field for field in fields if field], numbers, days, looks_numbered)
 
 
-# The values of many users are the same.
+# Many users share values.
 @lru_cache(maxsize=16_384)
 def _other_notations(value: str) -> tuple[str, str, str]:
-    """Give the number, or the day and the time, that a value is; nothing for what it is not."""
+    """Return the number, or the day and time, that a value is; empty strings for what it is not."""
     canonical = canonical_value(value)
     if _PLAIN_NUMBER.fullmatch(canonical):
         return _canonical_number(canonical), "", ""
@@ -281,7 +243,7 @@ def _canonical_time(hour: str, minute: str, half: str) -> str:
 
 @lru_cache(maxsize=16_384)
 def _days(date: str) -> list[str]:
-    """Give the days that a date may mean: two where the month could be the day; the date itself if none."""
+    """Return the days that a date may mean: two if day and month are ambiguous; the date itself if none."""
     first, second, third = _PARTS_OF_DATE.findall(date)[:3]
     if len(first) == 4:
         parts = [(first, second, third)]
@@ -303,15 +265,15 @@ def _canonical_number(number: str) -> str:
 
 @lru_cache(maxsize=16_384)
 def _readings_of_number(number: str) -> list[str]:
-    """Give the number, and its parts, which may be numbers of their own."""
+    """Return the number, and its parts, which may be separate numbers."""
     return [_canonical_number(number), *map(_canonical_number, re.split("[ ,]", number))]
 
 
 def _totals(column: Counter[str]) -> list[str]:
-    """Give the total and the mean of a column of numbers."""
+    """Return the total and the mean of a column of numbers."""
     if not column or not all(map(_PLAIN_NUMBER.fullmatch, column)):
         return []
-    with localcontext(prec=_ENOUGH_DIGITS):
+    with localcontext(prec=_SUM_DIGITS):
         total = sum([Decimal(value) * count for value, count in column.items()], start=Decimal(0))
         mean = total / column.total()
         return [_canonical_number(f"{number:f}") for number in (total, *[round(mean, digits) for digits in range(3)])]

@@ -1,4 +1,4 @@
-"""What language models have rewritten, kept on disk, so that no rewriting is paid for twice."""
+"""The cache of rewritten texts on disk, so that no rewriting is paid for twice."""
 
 from __future__ import annotations
 
@@ -11,21 +11,14 @@ from skllm4es._messages import warn
 from skllm4es._store import Store, hash_of, make_directory
 
 _SCHEMA = "CREATE TABLE rewrites (key BLOB PRIMARY KEY, value BLOB NOT NULL, digest BLOB NOT NULL)"
-_MAX_VARIABLES = 500
+_MAX_VARIABLES = 500  # of one SQL statement
 
 
 class RewriteCache:
-    """Rewritten texts in a directory, in one file that several processes may share.
+    """Rewritten texts in one file of a directory, which several processes may share.
 
-    Parameters
-    ----------
-    directory : str or path
-        Where to keep them. It is made if it does not exist.
-
-    Raises
-    ------
-    OSError
-        By any method, if the file is damaged or not one of this package.
+    Each text is stored under a hash of everything that the rewriting depends on. The methods raise an `OSError` if the
+    file is damaged or was not written by this package.
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
@@ -34,43 +27,25 @@ class RewriteCache:
         self._store = Store(folder / "rewrites.sqlite", _SCHEMA, "rewritings")
 
     def read(self, keys: Sequence[bytes]) -> dict[bytes, str]:
-        """Find rewritten texts. Damaged ones are told, and count as not there.
-
-        Parameters
-        ----------
-        keys : sequence of bytes
-            Hashes of all that determines each rewriting.
-
-        Returns
-        -------
-        dict of bytes to str
-            The texts that are there.
-        """
+        """Return the cached texts among the keys. Damaged texts are skipped, with a warning."""
         found, n_damaged = {}, 0
         with self._store.connection() as connection:
             for start in range(0, len(keys), _MAX_VARIABLES):
-                some = keys[start : start + _MAX_VARIABLES]
-                marks = ",".join("?" * len(some))
-                question = f"SELECT key, value, digest FROM rewrites WHERE key IN ({marks})"  # only ?  # nosec B608
-                rows = connection.execute(question, some)
-                for key, value, digest in rows:
+                batch = keys[start : start + _MAX_VARIABLES]
+                marks = ",".join("?" * len(batch))
+                query = f"SELECT key, value, digest FROM rewrites WHERE key IN ({marks})"  # only ?  # nosec B608
+                for key, value, digest in connection.execute(query, batch):
                     if hash_of(key, value) == digest:
                         found[key] = value.decode("utf-8", "surrogatepass")
                     else:
                         n_damaged += 1
         if n_damaged:
-            warn(f"{n_damaged} of the texts in {self._store.file} are damaged, and are rewritten anew.")
+            warn(f"{n_damaged} of the texts in {self._store.file} are damaged and will be rewritten again.")
         return found
 
     @contextmanager
     def writing(self) -> Iterator[Callable[[bytes, str], None]]:
-        """Open the file for many texts.
-
-        Yields
-        ------
-        callable of (bytes, str) to None
-            Keeps a text under the hash of all that determines the rewriting: from then on, whatever happens.
-        """
+        """Open the file, and yield a function that stores a text under a key, durably from then on."""
         with self._store.connection() as connection:
 
             def write(key: bytes, text: str) -> None:

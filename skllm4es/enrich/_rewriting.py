@@ -1,7 +1,7 @@
-"""Running a rewriter over many texts: each draw once, from the cache where it is there, kept as it comes, checked.
+"""Running a rewriter: each request once, from the cache if possible, cached as soon as it is done, and checked.
 
-`TextEnricher` says what to draw; here it is drawn, by a language model one result after the other, or by templates in
-several processes.
+`TextEnricher` chooses what to rewrite. Here it is rewritten, either one result after the other by a language model, or
+in several processes by templates.
 """
 
 from __future__ import annotations
@@ -21,183 +21,161 @@ from skllm4es.enrich._rewrite_cache import RewriteCache
 from skllm4es.formats import FORMATS
 from skllm4es.rewriters import Rewriter, RewritingError, StreamingRewriter
 
-#: Texts that one process rewrites between two steps of the progress bar.
-_CHUNK = 256
-#: The same where they are kept from then on; what rewrites them may take its time.
-_KEPT_CHUNK = 16
+#: Texts that a process rewrites between two updates of the progress bar ...
+_CHUNK_SIZE = 256
+#: ... and if each chunk is cached, by a rewriter that may be slow.
+_CACHED_CHUNK_SIZE = 16
 
 
-class Draw(NamedTuple):
-    """All that determines a rewriting, besides the rewriter."""
+class Request(NamedTuple):
+    """Everything that a rewriting depends on, besides the rewriter."""
 
     text: str
     format: str
     seed: int
 
 
-class Drawn(NamedTuple):
-    """A rewriting, or why there is none.
+class Rewriting(NamedTuple):
+    """A rewritten text, or the error of the rewriter, and what the check found.
 
-    Parameters
-    ----------
-    text : str or RewritingError
-        What the rewriter gave.
-    recall, precision : float
-        How faithful it is; NaN where that was not or could not be told.
-    in_form : bool
-        Whether it looks like its format; True where that was not told.
+    Recall and precision are NaN if they are unknown. `fault` is "" or one of "failed", "unfaithful" and "unchecked";
+    `reason` describes it.
     """
 
     text: str | RewritingError
     recall: float = math.nan
     precision: float = math.nan
-    in_form: bool = True
+    fault: str = ""
+    reason: str = ""
 
 
-def draw_all(
+def rewrite_all(
     rewriter: Rewriter,
-    draws: Sequence[Draw],
+    requests: Sequence[Request],
     *,
-    check: bool,
+    min_recall: float | None,
     cache: RewriteCache | None,
     n_jobs: int | None,
     bar: tqdm[Any],
-) -> dict[Draw, Drawn]:
-    """Make the rewritings of all draws.
+) -> dict[Request, Rewriting]:
+    """Rewrite all requests; equal ones are rewritten once.
 
-    Parameters
-    ----------
-    rewriter : Rewriter
-        What rewrites.
-    draws : sequence of Draw
-        What to rewrite; equal draws are made once.
-    check : bool
-        Whether to tell how faithful each is.
-    cache : RewriteCache or None
-        Where texts are kept, of a rewriter with a ``cache_key``.
-    n_jobs : int or None
-        Number of processes for a rewriter that does not stream.
-    bar : tqdm
-        Progress bar.
-
-    Returns
-    -------
-    dict of Draw to Drawn
-        The rewriting of each draw.
-
-    Raises
-    ------
-    ValueError
-        If the rewriter does not keep to the protocol.
+    Texts whose recall is below `min_recall` are unfaithful; None skips the check. `cache` requires a rewriter with a
+    ``cache_key``, and `n_jobs` has no effect on one that streams. A rewriter that violates the protocol raises a
+    `ValueError`.
     """
-    distinct = list(dict.fromkeys(draws))
+    distinct = list(dict.fromkeys(requests))
     bar.total = (bar.total or 0) + len(distinct)
     bar.refresh()
-    keys = {} if cache is None else _keys(rewriter, distinct)
-    kept = {} if cache is None else cache.read(list(keys.values()))
-    drawn = {draw: measure(draw, kept[key], check) for draw, key in keys.items() if key in kept}
-    missing = [draw for draw in distinct if draw not in drawn]
-    bar.update(len(drawn))
-    if not missing:  # Nothing for which to load a model.
-        return drawn
+    keys = {} if cache is None else _cache_keys(rewriter, distinct)
+    cached = {} if cache is None else cache.read(list(keys.values()))
+    done = {request: check(request, cached[key], min_recall) for request, key in keys.items() if key in cached}
+    missing = [request for request in distinct if request not in done]
+    bar.update(len(done))
+    if not missing:  # There is no need to load a model.
+        return done
     if isinstance(rewriter, StreamingRewriter):
-        results = _stream(rewriter, missing, check, bar)
+        results = _stream(rewriter, missing, min_recall, bar)
     else:
-        results = _in_chunks(rewriter, missing, check, n_jobs, _CHUNK if cache is None else _KEPT_CHUNK, bar)
+        size = _CHUNK_SIZE if cache is None else _CACHED_CHUNK_SIZE
+        results = _in_chunks(rewriter, missing, min_recall, n_jobs, size, bar)
     with nullcontext() if cache is None else cache.writing() as write:
-        for draw, result in results:
-            if write and isinstance(result.text, str):
-                write(keys[draw], result.text)
-            drawn[draw] = result
-    return drawn
+        for request, rewriting in results:
+            if write and isinstance(rewriting.text, str):
+                write(keys[request], rewriting.text)
+            done[request] = rewriting
+    return done
 
 
-def measure(draw: Draw, text: str | RewritingError, check: bool = True) -> Drawn:
-    """Tell how faithful a rewriting is, if it can be told.
+def check(request: Request, text: str | RewritingError, min_recall: float | None) -> Rewriting:
+    """Compare a rewritten text with its original, unless `min_recall` is None.
 
-    Parameters
-    ----------
-    draw : Draw
-        What was to be rewritten.
-    text : str or RewritingError
-        Its rewriting.
-    check : bool, default=True
-        Whether to compare them at all.
-
-    Returns
-    -------
-    Drawn
-        The rewriting, with recall and precision.
+    Only formats that are known to keep every value must reach `min_recall`.
     """
-    if not check or isinstance(text, RewritingError):
-        return Drawn(text)
-    in_form = draw.format not in FORMATS or FORMATS[draw.format].looks_like(text)
+    if isinstance(text, RewritingError):
+        return Rewriting(text, fault="failed", reason=str(text))
+    if min_recall is None:
+        return Rewriting(text)
     try:
-        recall, precision, _ = compare(draw.text, text)
-    except ValueError:  # The original is not in the serialised form.
-        return Drawn(text, in_form=in_form)
-    return Drawn(text, recall, precision, in_form)
+        recall, precision, _ = compare(request.text, text)
+    except ValueError:
+        recall = precision = math.nan
+    text_format, fault, reason = FORMATS.get(request.format), "", ""
+    if text_format is not None and text_format.complete:
+        if not text_format.looks_like(text):
+            fault, reason = "unfaithful", f"not in the form of {request.format}"
+        elif recall < min_recall:
+            fault, reason = "unfaithful", f"recall {recall:.2f}"
+        elif math.isnan(recall):
+            fault, reason = "unchecked", "the raw text is not in the serialised form"
+    return Rewriting(text, recall, precision, fault, reason)
+
+
+def _cache_keys(rewriter: Any, requests: Sequence[Request]) -> dict[Request, bytes]:
+    """Hash everything that each rewriting depends on; the prompt of one format concerns its own rewritings alone."""
+    shared = rewriter.cache_key()
+    prompt_key = getattr(rewriter, "prompt_key", lambda format_name: "")
+    prompts = {name: prompt_key(name) for name in {request.format for request in requests}}
+    return {
+        request: hash_of(shared, prompts[request.format], request.text, request.format, str(request.seed))
+        for request in requests
+    }
 
 
 def _stream(
-    rewriter: StreamingRewriter, draws: list[Draw], check: bool, bar: tqdm[Any]
-) -> Iterator[tuple[Draw, Drawn]]:
-    start, n_tokens, came = perf_counter(), rewriter.n_tokens, set()
-    for position, text in rewriter.iter_rewrites(*map(list, zip(*draws, strict=True))):
-        if position in came or not 0 <= position < len(draws) or not isinstance(text, str | RewritingError):
+    rewriter: StreamingRewriter, requests: list[Request], min_recall: float | None, bar: tqdm[Any]
+) -> Iterator[tuple[Request, Rewriting]]:
+    start, n_before, seen = perf_counter(), rewriter.n_tokens, set()
+    for position, text in rewriter.iter_rewrites(*map(list, zip(*requests, strict=True))):
+        if position in seen or not 0 <= position < len(requests) or not isinstance(text, str | RewritingError):
             raise ValueError(
-                f"{type(rewriter).__name__}.iter_rewrites must give each position from 0 to {len(draws) - 1} once, "
-                f"with a str or a RewritingError; it gave {position!r} with {text!r:.60}."
+                f"{type(rewriter).__name__}.iter_rewrites must yield each position from 0 to {len(requests) - 1} once, "
+                f"with a str or a RewritingError; it yielded {position!r} with {text!r:.60}."
             )
-        came.add(position)
-        written = rewriter.n_tokens - n_tokens
-        bar.set_postfix_str(f"{written:,} tokens, {written / (perf_counter() - start):,.0f} tokens/s", refresh=False)
+        seen.add(position)
+        n_tokens = rewriter.n_tokens - n_before
+        bar.set_postfix_str(f"{n_tokens:,} tokens, {n_tokens / (perf_counter() - start):,.0f} tokens/s", refresh=False)
         bar.update(1)
-        yield draws[position], measure(draws[position], text, check)
-    if len(came) < len(draws):
+        yield requests[position], check(requests[position], text, min_recall)
+    if len(seen) < len(requests):
         raise ValueError(
-            f"{type(rewriter).__name__}.iter_rewrites must give each position once; it gave {len(came)} of "
-            f"{len(draws)}."
+            f"{type(rewriter).__name__}.iter_rewrites must yield each position once; it yielded {len(seen)} of "
+            f"{len(requests)}."
         )
 
 
 def _in_chunks(
-    rewriter: Rewriter, draws: list[Draw], check: bool, n_jobs: int | None, size: int, bar: tqdm[Any]
-) -> Iterator[tuple[Draw, Drawn]]:
+    rewriter: Rewriter, requests: list[Request], min_recall: float | None, n_jobs: int | None, size: int, bar: tqdm[Any]
+) -> Iterator[tuple[Request, Rewriting]]:
     workers = joblib.effective_n_jobs(n_jobs)  # type: ignore[arg-type]
-    size = size if workers == 1 else max(1, min(size, math.ceil(len(draws) / (4 * workers))))
-    chunks = [draws[start : start + size] for start in range(0, len(draws), size)]
+    size = size if workers == 1 else max(1, min(size, math.ceil(len(requests) / (4 * workers))))
+    chunks = [requests[start : start + size] for start in range(0, len(requests), size)]
     results = joblib.Parallel(n_jobs=n_jobs, return_as="generator")(
-        joblib.delayed(_draw_chunk)(rewriter, chunk, check) for chunk in chunks
+        joblib.delayed(_rewrite_chunk)(rewriter, chunk, min_recall) for chunk in chunks
     )
-    for chunk, result in zip(chunks, results, strict=True):
+    for chunk, rewritings in zip(chunks, results, strict=True):
         bar.update(len(chunk))
-        yield from zip(chunk, result, strict=True)
+        yield from zip(chunk, rewritings, strict=True)
 
 
-def _keys(rewriter: Any, draws: Sequence[Draw]) -> dict[Draw, bytes]:
-    """Hash what determines each rewriting."""
-    key = rewriter.cache_key()
-    return {draw: hash_of(key, draw.text, draw.format, str(draw.seed)) for draw in draws}
+def _rewrite_chunk(rewriter: Rewriter, requests: Sequence[Request], min_recall: float | None) -> list[Rewriting]:
+    texts = _rewrite(rewriter, requests)
+    return [check(request, text, min_recall) for request, text in zip(requests, texts, strict=True)]
 
 
-def _draw_chunk(rewriter: Rewriter, draws: Sequence[Draw], check: bool) -> list[Drawn]:
-    return [measure(draw, text, check) for draw, text in zip(draws, _rewrite(rewriter, draws), strict=True)]
-
-
-def _rewrite(rewriter: Rewriter, draws: Sequence[Draw]) -> Sequence[str | RewritingError]:
-    """Rewrite all at once; one by one where one of them fails, which must not lose the others."""
-    texts, formats, seeds = map(list, zip(*draws, strict=True))
+def _rewrite(rewriter: Rewriter, requests: Sequence[Request]) -> Sequence[str | RewritingError]:
+    """Rewrite all at once, or one by one if a text fails, so that the others are not lost."""
+    texts, formats, seeds = map(list, zip(*requests, strict=True))
     try:
         rewritten = list(rewriter.rewrite(texts, formats, seeds))
     except RewritingError as error:
-        if len(draws) == 1:
+        if len(requests) == 1:
             return [error]
-        return [_rewrite(rewriter, [draw])[0] for draw in draws]
-    strange = [text for text in rewritten if not isinstance(text, str)]
-    if len(rewritten) != len(draws) or strange:
+        return [_rewrite(rewriter, [request])[0] for request in requests]
+    invalid = [text for text in rewritten if not isinstance(text, str)]
+    if len(rewritten) != len(requests) or invalid:
         raise ValueError(
-            f"{type(rewriter).__name__}.rewrite must give one str for each text; it gave {len(rewritten)} "
-            f"for {len(draws)} texts" + (f", among them {strange[0]!r}." if strange else ".")
+            f"{type(rewriter).__name__}.rewrite must return one str per text; it returned {len(rewritten)} "
+            f"for {len(requests)} texts" + (f", among them {invalid[0]!r}." if invalid else ".")
         )
     return rewritten

@@ -1,7 +1,7 @@
-"""Sampling of tokens whose outcome hangs on nothing but a text's own seed.
+"""Token sampling that depends on nothing but a text's own seed.
 
-A token is drawn by adding Gumbel noise to the log-probabilities and taking the largest sum. The noise is a hash of
-seed, step and token, so a text gets the same draws on any device, and whichever texts share its batch.
+A token is sampled by adding Gumbel noise to the log-probabilities and taking the largest sum. The noise is a hash of
+seed, step and token, so a text gets the same noise on any device and in any batch.
 """
 
 from __future__ import annotations
@@ -12,40 +12,26 @@ import torch
 from transformers import TopPLogitsWarper
 
 _MASK = 0xFFFFFFFF
-#: Multiplier of the hash, and what parts the seeds of two steps: odd, and small enough for 64-bit products.
+#: Multiplier of the hash, and the distance between the seeds of two steps: odd, and small enough for 64-bit products.
 _MULTIPLIER = 0x45D9F3B
 _STEP = 0x9E3779B1
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a token is drawn from the scores that a model gives.
+    """How to sample a token from a model's scores.
 
-    Parameters
-    ----------
-    temperature : float
-        The scores are divided by it; 0 takes the most likely token.
-    top_p : float
-        Only the most likely tokens that together have this probability are drawn.
+    A temperature of 0 takes the most likely token. Otherwise tokens are sampled from the most likely ones that together
+    have the probability `top_p`.
     """
 
     temperature: float
     top_p: float
 
-    def choose(self, scores: torch.Tensor, seeds: torch.Tensor) -> torch.Tensor:
-        """Turn scores into ones of which the largest is that of the token drawn.
+    def perturb(self, scores: torch.Tensor, seeds: torch.Tensor) -> torch.Tensor:
+        """Add noise to scores of shape (n_texts, n_tokens), so that the largest belongs to the sampled token.
 
-        Parameters
-        ----------
-        scores : torch.Tensor of shape (n_texts, n_tokens)
-            What the model gives.
-        seeds : torch.Tensor of shape (n_texts,), dtype int64
-            One a text, of `seed_of_step`.
-
-        Returns
-        -------
-        torch.Tensor of shape (n_texts, n_tokens)
-            The scores, with noise.
+        `seeds` has one int64 per text, from `seed_of_step`.
         """
         if self.temperature == 0:
             return scores
@@ -56,41 +42,15 @@ class Sampling:
 
 
 def seed_of_step(seed: int, step: int) -> int:
-    """Give the seed of one token of a text.
-
-    Parameters
-    ----------
-    seed : int
-        The seed of the text.
-    step : int
-        How many tokens were drawn before.
-
-    Returns
-    -------
-    int
-        A number of 32 bits.
-    """
+    """Return the seed of one token of a text, of 32 bits; `step` is the number of tokens before it."""
     return (seed + step * _STEP) & _MASK
 
 
 def gumbel_noise(seeds: torch.Tensor, n_tokens: int) -> torch.Tensor:
-    """Make independent noise with the Gumbel distribution.
-
-    Parameters
-    ----------
-    seeds : torch.Tensor of shape (n_texts,), dtype int64
-        Numbers of 32 bits.
-    n_tokens : int
-        How many tokens there are.
-
-    Returns
-    -------
-    torch.Tensor of shape (n_texts, n_tokens), dtype float32
-        The noise.
-    """
+    """Return independent Gumbel noise of shape (n_texts, n_tokens), float32, from int64 seeds of 32 bits."""
     tokens = torch.arange(1, n_tokens + 1, device=seeds.device)
     hashed = _hash(_hash(seeds)[:, None] ^ _hash(tokens)[None, :])
-    # 23 bits and a half: float32 holds these exactly, and neither 0 nor 1 is among them.
+    # 23 bits plus a half: float32 holds these exactly, and neither 0 nor 1 is among them.
     uniform = ((hashed >> 9).float() + 0.5) * 2.0**-23
     return -torch.log(-torch.log(uniform))
 

@@ -1,4 +1,4 @@
-"""Rewriters: the ways of turning a serialised text into other texts that tell the same events."""
+"""Rewriters, which turn a serialised text into other texts that describe the same events."""
 
 from skllm4es.rewriters._base import Rewriter, RewritingError, StreamingRewriter, available_formats
 from skllm4es.rewriters._hkfr import HKFRRewriter

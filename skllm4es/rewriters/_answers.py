@@ -1,6 +1,6 @@
-"""What a language model answers, without what it says around it.
+"""Cleaning of answers: a language model's answer without the talk around it.
 
-Nothing is taken away that may come from the data: a value of an event can look like a fence or a thought.
+Nothing is removed that may come from the data: a value of an event can look like a code fence or a thought.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _FENCE = re.compile(r"^(```+|~~~+)[^\n`]*\n(.*?)\n?^\1[ \t]*$", re.DOTALL | re.M
 _GREETING = r"(?:sure|certainly|of course|okay|absolutely)(?: thing)?"
 _HERE = r"(?:here|below)(?:['\u2019]s| is| are| you (?:go|are))"
 _LABEL = r"answer|output|result|response|rewritten text"
-#: Words that a text may begin with, and the rest of what is said around it.
+#: A greeting or a label before the text. The named groups are words that could also come from the data.
 _OPENING = re.compile(
     rf"\A(?:(?P<greeting>{_GREETING})[!.,:]*[ ]*)?"
     rf"(?:(?P<here>{_HERE})\b(?:[^\n]*:|[^\n]*\b(?:rewritten|requested|converted|reformatted)\b[^\n.:,]*)[ ]*\n+"
@@ -31,19 +31,9 @@ _CLOSING = re.compile(
 
 
 def clean_answer(answer: str, message: Message) -> str:
-    """Take off thoughts, tags, a code fence, and words of greeting and farewell.
+    """Remove thoughts, tags, a code fence, and words of greeting and farewell from the answer to a message.
 
-    Parameters
-    ----------
-    answer : str
-        What the model wrote.
-    message : Message
-        What it was asked.
-
-    Returns
-    -------
-    str
-        The text that was asked for; empty where there is none.
+    The text is empty if nothing else remains.
     """
     text = _without_thought(answer, message.data)
     for tag in (f"<{message.tag}>", f"</{message.tag}>"):
@@ -56,7 +46,7 @@ def _without_thought(text: str, data: str) -> str:
     thought = _THOUGHT.match(text)
     if thought and f"<{thought[1]}>" not in data:
         text = text[thought.end() :]
-    # The chat templates of some models open the thought themselves, so that its beginning is not in the answer.
+    # The chat templates of some models open the thought, so that only its end is in the answer.
     return text if _END_OF_THOUGHT in data else text.rpartition(_END_OF_THOUGHT)[2]
 
 
@@ -70,13 +60,13 @@ def _without_chatter(text: str, data: str) -> str:
 
 
 def _is_chatter(found: re.Match[str], data: str) -> bool:
-    """Tell whether none of the words that were found is in the data, from which they could come."""
+    """Whether none of the words found occurs in the data."""
     words = [word for word in found.groups() if word]
     return not any(re.search(rf"\b{re.escape(word)}\b", data, re.IGNORECASE) for word in words)
 
 
 def _inside_fence(text: str, data: str) -> str:
-    """Give what a fence encloses, if that is most of the text."""
+    """Return the content of a code fence if that is most of the text, or else the text."""
     if any(fence in data for fence in ("```", "~~~")):
         whole = re.fullmatch(r"(```+|~~~+)[^\n`]*\n(.*)\n\1", text.strip(), re.DOTALL)
         return whole[2] if whole else text

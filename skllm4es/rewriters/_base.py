@@ -1,7 +1,6 @@
-"""What a rewriter is: the part of the enrichment that turns texts into other texts.
+"""The rewriter protocol: rewriters turn serialised texts into other texts that describe the same events.
 
-`TextEnricher` decides which texts become which formats, keeps the results and checks them; a rewriter only
-rewrites. Templates, language models and the prior methods all keep to this protocol.
+`TextEnricher` chooses the format of each text, checks the results and caches them; a rewriter only rewrites.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from skllm4es.formats import FORMATS
 
 
 def available_formats() -> list[str]:
-    """Give the names of the formats that the rewriters of this package know.
+    """Return the names of the formats that the rewriters of this package know.
 
     Returns
     -------
@@ -31,14 +30,31 @@ def available_formats() -> list[str]:
 
 @runtime_checkable
 class Rewriter(Protocol):
-    """Rewrites the serialised texts of users.
+    """Protocol of an object that rewrites serialised texts.
 
     A rewriter follows scikit-learn's conventions for parameters: the constructor only assigns them, and
     ``get_params`` and ``set_params`` reach them, so that a search over ``enrich__rewriter__...`` works.
 
-    A text that cannot be rewritten is a `RewritingError`, on which `TextEnricher` does what its `on_error` says. Any
-    other exception is taken to befall all texts, and ends the run. A rewriter that knows which text failed can give
-    the others all the same if it is a `StreamingRewriter`.
+    A text that cannot be rewritten raises a `RewritingError`, which `TextEnricher` handles as its `on_error` says. Any
+    other exception ends the run. A rewriter that knows which text failed can still return the others if it is a
+    `StreamingRewriter`.
+
+    Attributes
+    ----------
+    default_formats : sequence of str, optional
+        The formats that `TextEnricher` asks for by default; `available_formats` if there is no such attribute.
+    lossless : bool, optional
+        Whether the rewriter keeps every value of every event, except in formats that are summaries. If so,
+        ``check="warn"`` skips the comparison. Absent means False.
+    cheap : bool, optional
+        Whether rewriting a text costs next to nothing. If so, `TextEnricher` does not cache the texts, and makes up to
+        20 attempts to avoid equal variants. Absent means False.
+    cache_key : method, optional
+        Takes no arguments and returns a string that names everything a rewriting depends on besides its text, format
+        and seed, for example the class, its version and its parameters. Without it, nothing is cached.
+    prompt_key : method, optional
+        Takes the name of a format and returns a string that names what only the rewritings into this format depend on,
+        such as a prompt. A change then invalidates the cached texts of this format alone.
 
     Examples
     --------
@@ -48,14 +64,14 @@ class Rewriter(Protocol):
     """
 
     def rewrite(self, texts: Sequence[str], formats: Sequence[str], seeds: Sequence[int]) -> list[str]:
-        """Rewrite each text into the format beside it.
+        """Rewrite each text into its format.
 
         Parameters
         ----------
         texts : sequence of str of length n_texts
             Serialised events, as `EventSerializer` writes them.
         formats : sequence of str of length n_texts
-            The format to write each text in.
+            The format of each rewritten text.
         seeds : sequence of int of length n_texts
             The seed of each rewriting. The same text, format and seed give the same result, whatever else is
             in the call.
@@ -74,9 +90,9 @@ class Rewriter(Protocol):
 
 
 class RewritingError(RuntimeError):
-    r"""One text could not be rewritten; the others can be.
+    r"""Raised for a text that cannot be rewritten, while others can.
 
-    Rewriters of your own raise it in ``rewrite``, and yield it in the place of the text in ``iter_rewrites``.
+    Rewriters of your own raise it in ``rewrite``, and yield it in place of the text in ``iter_rewrites``.
 
     Examples
     --------
@@ -88,11 +104,15 @@ class RewritingError(RuntimeError):
     """
 
 
+class UnreadableTextError(RewritingError, ValueError):
+    """Raised for a text that is not in the serialised form, so that another seed does not help."""
+
+
 @runtime_checkable
 class StreamingRewriter(Rewriter, Protocol):
-    """A rewriter that takes its time: a language model, here or behind a server.
+    """Protocol of a slow rewriter that returns texts one by one, such as a language model.
 
-    `TextEnricher` keeps what it gives as it comes, so that an interrupted run loses nothing.
+    `TextEnricher` caches each text as soon as it arrives, so that an interrupted run loses nothing.
 
     Examples
     --------
@@ -106,37 +126,37 @@ class StreamingRewriter(Rewriter, Protocol):
     def iter_rewrites(
         self, texts: Sequence[str], formats: Sequence[str], seeds: Sequence[int]
     ) -> Iterator[tuple[int, str | RewritingError]]:
-        """Rewrite each text into the format beside it, and give each result when it is there.
+        """Rewrite each text into its format, and yield each result as soon as it is available.
 
         Parameters
         ----------
         texts : sequence of str of length n_texts
             Serialised events, as `EventSerializer` writes them.
         formats : sequence of str of length n_texts
-            The format to write each text in.
+            The format of each rewritten text.
         seeds : sequence of int of length n_texts
             The seed of each rewriting.
 
         Yields
         ------
         (int, str or RewritingError)
-            The position of a text, and its rewriting or what went wrong with this one text. Each position comes
-            once, in any order. A `RewritingError` of one text is given, not raised, so that the others go on; what
-            befalls all texts (a server that stays away) is raised, and is no `RewritingError`.
+            The position of a text, and its rewriting or the error of this text. Each position comes once, in any
+            order. The error of a single text is yielded, not raised, so that the others continue; an error that
+            concerns all texts, such as an unreachable server, is raised and is not a `RewritingError`.
         """
         ...
 
     def cache_key(self) -> str:
-        """Tell all that determines a rewriting besides text, format and seed: class, model, prompts, sampling.
+        """Return everything that rewritings of all formats depend on: class, model, sampling.
 
         Returns
         -------
         str
-            The key under which rewritings are kept. It holds no secret.
+            The key under which rewritings are cached. It holds no secret.
         """
         ...
 
     @property
     def n_tokens(self) -> int:
-        """How many tokens this rewriter has read and written so far, for the progress bar."""
+        """Number of tokens read and written so far, for the progress bar."""
         ...

@@ -1,4 +1,4 @@
-"""HKFR, a method to compare with: what a user does is described theme by theme, then fused."""
+"""HKFR, a prior method: a user's behaviour is described theme by theme, and the descriptions are fused."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ _THEMES = (
 class HKFRRewriter(SummarisingRewriter):
     """Describe users by heterogeneous knowledge fusion (HKFR), one of the methods that LLM4ES is compared with.
 
-    A model describes the events theme by theme; then it fuses these notes into one description of the user. A text
-    that is too long for the model is described in parts, and notes that are too long to be fused at once are fused in
-    groups first.
+    A model describes the events theme by theme, and then fuses these notes into one description of the user. A text
+    that is too long for the model is described in parts, and notes that are too long to fuse at once are first fused in
+    groups.
 
-    The result is plain prose, the format "summary", of which `TextEnricher` does not ask that it keep all values.
-    Variants of a text differ by their draws.
+    The result is plain prose, the format "summary", which `TextEnricher` does not require to keep all values. Variants
+    of a text differ by sampling.
 
     Parameters
     ----------
     rewriter : TransformersRewriter or OpenAIRewriter
-        The rewriter whose model is asked, with its sampling; its own prompts are not used.
+        The rewriter whose model and sampling are used; its own prompts are not.
     themes : sequence of str, default=None
-        What is described, one question a theme. By default kinds and interests, amounts, times, and changes.
+        What to describe, one question per theme. By default kinds and interests, amounts, times, and changes.
     n_words : int, default=150
-        The words that each note and the description are asked to keep to.
+        Maximum number of words that the prompts ask for, in each note and in the description.
 
     Attributes
     ----------
     n_tokens : int
-        Tokens that were read and written so far.
+        Number of tokens read and written so far.
 
     See Also
     --------
-    TRSRRewriter : Summarises block by block.
+    TRSRRewriter : Summarises users block by block.
 
     References
     ----------
@@ -59,9 +59,8 @@ class HKFRRewriter(SummarisingRewriter):
     0.3
     """
 
-    _prompts = ("hkfr_extract", "hkfr_fuse")
     _parameter_constraints = {
-        "rewriter": SummarisingRewriter._rewriter_constraint,
+        "rewriter": [LanguageModelRewriter],
         "themes": ["array-like", None],
         "n_words": [Interval(Integral, 1, None, closed="left")],
     }
@@ -72,6 +71,9 @@ class HKFRRewriter(SummarisingRewriter):
         self.rewriter = rewriter
         self.themes = themes
         self.n_words = n_words
+
+    def _prompts(self, format_name: str) -> Sequence[str]:
+        return ["hkfr_extract", "hkfr_fuse"]
 
     def _summarise(self, session: Session, text: str, seed: int) -> Steps:
         themes = self._all_themes()
@@ -85,7 +87,7 @@ class HKFRRewriter(SummarisingRewriter):
         themes = list(_THEMES if self.themes is None else self.themes)
         if not themes or not all(isinstance(theme, str) for theme in themes):
             raise ValueError(
-                f"themes is a list of strings, at least one, such as ['genres', 'mood']; got {self.themes!r}."
+                f"themes must be a non-empty list of strings, such as ['genres', 'mood']; got {self.themes!r}."
             )
         return themes
 

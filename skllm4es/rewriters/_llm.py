@@ -1,8 +1,8 @@
-"""What the rewriters that ask a language model have in common.
+"""The base of all rewriters that ask a language model.
 
-A rewriting is a generator of questions: it yields those that it has, gets their answers, and in the end returns the
-text. `StepwiseRewriter` runs many of them side by side, so that a model always has many questions to answer, and one
-that fails does not stop the others. A `Session` is a model that is ready to answer, here or behind a server.
+The rewriting of a text is a generator: it yields the questions it has, receives their answers, and finally returns the
+rewritten text. `StepwiseRewriter` runs many of them side by side, so that the model always has many questions to
+answer and one failure does not stop the others. A `Session` is a model ready to answer, in memory or behind a server.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -27,26 +27,17 @@ from skllm4es.rewriters._prompts import Message, compose, hash_prompts, seed_of
 from skllm4es.rewriters._splitting import read_events, split_events
 from skllm4es.rewriters._template import TemplateRewriter
 
-#: Changes when an answer becomes another text than before.
+#: Increased when the same answer leads to another text than before.
 _VERSION = 2
-#: Tokens for an answer whose length is not given: markup and field names at each event make it longer than the events.
-_GROWTH, _LEAST = 4, 256
-#: What the tags and the joints between lines may add to a count of tokens.
-SLACK = 16
+#: max_new_tokens="auto" is this minimum plus this many tokens per token of the events: markup and field names at each
+#: event make an answer longer than the events.
+_MIN_NEW_TOKENS, _NEW_TOKENS_PER_TOKEN = 256, 4
+#: Tokens that the tags and the joints between lines may add to a count.
+N_SPARE_TOKENS = 16
 
 
 class Question(NamedTuple):
-    """What a model is asked.
-
-    Parameters
-    ----------
-    message : Message
-        What is said to it.
-    seed : int
-        What the draws of its answer hang on.
-    max_new_tokens : int
-        The most tokens of the answer.
-    """
+    """A question to a model."""
 
     message: Message
     seed: int
@@ -54,36 +45,21 @@ class Question(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a model answers.
-
-    Parameters
-    ----------
-    text : str
-        Its words.
-    finished : bool
-        Whether it came to its end.
-    n_tokens : int
-        Tokens of question and answer.
-    """
+    """An answer of a model: its text, whether it ended by itself, and the tokens of question and answer."""
 
     text: str
     finished: bool
     n_tokens: int
 
 
-#: Yields questions, gets their answers, and returns the rewritten text.
+#: Yields questions, receives their answers, and returns the rewritten text.
 Steps = Generator[list[Question], list[str], str]
 
 
 class Session(ABC):
-    """A language model that is ready to answer.
+    """A language model ready to answer.
 
-    Parameters
-    ----------
-    context_length : int or None
-        The most tokens of a question and its answer; None if there is no limit.
-    max_new_tokens : int or "auto"
-        The most tokens of an answer.
+    `context_length` limits the tokens of a question and its answer, and `max_new_tokens` those of the answer.
     """
 
     def __init__(self, context_length: int | None, max_new_tokens: int | Literal["auto"]) -> None:
@@ -96,44 +72,42 @@ class Session(ABC):
 
     @abstractmethod
     def count_message(self, message: Message) -> int:
-        """Count the tokens of a message, with all that the model's form of a chat adds."""
+        """Count the tokens of a message, including those that the chat template adds."""
 
     @abstractmethod
     def ask(self, questions: Sequence[Question]) -> Iterator[tuple[int, Answer | RewritingError]]:
-        """Give the answers with the positions of their questions, as they come."""
+        """Yield the position of each question with its answer, as answers arrive."""
 
     def limit(self, auto: int) -> int:
-        """Give the most tokens of an answer, which is `auto` unless the user says otherwise."""
+        """Return the maximum number of tokens of an answer: `auto` unless the user set one."""
         return auto if self.max_new_tokens == "auto" else int(self.max_new_tokens)
 
     def fits(self, n_tokens: int) -> bool:
-        """Tell whether the context holds so many tokens."""
+        """Whether this many tokens fit into the context."""
         return self.context_length is None or n_tokens <= self.context_length
 
     def check_fits(self, n_prompt: int, max_new_tokens: int) -> None:
-        """Refuse a question for which the context is too short."""
+        """Raise an error if a question and its answer may not fit into the context."""
         if not self.fits(n_prompt + max_new_tokens):
             raise RewritingError(
                 f"The question has {n_prompt} tokens and its answer may have {max_new_tokens}, more than the model's "
                 f"context of {self.context_length}. Raise context_length or lower max_new_tokens if the model allows "
-                "it, or take a model with a longer context."
+                "it, or choose a model with a longer context."
             )
 
 
 class StepwiseRewriter(BaseEstimator, ABC):
-    """A rewriter that asks a language model, once or in several steps."""
+    """Base of a rewriter that asks a language model in one or several steps."""
 
-    #: The formats that it writes, all of which `TextEnricher` asks for unless it is told otherwise.
+    #: The formats that it knows, all of which `TextEnricher` asks for by default.
     default_formats: ClassVar[Sequence[str]] = tuple(FORMATS)
-    #: Prompts that it uses.
-    _prompts: ClassVar[Sequence[str]]
-    #: Texts that are under way at once: enough to sort them by length, few enough that results come soon.
-    _n_at_once: ClassVar[int] = 4096
+    #: Texts in progress at a time: enough to sort them by length, few enough that results come soon.
+    _group_size: ClassVar[int] = 4096
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {}
 
     @abstractmethod
     def _open(self) -> AbstractContextManager[Session]:
-        """Make the model ready."""
+        """Prepare the model."""
 
     @abstractmethod
     def _steps(self, session: Session, text: str, format_name: str, seed: int) -> Steps:
@@ -141,17 +115,21 @@ class StepwiseRewriter(BaseEstimator, ABC):
 
     @abstractmethod
     def _determinants(self) -> Mapping[str, object]:
-        """Give what determines an answer besides the question, as JSON can hold it, and without secrets."""
+        """Return what an answer depends on besides the question, fit for JSON and without secrets."""
+
+    @abstractmethod
+    def _prompts(self, format_name: str) -> Sequence[str]:
+        """Return the names of the prompts for a format."""
 
     def rewrite(self, texts: Sequence[str], formats: Sequence[str], seeds: Sequence[int]) -> list[str]:
-        """Rewrite each text into the format beside it.
+        """Rewrite each text into its format.
 
         Parameters
         ----------
         texts : sequence of str of length n_texts
             Serialised events, as `EventSerializer` writes them.
         formats : sequence of str of length n_texts
-            The format to write each text in, of `available_formats`.
+            The format of each rewritten text, one of `default_formats`.
         seeds : sequence of int of length n_texts
             The seed of each rewriting.
 
@@ -163,7 +141,7 @@ class StepwiseRewriter(BaseEstimator, ABC):
         Raises
         ------
         RewritingError
-            If a text cannot be rewritten. `iter_rewrites` goes on with the others.
+            If a text cannot be rewritten. `iter_rewrites` continues with the others.
         """
         rewritten = [""] * len(texts)
         for position, result in self.iter_rewrites(texts, formats, seeds):
@@ -175,22 +153,22 @@ class StepwiseRewriter(BaseEstimator, ABC):
     def iter_rewrites(
         self, texts: Sequence[str], formats: Sequence[str], seeds: Sequence[int]
     ) -> Iterator[tuple[int, str | RewritingError]]:
-        """Rewrite each text into the format beside it, and give each result when it is there.
+        """Rewrite each text into its format, and yield each result as soon as it is available.
 
         Parameters
         ----------
         texts : sequence of str of length n_texts
             Serialised events, as `EventSerializer` writes them.
         formats : sequence of str of length n_texts
-            The format to write each text in, of `available_formats`.
+            The format of each rewritten text, one of `default_formats`.
         seeds : sequence of int of length n_texts
             The seed of each rewriting.
 
         Returns
         -------
         iterator of (int, str or RewritingError)
-            The position of a text, and its rewriting or what went wrong with this one text. Each position comes
-            once, in any order. What befalls all texts is raised.
+            The position of a text, and its rewriting or the error of this text. Each position comes once, in any
+            order. An error that concerns all texts is raised.
         """
         check_lengths(texts, formats, seeds)
         check_formats(formats, self.default_formats)
@@ -198,19 +176,34 @@ class StepwiseRewriter(BaseEstimator, ABC):
         return self._iterate(texts, formats, seeds)
 
     def cache_key(self) -> str:
-        """Tell all that determines a rewriting besides text, format and seed: class, model, prompts, sampling.
+        """Return everything that rewritings of all formats depend on: class, model, sampling.
 
         Returns
         -------
         str
             A JSON object. It holds no secret.
         """
-        key = {"class": type(self).__name__, "version": _VERSION, "prompts": hash_prompts(self._prompts)}
+        key = {"class": type(self).__name__, "version": _VERSION}
         return json.dumps(key | dict(self._determinants()), sort_keys=True, default=_as_json)
+
+    def prompt_key(self, format_name: str) -> str:
+        """Return a hash of the prompts that only the rewritings into one format depend on.
+
+        Parameters
+        ----------
+        format_name : str
+            The format.
+
+        Returns
+        -------
+        str
+            Hexadecimal digits.
+        """
+        return hash_prompts(self._prompts(format_name))
 
     @property
     def n_tokens(self) -> int:
-        """How many tokens this rewriter has read and written so far."""
+        """Number of tokens read and written so far."""
         return getattr(self, "_n_tokens", 0)
 
     def _iterate(
@@ -219,8 +212,8 @@ class StepwiseRewriter(BaseEstimator, ABC):
         if not len(texts):
             return
         with self._open() as session:
-            for start in range(0, len(texts), self._n_at_once):
-                group = range(start, min(start + self._n_at_once, len(texts)))
+            for start in range(0, len(texts), self._group_size):
+                group = range(start, min(start + self._group_size, len(texts)))
                 steps = {i: self._all_steps(session, texts[i], formats[i], seeds[i]) for i in group}
                 yield from self._run(session, steps)
 
@@ -235,48 +228,46 @@ class StepwiseRewriter(BaseEstimator, ABC):
         return TemplateRewriter().rewrite([text], [format_name], [seed])[0]
 
     def _run(self, session: Session, steps: Mapping[int, Steps]) -> Iterator[tuple[int, str | RewritingError]]:
-        """Advance rewritings side by side: whoever has all its answers may ask anew."""
-        runs = [_Run(position, each) for position, each in steps.items()]
+        """Advance rewritings side by side: each asks its next questions when it has all its answers."""
+        runs = [_Run(position, generator) for position, generator in steps.items()]
         for run in runs:
             run.advance(None)
             if run.result is not None:
                 yield run.position, run.result
         while runs := [run for run in runs if run.result is None]:
-            asked = [(run, place) for run in runs for place in range(len(run.questions))]
-            for number, answer in session.ask([run.questions[place] for run, place in asked]):
-                run, place = asked[number]
+            asked = [(run, index) for run in runs for index in range(len(run.questions))]
+            for number, answer in session.ask([run.questions[index] for run, index in asked]):
+                run, index = asked[number]
                 if isinstance(answer, Answer):
                     self._n_tokens = self.n_tokens + answer.n_tokens
-                if run.result is None:  # Else another question of this text failed.
-                    run.take(place, answer)
+                if run.result is None:  # Otherwise another question of this text failed.
+                    run.take(index, answer)
                     if run.result is not None:
                         yield run.position, run.result
 
 
 @dataclass
 class _Run:
-    """A rewriting that is under way."""
+    """A rewriting in progress."""
 
     position: int
     steps: Steps
+    questions: list[Question] = field(default_factory=list)
+    answers: dict[int, str] = field(default_factory=dict)
+    result: str | RewritingError | None = None
 
-    def __post_init__(self) -> None:
-        self.questions: list[Question] = []
-        self.answers: dict[int, str] = {}
-        self.result: str | RewritingError | None = None
-
-    def take(self, place: int, answer: Answer | RewritingError) -> None:
-        """Take the answer to one of the questions, and go on when it was the last one needed."""
-        read = answer if isinstance(answer, RewritingError) else _read(answer, self.questions[place])
-        if isinstance(read, RewritingError):
-            self.result = read
+    def take(self, index: int, answer: Answer | RewritingError) -> None:
+        """Take the answer to one of the questions, and advance if it was the last one missing."""
+        text = answer if isinstance(answer, RewritingError) else _read(answer, self.questions[index])
+        if isinstance(text, RewritingError):
+            self.result = text
             return
-        self.answers[place] = read
+        self.answers[index] = text
         if len(self.answers) == len(self.questions):
             self.advance([self.answers[i] for i in range(len(self.questions))])
 
     def advance(self, answers: list[str] | None) -> None:
-        """Go on to the next questions, or to the result."""
+        """Advance to the next questions, or to the result."""
         try:
             self.questions = self.steps.send(answers)  # type: ignore[arg-type]  # None starts a generator.
             self.answers = {}
@@ -291,34 +282,33 @@ def _check_characters(text: str) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         raise RewritingError(
-            f"Character {error.start} is {text[error.start]!r}, half of a pair that is no character by itself, which "
-            "no model reads. Read the data with their right encoding."
+            f"Character {error.start} is {text[error.start]!r}, half of a surrogate pair, which no model can read. "
+            "Read the data with the right encoding."
         ) from error
 
 
 def _as_json(value: Any) -> Any:
-    """Write a number of numpy, as a search over parameters sets it, as one of Python; all else by its repr."""
+    """Convert a NumPy number, as a search over parameters sets it, to Python; everything else to its repr."""
     return value.item() if isinstance(value, np.generic) else repr(value)
 
 
 def _read(answer: Answer, question: Question) -> str | RewritingError:
     if not answer.finished:
         return RewritingError(
-            f"The answer was cut off: it had not ended at its limit of {question.max_new_tokens} tokens. Raise "
-            "max_new_tokens, lower context_length, so that a long text is split into smaller parts, or take a model "
-            "that follows instructions better; switch the thinking of a model off if it thinks at length."
+            f"The answer was cut off at its limit of {question.max_new_tokens} tokens. Raise max_new_tokens, lower "
+            "context_length, so that a long text is split into smaller parts, or choose a model that follows "
+            "instructions better. If the model thinks at length, switch its thinking off."
         )
     return clean_answer(answer.text, question.message) or RewritingError(
-        f"The model answered nothing that is of use: {answer.text[:80]!r}. Try another seed or temperature, or a model "
+        f"The model's answer has no usable text: {answer.text[:80]!r}. Try another seed or temperature, or a model "
         "that follows instructions better."
     )
 
 
 class LanguageModelRewriter(StepwiseRewriter):
-    """A rewriter that has a language model of its own, and asks it once for each text or part of a text."""
+    """Base of a rewriter with a language model of its own, which is asked once per text or part of a text."""
 
-    _prompts = tuple(FORMATS)
-    #: Constraints of the parameters that all of them have.
+    #: Constraints of the common parameters.
     _common_constraints: ClassVar[dict[str, list[Any]]] = {
         "model": [str],
         "temperature": [Interval(Real, 0, None, closed="left")],
@@ -326,12 +316,15 @@ class LanguageModelRewriter(StepwiseRewriter):
         "max_new_tokens": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
     }
 
+    def _prompts(self, format_name: str) -> Sequence[str]:
+        return [format_name]
+
     def _steps(self, session: Session, text: str, format_name: str, seed: int) -> Steps:
         empty = compose(format_name, "")
-        n_prompt = session.count_message(empty) + SLACK
+        n_prompt = session.count_message(empty) + N_SPARE_TOKENS
 
         def limit(n_tokens: int) -> int:
-            return session.limit(_LEAST + _GROWTH * n_tokens)
+            return session.limit(_MIN_NEW_TOKENS + _NEW_TOKENS_PER_TOKEN * n_tokens)
 
         parts = split_events(text, lambda n: session.fits(n_prompt + n + limit(n)), session.count)
         questions = [

@@ -1,15 +1,16 @@
-"""Rewriting by a model behind a server that speaks OpenAI's protocol."""
+"""Rewriting by a model behind a server with OpenAI's API."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from numbers import Integral, Real
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from threading import Event, Lock, Thread
 from time import monotonic, sleep
 from typing import Any, Literal
@@ -20,91 +21,92 @@ from skllm4es.rewriters._base import RewritingError
 from skllm4es.rewriters._llm import Answer, LanguageModelRewriter, Question, Session
 from skllm4es.rewriters._prompts import Message
 
-#: What a server that asks for no key is sent.
+#: Sent to a server that needs no key.
 _NO_KEY = "none"
-#: Questions that may be refused, with none answered, before the server is asked whether it answers at all.
+#: The server is probed after this many refused questions if none was answered, ...
 _MAX_REFUSED = 10
-#: Questions in a row without an answer after which it is asked the same.
+#: ... and after this many questions in a row without an answer.
 _MAX_UNANSWERED = 3
-#: What it is asked then, and the tokens of the answer, which some servers want to be this many.
+#: The question of a probe, and the maximum tokens of its answer; some servers require at least this many.
 _PROBE, _PROBE_TOKENS = "Say yes.", 16
-#: Seconds for which a text is asked again, at least, where the server has too many requests and names the pauses.
-_PATIENCE = 120.0
-_SHORTEST_PAUSE = 1.0
-_CONNECT = 10.0  # seconds to find the server
-_LEAVE = 2.0  # seconds for questions that are under way when no more is wanted
-#: Pieces that few tokenizers cut further: a digit, a mark, four letters, a letter beyond ASCII.
+#: Seconds to keep asking a server that is rate limited and says how long to wait.
+_RATE_LIMIT_TIMEOUT = 120.0
+_MIN_PAUSE = 1.0  # seconds
+_CONNECT_TIMEOUT = 10.0  # seconds
+_SHUTDOWN_TIMEOUT = 2.0  # seconds for open questions when no more results are wanted
+#: Pieces that few tokenizers split further: a digit, a mark, four letters, a non-ASCII letter.
 _PIECE = re.compile(r"\d|[A-Za-z]{1,4}|[^\sA-Za-z\d]|\n")
-#: Tokens that the form of a chat may add to a message.
-_FORM_OF_CHAT = 64
+#: Tokens that a chat template may add to a message.
+_CHAT_TEMPLATE_TOKENS = 64
 
 
 class OpenAIRewriter(LanguageModelRewriter):
-    r"""Rewrite serialised texts by a model behind a server that speaks OpenAI's protocol.
+    r"""Rewrite serialised texts by a model behind a server with OpenAI's API.
 
-    Such as vLLM, SGLang, llama.cpp, Ollama and ``transformers serve``. Needs ``pip install 'skllm4es[openai]'``. The
-    texts are sent to `base_url`, and to nowhere else.
+    Such servers are vLLM, SGLang, llama.cpp, Ollama and ``transformers serve``. This rewriter requires
+    ``pip install 'skllm4es[openai]'``. Texts are sent to `base_url` and nowhere else.
 
     Parameters
     ----------
     model : str
-        The name by which the server knows the model.
+        The name of the model on the server.
     base_url : str
-        Where the server is, for example ``"http://localhost:8000/v1"``; without name and password.
+        The address of the server, for example ``"http://localhost:8000/v1"``, without user name and password.
     api_key_env : str, default="OPENAI_API_KEY"
-        The environment variable that holds the key. It is read when texts are rewritten, without the white space
-        around it; the key is kept nowhere. A server on this machine mostly needs none.
+        The environment variable with the API key. It is read when texts are rewritten, without surrounding white
+        space, and the key is not stored. A local server usually needs none.
     temperature : float, default=0.6
-        How freely tokens are drawn.
+        Sampling temperature.
     top_p : float, default=0.9
-        Only the most likely tokens that together have this probability are drawn.
+        Sample only from the most likely tokens that together have this probability.
     max_new_tokens : int or "auto", default="auto"
-        The most tokens of an answer. "auto" is 256 and four for each token of the events. A model that thinks before
-        it answers needs more.
+        Maximum number of tokens of an answer. "auto" is 256 plus four per token of the events. A model that thinks
+        before it answers needs more.
     context_length : int, default=8192
-        The most tokens of a question and its answer, as the server is set up. A text that is too long is split
-        between events, and the answers to its parts are joined with a blank line between them. A lower number makes
-        smaller parts, of which a model leaves out less. Tokens are estimated from the text, rather too many than too
-        few.
+        Maximum number of tokens of a question and its answer, as configured on the server. A text that is too long is
+        split between events, and the answers to its parts are joined by blank lines. A lower number makes smaller
+        parts, of which a model omits less. The number of tokens is estimated from the text, rather too high than too
+        low.
     max_concurrency : int, default=8
-        Questions that are with the server at once.
+        Maximum number of questions sent to the server at the same time.
     timeout : float, default=300
         Seconds to wait for an answer.
     max_retries : int, default=5
-        How often a question is asked again after a time-out, a lost connection, an error of the server (5xx) or too
-        many requests (429), each time after a longer pause, or after the one that the server's Retry-After names. Too
-        many requests, where Retry-After names seconds, are waited for at least two minutes, however often that is.
+        How often to repeat a question after a timeout, a lost connection, a server error (5xx) or too many requests
+        (429). The pauses grow, unless the server's Retry-After header sets them. If this header comes with a 429, the
+        question is repeated for at least two minutes, however often that is.
     extra_body : dict, default=None
-        Further settings that the server knows, for example
+        Further settings for the server, for example
         ``{"chat_template_kwargs": {"enable_thinking": False}}`` for vLLM.
 
     Attributes
     ----------
     n_tokens : int
-        Tokens that were read and written so far, as the server counts them.
+        Number of tokens read and written so far, as counted by the server.
 
     See Also
     --------
-    TransformersRewriter : Runs the model itself.
-    TemplateRewriter : Needs no model.
+    TransformersRewriter : Rewrites with a model on this machine.
+    TemplateRewriter : Rewrites without a model.
 
     Notes
     -----
-    A text that the server refuses, does not answer after all attempts, or leaves unfinished is a `RewritingError`, and
-    the others are rewritten. A `ConnectionError` ends it all when the server refuses the key or does not know the
-    model. When it is not there, gives three texts in a row no answer, or refuses ten and has answered none, it is asked
-    one tiny question: only if that has no answer either, the `ConnectionError` comes.
+    If the server refuses a text, does not answer it after all attempts, or leaves its answer unfinished, this text
+    raises a `RewritingError` and the others are still rewritten. A `ConnectionError` ends the run if the server refuses
+    the key or does not know the model. It also ends the run if the server is unreachable, gives no answer to three
+    texts in a row, or refuses ten without having answered any, and then does not answer a tiny test question either.
 
-    Rewritings are kept by the name of the model, not by the address of the server: the same model at another address
-    is not asked again. Where two servers call different models the same, give each its own `memory`. `max_new_tokens`
-    and `context_length` decide where a long text is split; with others all texts are rewritten anew.
+    Rewritings are cached by the name of the model, not by the address of the server, so the same model at another
+    address is not asked again. If two servers use the same name for different models, give each its own `memory`.
+    `max_new_tokens` and `context_length` determine where a long text is split, so changing them rewrites all texts
+    again.
 
-    Each question is sent with a seed that hangs on text, format and seed. Whether the same question then gets the
-    same answer is up to the server: many draw by the seed, but batches in low precision still differ at times.
-    ``transformers serve`` draws at all only if the model's ``generation_config.json`` has ``"do_sample": true``.
+    Each question is sent with a seed derived from text, format and seed. Whether the same question gets the same answer
+    depends on the server: many sample with this seed, but batches in low precision may still differ.
+    ``transformers serve`` samples only if the model's ``generation_config.json`` has ``"do_sample": true``.
 
-    Whatever an event's fields hold is data, and stands between tags that it cannot contain. That the control tokens
-    of the model's chat are not recognised in it, is up to the server.
+    The fields of events are data, and stand between tags that they cannot contain. It is up to the server not to
+    recognise control tokens of the chat in them.
 
     A text without events is written by a template, because a model would invent some.
 
@@ -115,7 +117,7 @@ class OpenAIRewriter(LanguageModelRewriter):
     ...     "Qwen/Qwen3-8B",
     ...     "http://localhost:8000/v1",
     ...     max_concurrency=32,
-    ...     # Qwen 3 thinks before it answers unless it is told not to.
+    ...     # Qwen 3 thinks before it answers unless this is switched off.
     ...     extra_body={"chat_template_kwargs": {"enable_thinking": False}},
     ... )
     >>> texts = ["title|rating\nHeat, 5\nAlien, 4"]
@@ -166,25 +168,25 @@ class OpenAIRewriter(LanguageModelRewriter):
         try:
             import openai
         except ImportError as error:
-            raise ImportError("OpenAIRewriter needs the package openai: pip install 'skllm4es[openai]'.") from error
+            raise ImportError("OpenAIRewriter requires the package openai: pip install 'skllm4es[openai]'.") from error
         self._check_address()
         client = openai.OpenAI(
             base_url=self.base_url,
             api_key=_read_key(self.api_key_env) or _NO_KEY,
-            timeout=openai.Timeout(self.timeout, connect=min(_CONNECT, self.timeout)),
+            timeout=openai.Timeout(self.timeout, connect=min(_CONNECT_TIMEOUT, self.timeout)),
             max_retries=self.max_retries,
         )
         with client:
             yield _Server(self, client)
 
     def _determinants(self) -> Mapping[str, object]:
-        # It may hold what is secret, so not even the cache shall show it.
+        # It may hold secrets, so the key holds only its hash.
         extra_body = json.dumps(self.extra_body or {}, sort_keys=True, default=repr)
         return {
             "model": self.model,
             "temperature": float(self.temperature),
             "top_p": float(self.top_p),
-            # It decides, as context_length does, where a long text is split.
+            # Like context_length, it determines where a long text is split.
             "max_new_tokens": self.max_new_tokens,
             "context_length": self.context_length,
             "extra_body": blake2b(extra_body.encode(), digest_size=16).hexdigest(),
@@ -193,17 +195,16 @@ class OpenAIRewriter(LanguageModelRewriter):
     def _check_address(self) -> None:
         if "@" in self.base_url:
             raise ValueError(
-                "base_url has an @, before which a name or a password stands; these would be shown wherever the "
-                "rewriter is. Leave them out, and put the key into the environment variable that api_key_env names."
+                "base_url contains an @, so it seems to hold a user name or password, which would be visible wherever "
+                "the rewriter is printed. Remove them, and put the key into the environment variable that api_key_env "
+                "names."
             )
         if urlsplit(self.base_url).scheme not in ("http", "https"):
-            raise ValueError(
-                f"base_url={self.base_url!r} is not an address: pass one such as 'http://localhost:8000/v1'."
-            )
+            raise ValueError(f"base_url={self.base_url!r} is not a URL. Pass one such as 'http://localhost:8000/v1'.")
 
 
 class _Server(Session):
-    """A server, and how it behaved so far."""
+    """A server, with counts of its answers and failures."""
 
     def __init__(self, settings: OpenAIRewriter, client: Any) -> None:
         super().__init__(settings.context_length, settings.max_new_tokens)
@@ -217,25 +218,23 @@ class _Server(Session):
         return [len(_PIECE.findall(text)) for text in texts]
 
     def count_message(self, message: Message) -> int:
-        return self.count([str(message)])[0] + _FORM_OF_CHAT
+        return self.count([str(message)])[0] + _CHAT_TEMPLATE_TOKENS
 
     def ask(self, questions: Sequence[Question]) -> Iterator[tuple[int, Answer | RewritingError]]:
         """Ask from several threads.
 
-        They are daemons, unlike those of `concurrent.futures`: a server that hangs does not keep a program alive
-        that was interrupted.
+        They are daemon threads, unlike those of `concurrent.futures`, so that a server that hangs does not keep an
+        interrupted program alive.
         """
-        waiting: SimpleQueue[int] = SimpleQueue()
-        for position in range(len(questions)):
-            waiting.put(position)
+        waiting = deque(range(len(questions)))
         results: SimpleQueue[tuple[int, Answer | RewritingError | Exception]] = SimpleQueue()
         stopped = Event()
 
         def work() -> None:
             while not stopped.is_set():
                 try:
-                    position = waiting.get_nowait()
-                except Empty:
+                    position = waiting.popleft()
+                except IndexError:
                     return
                 try:
                     results.put((position, self._ask(questions[position])))
@@ -255,7 +254,7 @@ class _Server(Session):
                 yield position, result
         finally:
             stopped.set()
-            end = monotonic() + _LEAVE
+            end = monotonic() + _SHUTDOWN_TIMEOUT
             for thread in threads:
                 thread.join(max(0, end - monotonic()))
 
@@ -269,23 +268,21 @@ class _Server(Session):
         except RewritingError as error:
             return error
         except (openai.APIError, _NotAChatError) as error:
-            trouble = error
+            failure = error
         else:
-            with self.lock:
-                self.n_answered += 1
-                self.n_unanswered = 0
+            self._count_answer()
             return answer
-        # What is raised here does not refer to the client's error, whose request holds the key.
-        return self._judge(trouble)
+        # Outside of the except clause, so that no error refers to the client's, whose request holds the key.
+        return self._classify(failure)
 
-    def _judge(self, error: Exception) -> RewritingError:
-        """Tell what befell one text from what befalls all, which is raised."""
+    def _classify(self, error: Exception) -> RewritingError:
+        """Return an error that concerns one text; raise one that concerns all."""
         import openai
 
         if isinstance(error, (openai.AuthenticationError, openai.PermissionDeniedError)):
             raise self._no_access(error)
         if isinstance(error, openai.NotFoundError):
-            raise self._end(f"knows no model {self.settings.model!r} or nothing at this address", error)
+            raise self._unusable(f"knows no model {self.settings.model!r} or nothing at this address", error)
         if isinstance(error, openai.APIConnectionError) and not isinstance(error, openai.APITimeoutError):
             return self._lost(error)
         if isinstance(error, openai.APIStatusError) and error.status_code < 500 and error.status_code != 429:
@@ -293,15 +290,15 @@ class _Server(Session):
         return self._unanswered(error)
 
     def _send_patiently(self, message: str, question: Question) -> Any:
-        """Send, and again after each pause that the server names: many requests are no trouble of this one."""
+        """Send a message, and again after each pause that a rate-limited server asks for."""
         import openai
 
-        end = monotonic() + _PATIENCE
+        end = monotonic() + _RATE_LIMIT_TIMEOUT
         while True:
             try:
                 return self._send(self.client, message, question.max_new_tokens, question.seed)
             except openai.RateLimitError as error:
-                pause = _named_pause(error)
+                pause = _retry_after(error)
                 if pause is None or monotonic() + pause > end:
                     raise
             sleep(pause)
@@ -317,7 +314,7 @@ class _Server(Session):
                 seed=seed,
                 extra_body=self.settings.extra_body,
             )
-        except ValueError as error:  # What came is not JSON.
+        except ValueError as error:  # The response is not JSON.
             raise _NotAChatError(str(error)) from None
 
     def _read(self, completion: Any, asked: str) -> Answer:
@@ -329,11 +326,11 @@ class _Server(Session):
             raise _NotAChatError(f"not a chat completion but {self._without_key(str(completion))[:200]!r}") from None
         if called:
             raise RewritingError(
-                "The model called a tool, and none was offered to it: nothing was called, and the answer is not used. "
+                "The model called a tool although none was offered: nothing was called and its answer is discarded. "
                 "Try another seed or temperature, or a model that follows instructions better."
             )
         if choice.finish_reason == "content_filter":
-            raise RewritingError("The server's filter kept the answer back.")
+            raise RewritingError("The server's content filter withheld the answer.")
         n_tokens = getattr(completion.usage, "total_tokens", None)
         if n_tokens is None:
             n_tokens = sum(self.count([asked, text]))
@@ -341,49 +338,52 @@ class _Server(Session):
 
     def _lost(self, error: Exception) -> RewritingError:
         attempts = f"{self.settings.max_retries + 1} attempts"
-        self._end_unless_well(f"was not there in {attempts}", error)
-        return RewritingError(f"The connection to the server was lost in {attempts}: {self._said(error)}")
+        self._raise_unless_alive(f"could not be reached in {attempts}", error)
+        return RewritingError(f"The connection to the server was lost in {attempts}: {self._quote(error)}")
 
     def _unanswered(self, error: Exception) -> RewritingError:
         with self.lock:
             self.n_unanswered += 1
             n_unanswered = self.n_unanswered
-        if _named_pause(error) is None:
+        if _retry_after(error) is None:
             what = f"gave no answer in {self.settings.max_retries + 1} attempts"
         else:
-            what = f"asked to wait for more than {_PATIENCE:.0f} seconds"
+            what = f"asked to wait for more than {_RATE_LIMIT_TIMEOUT:.0f} seconds"
         if n_unanswered >= _MAX_UNANSWERED:
-            self._end_unless_well(f"{what}, to {_MAX_UNANSWERED} texts in a row", error)
-        return RewritingError(f"The server {what}: {self._said(error)}")
+            self._raise_unless_alive(f"{what}, to {_MAX_UNANSWERED} texts in a row", error)
+        return RewritingError(f"The server {what}: {self._quote(error)}")
 
     def _refused(self, error: Exception) -> RewritingError:
         with self.lock:
             self.n_refused += 1
             n_refused = self.n_refused
         if n_refused >= _MAX_REFUSED and self.n_answered == 0:
-            self._end_unless_well(f"refused {n_refused} questions and answered none", error)
+            self._raise_unless_alive(f"refused {n_refused} questions and answered none", error)
         return RewritingError(
-            f"The server refused this text: {self._said(error)}. If it is too long, set context_length to that of the "
+            f"The server refused this text: {self._quote(error)}. If it is too long, set context_length to that of the "
             "server."
         )
 
-    def _end_unless_well(self, what: str, error: Exception) -> None:
-        """End it all, unless the server answers a tiny question: then the trouble is that of single texts.
+    def _raise_unless_alive(self, what: str, error: Exception) -> None:
+        """Abort the run, unless the server answers a tiny question, which shows that only single texts fail.
 
-        In a run that goes on from an earlier one, only the texts that failed may be left.
+        In a run that resumes an earlier one, perhaps only texts that fail are left.
         """
-        if not self._is_well():
-            raise self._end(what, error)
+        if not self._is_alive():
+            raise self._unusable(what, error)
+        self._count_answer()
+
+    def _count_answer(self) -> None:
         with self.lock:
             self.n_answered += 1
             self.n_unanswered = 0
 
-    def _is_well(self) -> bool:
+    def _is_alive(self) -> bool:
         import openai
 
         try:
             self._read(self._send(self.client.with_options(max_retries=0), _PROBE, _PROBE_TOKENS, 0), _PROBE)
-        except RewritingError:  # Its filter is at work, and so is the server.
+        except RewritingError:  # Its content filter works, and so does the server.
             return True
         except (openai.APIError, _NotAChatError):
             return False
@@ -392,61 +392,61 @@ class _Server(Session):
     def _no_access(self, error: Exception) -> ConnectionError:
         name = self.settings.api_key_env
         found = (
-            f"The key in the environment variable {name} is wrong for it"
+            f"It does not accept the key in the environment variable {name}"
             if _read_key(name)
-            else (f"It asks for a key, and the environment variable {name} is not set")
+            else f"It requires a key, and the environment variable {name} is not set"
         )
         return ConnectionError(
             f"The server {self._address()} refuses access ({type(error).__name__}). {found}. Set it to the key, or "
-            "name the variable that holds it by api_key_env."
+            "pass the name of the variable that holds it as api_key_env."
         )
 
-    def _end(self, what: str, error: Exception) -> ConnectionError:
+    def _unusable(self, what: str, error: Exception) -> ConnectionError:
         return ConnectionError(
-            f"The server {self._address()} {what}: {self._said(error)}\n"
-            "1. Is it running, and is base_url its address? It mostly ends in /v1.\n"
+            f"The server {self._address()} {what}: {self._quote(error)}\n"
+            "1. Is it running, and is base_url its address? It usually ends in /v1.\n"
             f"2. Is {self.settings.model!r} the name of the model? {self._address()}/models lists them.\n"
-            "3. Is it asked for too much? Lower max_concurrency; raise timeout and max_retries.\n"
-            "4. Does it know all settings? extra_body is passed on as it stands.\n"
-            "What was rewritten before is not lost where a cache keeps it."
+            "3. Is it overloaded? Lower max_concurrency; raise timeout and max_retries.\n"
+            "4. Does it know all settings? extra_body is passed on unchanged.\n"
+            "Texts rewritten so far are kept if memory is set."
         )
 
     def _address(self) -> str:
         return self.settings.base_url.rstrip("/")
 
-    def _said(self, error: Exception) -> str:
+    def _quote(self, error: Exception) -> str:
         """Quote an error, without the key if the server repeats it."""
         response = getattr(error, "response", None)
-        said = f"{response.status_code} {response.text}" if response is not None else str(error)
-        return self._without_key(said)[:300]
+        text = f"{response.status_code} {response.text}" if response is not None else str(error)
+        return self._without_key(text)[:300]
 
     def _without_key(self, text: str) -> str:
-        """Take the key out of a text, which must be whole: of a key that is cut the beginning would be left."""
+        """Remove the key from a text that is not yet cut, because the beginning of a cut key would remain."""
         key = _read_key(self.settings.api_key_env)
         return text.replace(key, "***") if key else text
 
 
 class _NotAChatError(Exception):
-    """What the server sent is no answer of a chat."""
+    """Raised when the server's response is not a chat completion."""
 
 
-def _named_pause(error: Exception) -> float | None:
-    """Read for how many seconds a server with too many requests asks to be left alone, if it does."""
+def _retry_after(error: Exception) -> float | None:
+    """Return the seconds that a rate-limited server asks to wait, if it does."""
     if getattr(error, "status_code", None) != 429:
         return None
     try:
-        return max(_SHORTEST_PAUSE, float(error.response.headers["retry-after"]))  # type: ignore[attr-defined]
+        return max(_MIN_PAUSE, float(error.response.headers["retry-after"]))  # type: ignore[attr-defined]
     except (KeyError, ValueError):
         return None
 
 
 def _read_key(name: str) -> str:
-    """Read the key from the environment; empty where there is none."""
+    """Read the key from the environment; empty if there is none."""
     key = os.environ.get(name, "").strip()
     for position, character in enumerate(key):
         if not "!" <= character <= "~":
             raise ValueError(
                 f"Character {position + 1} of {len(key)} of the key in the environment variable {name} is a control "
-                "character, a space or none of ASCII, which no key has. Set the variable to the key alone."
+                "character, a space or not ASCII, which a key cannot contain. Set the variable to the key alone."
             )
     return key

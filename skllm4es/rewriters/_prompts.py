@@ -1,37 +1,29 @@
-"""What a language model is asked: prompts from files, around data that cannot break out of their fence.
+"""Prompts: instructions from files, and data between tags that it cannot close.
 
-Each file in the folder ``prompts`` begins with lines of ``#`` that give its version and its source; after a blank
-line comes the prompt.
+Each file in the folder ``prompts`` begins with lines of ``#`` that name its version and its source; the prompt follows
+after a blank line.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from functools import lru_cache
 from importlib import resources
+from itertools import count
 from string import Template
 from typing import NamedTuple
 
+#: The folder of the prompts.
+FOLDER = resources.files("skllm4es.rewriters") / "prompts"
+
 
 class Message(NamedTuple):
-    """What is said to a model: a prompt, and data between tags.
-
-    Parameters
-    ----------
-    before : str
-        The prompt, and the tag that opens the data.
-    data : str
-        The data.
-    after : str
-        The tag that closes them, and what to answer.
-    tag : str
-        The name of the tags, which is not in the data.
-    """
+    """A message to a model: `data` between tags, with the instruction before them and how to answer after them."""
 
     before: str
     data: str
     after: str
+    #: The name of the tags, which does not occur in the data.
     tag: str
 
     def __str__(self) -> str:
@@ -39,21 +31,9 @@ class Message(NamedTuple):
 
 
 def compose(prompt: str, data: str, **blanks: object) -> Message:
-    """Put a prompt around data, between tags that do not occur in them.
+    """Put a prompt around data that may come from anyone, and that the model must not take for instructions.
 
-    Parameters
-    ----------
-    prompt : str
-        The name of the prompt.
-    data : str
-        Data that others wrote.
-    **blanks : object
-        What to fill into the prompt; settings of the user who runs the rewriter, not data.
-
-    Returns
-    -------
-    Message
-        What to say to the model.
+    The `blanks` are filled into the prompt; they come from the user who runs the rewriter, not from the data.
     """
     tag = _tag(data)
     return Message(
@@ -65,72 +45,33 @@ def compose(prompt: str, data: str, **blanks: object) -> Message:
 
 
 def read_prompt(name: str, **blanks: object) -> str:
-    """Read a prompt, and fill in its blanks.
+    """Read a prompt and fill in its blanks."""
+    return Template(read_file(name).partition("\n\n")[2].strip()).substitute(blanks)
 
-    Parameters
-    ----------
-    name : str
-        Its name.
-    **blanks : object
-        The values of its blanks.
 
-    Returns
-    -------
-    str
-        The prompt.
-    """
-    return Template(_read(name).partition("\n\n")[2].strip()).substitute(blanks)
+def read_file(name: str) -> str:
+    """Read the file of a prompt, with its version and source."""
+    return (FOLDER / f"{name}.txt").read_text(encoding="utf-8")
 
 
 def hash_prompts(names: Iterable[str]) -> str:
-    """Hash the files of prompts, and of what stands around all of them.
-
-    Parameters
-    ----------
-    names : iterable of str
-        The names of the prompts.
-
-    Returns
-    -------
-    str
-        Hexadecimal digits.
-    """
+    """Hash the files of prompts, and of the text around every prompt, to hexadecimal digits."""
     digest = hashlib.blake2b(digest_size=16)
     for name in [*names, "data", "end"]:
-        digest.update(f"{name}\n{_read(name)}\n".encode())
+        digest.update(f"{name}\n{read_file(name)}\n".encode())
     return digest.hexdigest()
 
 
 def seed_of(seed: int, *parts: str) -> int:
-    """Make the seed of one question, which hangs on the text as well.
-
-    Parameters
-    ----------
-    seed : int
-        The seed that was asked for.
-    *parts : str
-        What is asked, and of which text.
-
-    Returns
-    -------
-    int
-        A number of 31 bits, which every server takes.
-    """
+    """Derive the seed of one question, of 31 bits, which every server accepts, from a seed and the question's parts."""
     digest = hashlib.blake2b(repr((int(seed), parts)).encode("utf-8", "surrogatepass"), digest_size=4)
     return int.from_bytes(digest.digest(), "little") >> 1
 
 
 def _tag(data: str) -> str:
-    """Derive a tag from the data that is not among them."""
-    number = 0
-    while True:
-        digest = hashlib.blake2b(f"{number} {data}".encode("utf-8", "surrogatepass"), digest_size=4)
-        tag = f"data-{digest.hexdigest()}"
-        if tag not in data:
-            return tag
-        number += 1
-
-
-@lru_cache
-def _read(name: str) -> str:
-    return resources.files("skllm4es.rewriters").joinpath("prompts", f"{name}.txt").read_text(encoding="utf-8")
+    """Derive a tag from the data that does not occur in it."""
+    digests = (
+        hashlib.blake2b(f"{number} {data}".encode("utf-8", "surrogatepass"), digest_size=4) for number in count()
+    )
+    tags = (f"data-{digest.hexdigest()}" for digest in digests)
+    return next(tag for tag in tags if tag not in data)

@@ -1,36 +1,20 @@
-"""Texts that are too long for a model are split between their events."""
+"""Splitting of texts that are too long for a model, between their events."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from skllm4es.rewriters._base import RewritingError
+from skllm4es.rewriters._base import RewritingError, UnreadableTextError
 from skllm4es.serialize import EventTable, format_events, parse_events
 from skllm4es.serialize._serialised import end_of_instruction
 
 
 def read_events(text: str) -> EventTable:
-    """Parse a text of which the others are independent.
-
-    Parameters
-    ----------
-    text : str
-        A serialised text.
-
-    Returns
-    -------
-    EventTable
-        Its events.
-
-    Raises
-    ------
-    RewritingError
-        If it is not in the serialised form.
-    """
+    """Parse a text; raise an error that concerns this text alone if it is not in the serialised form."""
     try:
         return parse_events(text)
     except ValueError as error:
-        raise RewritingError(f"It is not in the serialised form: {error}") from error
+        raise UnreadableTextError(f"It is not in the serialised form: {error}") from error
 
 
 def split_events(
@@ -41,26 +25,8 @@ def split_events(
 ) -> list[str]:
     """Split a text into parts that fit, each with the instruction and the header.
 
-    Parameters
-    ----------
-    text : str
-        A serialised text.
-    fits : callable
-        Whether a part of so many tokens fits.
-    count : callable
-        Counts the tokens of strings.
-    max_events : int, default=None
-        The most events of a part; any number by default.
-
-    Returns
-    -------
-    list of str
-        The text itself if it is one part.
-
-    Raises
-    ------
-    RewritingError
-        If an event is too long by itself.
+    `fits` returns whether a part of a given number of tokens fits, and `count` counts the tokens of texts. A part has
+    at most `max_events` events. A single event that is too long raises a `RewritingError`.
     """
     table = read_events(text)
     if fits(count([text])[0]) and (max_events is None or len(table.rows) <= max_events):
@@ -68,15 +34,15 @@ def split_events(
     head = text[: end_of_instruction(text)]
     names = format_events(table.header, [])
     lines = [format_events(table.header, [row])[len(names) + 1 :] for row in table.rows]
-    n_head, *n_tokens = (number + 1 for number in count([head + names, *lines]))
+    n_head, *n_tokens = (n + 1 for n in count([head + names, *lines]))
     parts: list[list[str]] = [[]]
     n_part = n_head
     for number, (line, n_line) in enumerate(zip(lines, n_tokens, strict=True), start=1):
         if not fits(n_head + n_line):
             raise RewritingError(
-                f"Event {number} of {len(lines)} has {n_line} tokens, which with the prompt, the header and the answer "
-                "do not fit into the model's context. Shorten its fields, raise context_length or lower "
-                "max_new_tokens if the model allows it, or take a model with a longer context."
+                f"Event {number} of {len(lines)} has {n_line} tokens; with the prompt, the header and the answer it "
+                "does not fit into the model's context. Shorten its fields, raise context_length or lower "
+                "max_new_tokens if the model allows it, or choose a model with a longer context."
             )
         if parts[-1] and (not fits(n_part + n_line) or len(parts[-1]) == max_events):
             parts.append([])

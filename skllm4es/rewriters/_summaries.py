@@ -1,4 +1,4 @@
-"""What the prior methods have in common: they summarise, by asking the model of another rewriter."""
+"""The base of the prior methods, which summarise by asking the model of another rewriter."""
 
 from __future__ import annotations
 
@@ -8,22 +8,20 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from skllm4es.rewriters._base import RewritingError
-from skllm4es.rewriters._llm import SLACK, LanguageModelRewriter, Question, Session, Steps, StepwiseRewriter
+from skllm4es.rewriters._llm import N_SPARE_TOKENS, LanguageModelRewriter, Question, Session, Steps, StepwiseRewriter
 from skllm4es.rewriters._prompts import compose, seed_of
 from skllm4es.rewriters._splitting import split_events
 
-#: Tokens for a word, and for what a model adds to the number of words it was asked for.
-_TOKENS_OF_WORD, _LEAST = 4, 64
+#: max_new_tokens="auto" is this minimum, for models that exceed n_words, plus this many tokens per word.
+_MIN_NEW_TOKENS, _TOKENS_PER_WORD = 64, 4
 
 
 class SummarisingRewriter(StepwiseRewriter):
-    """A rewriter whose texts are summaries, written by the model of `rewriter`."""
-
-    # The steps of a text wait for each other, so that texts under way end at about the same time.
-    _n_at_once = 256
-    _rewriter_constraint = [LanguageModelRewriter]
+    """Base of a rewriter that summarises with the model of `rewriter`."""
 
     default_formats = ("summary",)
+    # The steps of a text wait for each other, so the texts of a group finish at about the same time.
+    _group_size = 256
 
     rewriter: LanguageModelRewriter
     n_words: int
@@ -34,7 +32,6 @@ class SummarisingRewriter(StepwiseRewriter):
 
     def _determinants(self) -> Mapping[str, object]:
         own = {name: value for name, value in self.get_params(deep=False).items() if name != "rewriter"}
-        # Its model and sampling; the prompts of its own are not used.
         return own | {"rewriter": {"class": type(self.rewriter).__name__, **self.rewriter._determinants()}}
 
     @abstractmethod
@@ -48,7 +45,7 @@ class SummarisingRewriter(StepwiseRewriter):
         return super()._without_events(text, "narrative", seed)
 
     def _merge(self, session: Session, prompt: str, pieces: Sequence[str], seed: int) -> Steps:
-        """Make one text of several: of all of them at once if they fit, else of groups first."""
+        """Merge texts into one: all at once if they fit, otherwise in groups first."""
         while len(pieces) > 1:
             groups = self._groups(session, prompt, pieces)
             pieces = yield [self._question(session, prompt, group, seed) for group in groups]
@@ -68,7 +65,7 @@ class SummarisingRewriter(StepwiseRewriter):
         if len(groups) == len(pieces):
             raise RewritingError(
                 f"No two of {len(pieces)} summaries fit into the model's context of {session.context_length} tokens. "
-                "Lower n_words, or max_new_tokens; or raise context_length if the model allows it."
+                "Lower n_words or max_new_tokens, or raise context_length if the model allows it."
             )
         return ["\n\n".join(group) for group in groups]
 
@@ -79,14 +76,14 @@ class SummarisingRewriter(StepwiseRewriter):
     def _blocks(
         self, session: Session, prompt: str, text: str, n_more: int = 0, max_events: int | None = None, **blanks: Any
     ) -> list[str]:
-        """Split a text so that each block fits, together with `n_more` tokens."""
+        """Split a text into blocks, each of which fits together with `n_more` tokens."""
         n_used = self._n_used(session, prompt, **blanks) + n_more
         return split_events(text, lambda n: session.fits(n_used + n), session.count, max_events)
 
     def _n_used(self, session: Session, prompt: str, **blanks: Any) -> int:
         """Count the tokens of a question without data, and of its answer."""
         empty = compose(prompt, "", n_words=self.n_words, **blanks)
-        return session.count_message(empty) + SLACK + self._limit(session)
+        return session.count_message(empty) + N_SPARE_TOKENS + self._limit(session)
 
     def _limit(self, session: Session) -> int:
-        return session.limit(_LEAST + _TOKENS_OF_WORD * self.n_words)
+        return session.limit(_MIN_NEW_TOKENS + _TOKENS_PER_WORD * self.n_words)

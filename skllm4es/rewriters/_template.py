@@ -1,6 +1,6 @@
 """Rewriting by templates: the default of the enrichment, which needs no model.
 
-The texts are parsed and written again by the formats of `skllm4es.formats`, with a random layout each time.
+Texts are parsed and written again by the formats of `skllm4es.formats`, with a random layout each time.
 """
 
 from __future__ import annotations
@@ -11,35 +11,38 @@ from collections.abc import Sequence
 from sklearn.base import BaseEstimator
 
 from skllm4es.formats import FORMATS, Variation
-from skllm4es.rewriters._base import RewritingError
+from skllm4es.rewriters._base import UnreadableTextError
 from skllm4es.rewriters._checks import check_formats, check_lengths
 from skllm4es.serialize import EventTable, parse_events
-
-
-class UnreadableTextError(RewritingError, ValueError):
-    """A text that is not in the serialised form."""
 
 
 class TemplateRewriter(BaseEstimator):
     r"""Rewrite serialised texts by templates of random structure.
 
-    In every format the order and the spelling of the fields, the layout, the grouping, the writing of dates
-    and amounts, the title and a closing analysis vary with the seed. No event and no value is lost, except in
-    the format "breakdown", which is a summary.
+    In every format the order and spelling of the fields, the layout, the grouping, the notation of dates and amounts,
+    the title and a closing analysis vary with the seed. No event and no value is lost, except in the format
+    "breakdown", which is a summary.
 
     Parameters
     ----------
     paraphrase_names : bool, default=True
-        Spell the names of the fields in other styles and with synonyms.
+        Whether to spell the names of the fields in other styles and with synonyms.
     vary_values : bool, default=True
-        Write dates and amounts in other ways, for example ``2020-03-05`` as ``5 March 2020``.
+        Whether to write dates and amounts in other notations, for example ``2020-03-05`` as ``5 March 2020``.
     analysis : bool, default=True
-        End some of the texts with a few sentences on all events, such as totals.
+        Whether to end some of the texts with a few sentences on all events, such as totals.
+
+    Attributes
+    ----------
+    lossless : bool
+        True. A subclass that loses values sets it to False.
+    cheap : bool
+        True.
 
     See Also
     --------
     skllm4es.formats.FORMATS : The formats.
-    skllm4es.TextEnricher : The step of the flow that calls a rewriter.
+    skllm4es.TextEnricher : The transformer that calls a rewriter.
 
     Examples
     --------
@@ -60,20 +63,23 @@ class TemplateRewriter(BaseEstimator):
     On 2020-03-06, an event was noted in which the amount was 300.50 and the merchant type was Fuel.
     """
 
+    lossless = True
+    cheap = True
+
     def __init__(self, paraphrase_names: bool = True, vary_values: bool = True, analysis: bool = True) -> None:
         self.paraphrase_names = paraphrase_names
         self.vary_values = vary_values
         self.analysis = analysis
 
     def rewrite(self, texts: Sequence[str], formats: Sequence[str], seeds: Sequence[int]) -> list[str]:
-        """Rewrite each text into the format beside it.
+        """Rewrite each text into its format.
 
         Parameters
         ----------
         texts : sequence of str of length n_texts
             Serialised events, as `EventSerializer` writes them.
         formats : sequence of str of length n_texts
-            The format to write each text in, of `available_formats`.
+            The format of each rewritten text, one of `available_formats`.
         seeds : sequence of int of length n_texts
             The seed of each rewriting. The same text, format and seed give the same result, whatever else is
             in the call.
@@ -86,7 +92,7 @@ class TemplateRewriter(BaseEstimator):
         Raises
         ------
         RewritingError
-            If a text is not in the serialised form; it is a ValueError too.
+            If a text is not in the serialised form; the error is a ValueError as well.
         """
         check_lengths(texts, formats, seeds)
         check_formats(formats)
@@ -105,5 +111,5 @@ def _parse(text: str, position: int) -> EventTable:
 
 
 def _generator(text: str, name: str, seed: int) -> random.Random:
-    """Make a generator that depends on the text too, so that texts with one seed do not all look alike."""
+    """Return a generator that also depends on the text, so that texts with the same seed look different."""
     return random.Random(f"{seed} {name} {text}")

@@ -1,4 +1,4 @@
-"""Rewriting by an instruct model that runs here, through transformers."""
+"""Rewriting by an instruct model on this machine, with transformers."""
 
 from __future__ import annotations
 
@@ -19,59 +19,55 @@ if TYPE_CHECKING:
 class TransformersRewriter(LanguageModelRewriter):
     r"""Rewrite serialised texts by an instruct model that runs on this machine.
 
-    The model is asked in its own chat template, text by text, many at once. It is loaded when the first text is
-    rewritten, and once for all rewriters of a process that use it.
+    The model is prompted in its own chat template, one text per prompt, in padded batches. It is loaded when the first
+    text is rewritten, and shared by all rewriters of a process that use it. For many texts on a GPU, run a server and
+    use :class:`OpenAIRewriter`.
 
     Parameters
     ----------
     model : str
-        A name on the model hub, or a local directory.
+        Name of a model on the hub, or a local directory.
     temperature : float, default=0.6
-        How freely tokens are drawn; 0 always takes the most likely one, so that seeds make no difference.
+        Sampling temperature; 0 always takes the most likely token, so that seeds make no difference.
     top_p : float, default=0.9
-        Only the most likely tokens that together have this probability are drawn.
+        Sample only from the most likely tokens that together have this probability.
     max_new_tokens : int or "auto", default="auto"
-        The most tokens of an answer. "auto" is 256 and four for each token of the events. A model that thinks before
-        it answers needs more.
+        Maximum number of tokens of an answer. "auto" is 256 plus four per token of the events. A model that thinks
+        before it answers needs more.
     context_length : int, default=None
-        The most tokens of a question and its answer; by default all that the model can see. A text that is too long
-        is split between events, and the answers to its parts are joined with a blank line between them. A lower
-        number makes smaller parts, of which a model leaves out less.
-    batching : {"auto", "padded", "continuous"}, default="auto"
-        "continuous" is the continuous batching of transformers: a text that is finished makes room for another at
-        once. "padded" rewrites batches of texts of like length. "auto" is "continuous" on a GPU of Nvidia and
-        "padded" elsewhere: on a CPU continuous batching takes several times as long.
-    batch_tokens : int, default=None
-        The tokens, of questions and answers, that are in memory at once. By default 16,384, or, with continuous
-        batching, as many as the device holds.
+        Maximum number of tokens of a question and its answer; by default the model's own limit. A text that is too
+        long is split between events, and the answers to its parts are joined by blank lines. A lower number makes
+        smaller parts, of which a model omits less.
+    batch_tokens : int, default=16384
+        Maximum number of tokens in a batch, of questions, padding and answers. A single text may have more.
     chat_template : str, default=None
-        A Jinja template in place of the tokenizer's. ``"{{ messages[0]['content'] + '\n' }}"`` asks a model that was
-        not trained for chats.
+        A Jinja template that replaces the tokenizer's. ``"{{ messages[0]['content'] + '\n' }}"`` suits a model that
+        was not trained for chats.
     chat_template_kwargs : dict, default=None
-        Further settings of the template, for example ``{"enable_thinking": False}`` for Qwen 3.
+        Further arguments of the template, for example ``{"enable_thinking": False}`` for Qwen 3.
     device : str, default=None
         Where the model runs; by default a GPU if there is one.
     dtype : {"auto", "float32", "bfloat16", "float16"}, default="auto"
-        The type of the weights. "auto" is bfloat16 on a device that multiplies it faster than float32.
+        Type of the weights. "auto" is bfloat16 on devices where it is faster than float32.
 
     Attributes
     ----------
     n_tokens : int
-        Tokens that were read and written so far.
+        Number of tokens read and written so far.
 
     See Also
     --------
-    OpenAIRewriter : Asks a model behind a server.
-    TemplateRewriter : Needs no model.
+    OpenAIRewriter : Rewrites with a model behind a server.
+    TemplateRewriter : Rewrites without a model.
 
     Notes
     -----
-    Each text has its own draws, which hang on text, format and seed alone. The scores that they are drawn by differ
-    in their last digits with the texts that share a batch, more so in bfloat16: a text may then take another turn.
-    ``batch_tokens=1`` rewrites texts one by one, which rules this out on one machine.
+    The random numbers of a text depend on its text, format and seed alone. The model's scores, however, vary in their
+    last digits with the texts that share a batch, more so in bfloat16, which may lead to another text.
+    ``batch_tokens=1`` rewrites texts one by one, which rules this out on a given machine.
 
-    Whatever an event's fields hold is data: it stands between tags that it cannot contain, and is turned into
-    tokens as plain text, so that the control tokens of a chat cannot be written in it.
+    The fields of events are data: they stand between tags that they cannot contain, and are tokenized as plain text, so
+    that they cannot contain control tokens of the chat.
 
     A text without events is written by a template, because a model would invent some.
 
@@ -87,8 +83,7 @@ class TransformersRewriter(LanguageModelRewriter):
     _parameter_constraints = {
         **LanguageModelRewriter._common_constraints,
         "context_length": [Interval(Integral, 1, None, closed="left"), None],
-        "batching": [StrOptions({"auto", "padded", "continuous"})],
-        "batch_tokens": [Interval(Integral, 1, None, closed="left"), None],
+        "batch_tokens": [Interval(Integral, 1, None, closed="left")],
         "chat_template": [str, None],
         "chat_template_kwargs": [dict, None],
         "device": [str, None],
@@ -103,8 +98,7 @@ class TransformersRewriter(LanguageModelRewriter):
         top_p: float = 0.9,
         max_new_tokens: int | Literal["auto"] = "auto",
         context_length: int | None = None,
-        batching: str = "auto",
-        batch_tokens: int | None = None,
+        batch_tokens: int = 16_384,
         chat_template: str | None = None,
         chat_template_kwargs: dict[str, Any] | None = None,
         device: str | None = None,
@@ -115,7 +109,6 @@ class TransformersRewriter(LanguageModelRewriter):
         self.top_p = top_p
         self.max_new_tokens = max_new_tokens
         self.context_length = context_length
-        self.batching = batching
         self.batch_tokens = batch_tokens
         self.chat_template = chat_template
         self.chat_template_kwargs = chat_template_kwargs
@@ -124,7 +117,7 @@ class TransformersRewriter(LanguageModelRewriter):
 
     @contextmanager
     def _open(self) -> Iterator[Session]:
-        # torch and transformers take seconds to import, which only those who rewrite should wait for.
+        # torch and transformers take seconds to import, so they are imported only when needed.
         from skllm4es.lm.devices import resolve_device
         from skllm4es.lm.language_model import LanguageModel
         from skllm4es.lm.sources import source_of
@@ -142,7 +135,7 @@ class TransformersRewriter(LanguageModelRewriter):
             "dtype": resolve_device(self.device, self.dtype)[1],
             "temperature": float(self.temperature),
             "top_p": float(self.top_p),
-            # It decides, as context_length does, where a long text is split.
+            # Like context_length, it determines where a long text is split.
             "max_new_tokens": self.max_new_tokens,
             "context_length": self.context_length,
             "chat_template": self.chat_template,
@@ -151,7 +144,7 @@ class TransformersRewriter(LanguageModelRewriter):
 
 
 class _LocalModel(Session):
-    """A model in memory, or on its way there."""
+    """A model that is loaded when it is first asked."""
 
     def __init__(self, settings: TransformersRewriter, language_model: LanguageModel, device: str, dtype: str) -> None:
         super().__init__(_context_length(settings, language_model), settings.max_new_tokens)
@@ -163,10 +156,10 @@ class _LocalModel(Session):
         if settings.chat_template is None and self.tokenizer.chat_template is None:
             raise ValueError(
                 f"The tokenizer of {settings.model!r} has no chat template: it is probably not an instruct model, and "
-                "would not do what it is asked.\n"
+                "would not follow instructions.\n"
                 "1. Choose an instruct model, whose name often ends in -Instruct or -it.\n"
-                "2. If it is one, pass its template as chat_template; its page shows how it wants to be asked.\n"
-                "3. To ask it without one, pass chat_template=\"{{ messages[0]['content'] + '\\n' }}\"."
+                "2. If it is one, pass its template as chat_template; the model's page shows it.\n"
+                "3. To prompt it without one, pass chat_template=\"{{ messages[0]['content'] + '\\n' }}\"."
             )
 
     def count(self, texts: Sequence[str]) -> list[int]:
@@ -178,10 +171,10 @@ class _LocalModel(Session):
     def ask(self, questions: Sequence[Question]) -> Iterator[tuple[int, Answer | RewritingError]]:
         import torch
 
-        from skllm4es.lm.generation import Job, write_continuously, write_in_batches
+        from skllm4es.lm.generation import Prompt, generate
         from skllm4es.lm.sampling import Sampling
 
-        jobs: dict[int, Job] = {}
+        prompts: dict[int, Prompt] = {}
         for position, question in enumerate(questions):
             ids = self._encode(question.message)
             try:
@@ -189,27 +182,22 @@ class _LocalModel(Session):
             except RewritingError as error:
                 yield position, error
             else:
-                jobs[position] = Job(ids, question.max_new_tokens, question.seed)
-        if not jobs:
+                prompts[position] = Prompt(ids, question.max_new_tokens, question.seed)
+        if not prompts:
             return
         model = self.language_model.load_with_head(getattr(torch, self.dtype), self.device)
-        write = write_continuously if self._continuous() else write_in_batches
         sampling = Sampling(float(self.settings.temperature), float(self.settings.top_p))
-        positions = list(jobs)
-        for number, written in write(
-            model, list(jobs.values()), sampling, self._ends(model), self.settings.batch_tokens
+        positions = list(prompts)
+        for number, completion in generate(
+            model, list(prompts.values()), sampling, self._stop_ids(model), self.settings.batch_tokens
         ):
-            job = jobs[positions[number]]
-            text = self.tokenizer.decode(written.ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-            yield positions[number], Answer(text, written.finished, len(job.ids) + len(written.ids))
-
-    def _continuous(self) -> bool:
-        if self.settings.batching == "auto":
-            return self.device.startswith("cuda")
-        return self.settings.batching == "continuous"
+            position = positions[number]
+            text = self.tokenizer.decode(completion.ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+            n_tokens = len(prompts[position].ids) + len(completion.ids)
+            yield position, Answer(text, completion.finished, n_tokens)
 
     def _encode(self, message: Message) -> list[int]:
-        """Turn a message into tokens: the template's may be control tokens, those of the data never are."""
+        """Tokenize a message; only the template may contain control tokens, the data never does."""
         from jinja2 import TemplateError
 
         mark = f"{message.tag} {message.tag}"
@@ -229,8 +217,8 @@ class _LocalModel(Session):
         before, found, after = chat.partition(mark)
         if not found or mark in after:
             raise ValueError(
-                f"The chat template of {self.settings.model!r} does not show a message once, as it stands. Pass "
-                "another one as chat_template."
+                f"The chat template of {self.settings.model!r} does not contain the message exactly once and "
+                "unchanged. Pass another one as chat_template."
             )
         first, last = self._tokens([before, after], plain=False)
         return first + self._tokens([message.data], plain=True)[0] + last
@@ -248,11 +236,11 @@ class _LocalModel(Session):
         ids: list[list[int]] = encoded["input_ids"]
         return ids
 
-    def _ends(self, model: Any) -> list[int]:
-        """Give the tokens that end an answer."""
+    def _stop_ids(self, model: Any) -> list[int]:
+        """Return the tokens that end an answer."""
         configured = model.generation_config.eos_token_id
-        ends = configured if isinstance(configured, list) else [configured]
-        known = list(dict.fromkeys(end for end in [*ends, self.tokenizer.eos_token_id] if end is not None))
+        ids = [*(configured if isinstance(configured, list) else [configured]), self.tokenizer.eos_token_id]
+        known = list(dict.fromkeys(token for token in ids if token is not None))
         if not known:
             raise ValueError(
                 f"The model {self.settings.model!r} names no token that ends a text, so its answers would never end. "
@@ -264,5 +252,7 @@ class _LocalModel(Session):
 def _context_length(settings: TransformersRewriter, language_model: LanguageModel) -> int | None:
     given, limit = settings.context_length, language_model.n_positions
     if given is not None and limit is not None and given > limit:
-        raise ValueError(f"context_length={given}, but {settings.model!r} sees at most {limit} tokens. Lower it.")
+        raise ValueError(
+            f"context_length={given} exceeds the {limit} tokens that {settings.model!r} supports. Lower it."
+        )
     return limit if given is None else given

@@ -1,7 +1,8 @@
-"""LLM-TRSR, a method to compare with: what a user does is summarised block by block."""
+"""LLM-TRSR, a prior method: a user's behaviour is summarised block by block."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from numbers import Integral
 
 from skllm4es._compat import Interval, StrOptions
@@ -12,32 +13,32 @@ from skllm4es.rewriters._summaries import SummarisingRewriter
 class TRSRRewriter(SummarisingRewriter):
     """Summarise users as LLM-TRSR does, one of the methods that LLM4ES is compared with.
 
-    The events are split into blocks. "recurrent" summarises the first, and carries the summary on through the others:
-    each time a model is given it with the next block. "hierarchical" summarises all blocks by themselves, and then
-    the summaries, several levels of them if need be. A block that is too long for the model is split.
+    The events are split into blocks. "recurrent" summarises the first block, and then updates the summary with one
+    block after the other. "hierarchical" summarises each block by itself, and then the summaries, in several levels if
+    necessary. A block that is too long for the model is split.
 
-    The result is plain prose, the format "summary", of which `TextEnricher` does not ask that it keep all values.
-    Variants of a text differ by their draws.
+    The result is plain prose, the format "summary", which `TextEnricher` does not require to keep all values. Variants
+    of a text differ by sampling.
 
     Parameters
     ----------
     rewriter : TransformersRewriter or OpenAIRewriter
-        The rewriter whose model is asked, with its sampling; its own prompts are not used.
+        The rewriter whose model and sampling are used; its own prompts are not.
     method : {"recurrent", "hierarchical"}, default="recurrent"
-        How the summaries of blocks become one.
+        How the summaries of the blocks become one.
     block_size : int, default=50
-        The most events of a block.
+        Maximum number of events in a block.
     n_words : int, default=150
-        The words that each summary is asked to keep to.
+        Maximum number of words that the prompts ask for, in each summary.
 
     Attributes
     ----------
     n_tokens : int
-        Tokens that were read and written so far.
+        Number of tokens read and written so far.
 
     See Also
     --------
-    HKFRRewriter : Describes theme by theme.
+    HKFRRewriter : Describes users theme by theme.
 
     References
     ----------
@@ -52,9 +53,8 @@ class TRSRRewriter(SummarisingRewriter):
     0.3
     """
 
-    _prompts = ("trsr_first", "trsr_update", "trsr_merge")
     _parameter_constraints = {
-        "rewriter": SummarisingRewriter._rewriter_constraint,
+        "rewriter": [LanguageModelRewriter],
         "method": [StrOptions({"recurrent", "hierarchical"})],
         "block_size": [Interval(Integral, 1, None, closed="left")],
         "n_words": [Interval(Integral, 1, None, closed="left")],
@@ -73,15 +73,15 @@ class TRSRRewriter(SummarisingRewriter):
         self.block_size = block_size
         self.n_words = n_words
 
+    def _prompts(self, format_name: str) -> Sequence[str]:
+        return ["trsr_first", "trsr_update" if self.method == "recurrent" else "trsr_merge"]
+
     def _summarise(self, session: Session, text: str, seed: int) -> Steps:
-        return (
-            self._recurrent(session, text, seed)
-            if self.method == "recurrent"
-            else self._hierarchical(session, text, seed)
-        )
+        summarise = self._recurrent if self.method == "recurrent" else self._hierarchical
+        return summarise(session, text, seed)
 
     def _recurrent(self, session: Session, text: str, seed: int) -> Steps:
-        # Each block comes with a summary, which has as many tokens as an answer may have.
+        # Each block comes with a summary, which has at most the tokens of an answer.
         first, *others = self._blocks(session, "trsr_update", text, self._limit(session), self.block_size)
         (summary,) = yield [self._question(session, "trsr_first", first, seed)]
         for block in others:
