@@ -270,6 +270,11 @@ class CacheSource(DirectorySource):
         check_whole(Path(self.directory))
         return super().fingerprint()
 
+    def read_config(self) -> PretrainedConfig:
+        """Read the configuration, if the files are those that were written."""
+        self.fingerprint()
+        return super().read_config()
+
     def read_tokenizer(self) -> PreTrainedTokenizerBase:
         """Read the tokenizer."""
         return super().read_tokenizer() if self.held is None else self.held.tokenizer
