@@ -284,7 +284,7 @@ def test_a_disk_too_full_for_a_model(disk, expected, name, left):
 def test_a_disk_too_full_for_vectors(disk, expected):
     embedder = embedder_in(disk.path).fit(TEXTS)
     more = [f"{text}\n30, Heat, 1" for text in TEXTS]
-    message = r"vectors.sqlite cannot be used: .*Check that the directory .* with room"
+    message = r"vectors.sqlite cannot be used: .*Check that its directory .* with free space"
     with disk.full(), pytest.raises(OSError, match=message):
         embedder.transform(more)
     np.testing.assert_array_equal(embedder.transform(TEXTS), expected)
@@ -294,7 +294,7 @@ def test_a_disk_too_full_for_vectors(disk, expected):
 def test_a_disk_too_full_for_rewritings(disk):
     enricher = TextEnricher(Language(), n_variants=3, memory=disk.path, random_state=0)
     enricher.fit_transform(HISTORIES[:2])
-    with disk.full(), pytest.raises(OSError, match=r"rewrites.sqlite cannot be used: .*with room"):
+    with disk.full(), pytest.raises(OSError, match=r"rewrites.sqlite cannot be used: .*with free space"):
         enricher.fit_transform(HISTORIES)
     resumed = enricher.fit_transform(HISTORIES)
     pd.testing.assert_frame_equal(
@@ -327,15 +327,15 @@ def test_a_read_only_disk(disk, server, undisturbed, expected):
     with disk.read_only():
         # The model in the first one can be read, but SQLite needs to write even where it only looks for vectors.
         for memory, reason in (("memory", r"vectors.sqlite cannot be used"), ("another", disk.error)):
-            with pytest.raises(OSError, match=rf"{reason}.*directory .*may be written to"):
+            with pytest.raises(OSError, match=rf"{reason}.*directory is writable"):
                 embedder_in(disk.path / memory).fit(TEXTS)
-        with pytest.raises(OSError, match=r"vectors.sqlite cannot be used: .*may be written to"):
+        with pytest.raises(OSError, match=r"vectors.sqlite cannot be used: .*directory is writable"):
             embedder_in().fit(TEXTS).set_params(memory=disk.path / "memory").transform(TEXTS)
         with pytest.raises(OSError, match=rf"{disk.error}.*directory that you may write to"):
             embedder_in(checkpoint_dir=disk.path / "checkpoints").fit(TEXTS)
         with pytest.raises(OSError, match=rf"{disk.error}.*you may write to, and save again"):
             undisturbed.save_pretrained(disk.path / "again")
-        with pytest.raises(OSError, match=rf"The cache .* cannot be used: .*{disk.error}.*may be written to"):
+        with pytest.raises(OSError, match=rf"The cache .* cannot be used: .*{disk.error}.*directory is writable"):
             TextEnricher(Language(), memory=disk.path / "rewrites", random_state=0).fit_transform(HISTORIES)
         # Reading still works.
         np.testing.assert_array_equal(LLMEmbedder.from_pretrained(disk.path / "saved").transform(TEXTS), expected)

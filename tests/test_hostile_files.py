@@ -321,7 +321,7 @@ def test_a_planted_vector_in_the_cache_is_read_as_numbers(cache, marker, payload
 def test_a_cache_with_foreign_statements_raises(cache, statement):
     with closing(sqlite3.connect(cache / "vectors.sqlite")) as connection, connection:
         connection.execute(statement)
-    with pytest.raises(OSError, match=r"there is more in it than the table of this package.*Delete the file"):
+    with pytest.raises(OSError, match=r"it holds something other than the table of this package.*Delete the file"):
         use(cache)
 
 
