@@ -42,7 +42,7 @@ def _no_shared_models():
 
 @pytest.fixture
 def server(monkeypatch):
-    """A web server whose responses the test chooses."""
+    """A web server whose answers the test chooses."""
     from web_server import Server
 
     from skllm4es.datasets import _base

@@ -161,7 +161,7 @@ def test_the_training_of_an_adapter_resumes(tmp_path, monkeypatch, steps):
 
 
 def test_checkpoints_need_a_seed(tmp_path):
-    with pytest.raises(ValueError, match=r"checkpoint_dir is of use .* set random_state"):
+    with pytest.raises(ValueError, match=r"checkpoint_dir needs a random_state, .* Set random_state"):
         LLMEmbedder(TINY, finetune=FineTuning(checkpoint_dir=tmp_path)).fit(TEXTS)
 
 

@@ -112,7 +112,7 @@ embedder.transform(TEXTS)
 @pytest.mark.parametrize(
     "death",
     [
-        "_base.shutil.copyfileobj = lambda response, file: (file.write(response.read(50)), file.flush(), KILL)",
+        "_base.shutil.copyfileobj = lambda answer, file: (file.write(answer.read(50)), file.flush(), KILL)",
         "_base.zipfile.ZipFile.extractall = lambda self, path: (self.extract('toy/a.txt', path), KILL)",
     ],
     ids=["receiving", "unpacking"],

@@ -1,6 +1,6 @@
-"""How often each token occurs in a text less how often the model expected it, from one forward pass.
+"""How often each token occurs in a text minus how often the model expected it, from one forward pass.
 
-The next-token loss of a text has a gradient in the bias of the output layer: for each token of the vocabulary,
+The log-likelihood of a text has a gradient with respect to the bias of the output layer: for each token of the vocabulary,
 ``s_v = sum_t (1[x_t = v] - P(v | x_<t))``. This is the score of the Fisher kernel (Jaakkola and Haussler, "Exploiting
 generative models in discriminative classifiers", 1998) for the language model.
 """
@@ -16,7 +16,7 @@ _HELD_PREDICTIONS = {"cpu": 2**20, "cuda": 2**28}
 def score_tokens(
     hidden: torch.Tensor, output: torch.Tensor, ids: torch.Tensor, counted: torch.Tensor, tokens: torch.Tensor
 ) -> torch.Tensor:
-    """Count tokens in texts, less how often the model expected them.
+    """Count tokens in texts, minus how often the model expected them.
 
     Parameters
     ----------
