@@ -560,8 +560,8 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         finetuning._check()
         if finetuning.checkpoint_dir is not None and self.random_state is None:
             raise ValueError(
-                "checkpoint_dir needs a random_state, because training can resume only where it always starts in the same "
-                "way. Set random_state."
+                "checkpoint_dir needs a random_state, because training can resume only if it starts in the same way each "
+                "time. Set random_state."
             )
         if self.device is not None:
             import torch

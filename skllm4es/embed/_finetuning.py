@@ -67,8 +67,8 @@ class FineTuning(BaseEstimator):
         are repeated up to ten times to reach 100,000 tokens, and training stops after 500,000 tokens, which are enough
         for score features.
     learning_rate : float or "auto", default="auto"
-        The highest learning rate, from which it falls along a cosine. "auto" is 1e-5 for a pretrained model and 5e-3 from
-        scratch.
+        The highest learning rate, from which it falls along a cosine. "auto" is 1e-5 for a pretrained model and 5e-3
+        from scratch.
     warmup : float or "auto", default="auto"
         Share of the steps (below 1) or number of steps (from 1) over which the learning rate rises. "auto" is 608
         steps, as in the authors' code, but at most a tenth of all steps.

@@ -8,8 +8,8 @@ from typing import Any
 
 #: The warm-up of the authors' code, in steps; shorter trainings warm up over a tenth of their steps.
 _WARMUP_STEPS = 608
-#: Without a number of epochs, texts are repeated to reach this many tokens, but at most this often; training stops after
-#: the last number of tokens.
+#: Without a number of epochs, texts are repeated to reach this many tokens, but at most this often; training stops
+#: after the last number of tokens.
 _ENOUGH_TOKENS, _MAX_EPOCHS, _MOST_TOKENS = 100_000, 10.0, 500_000
 
 
