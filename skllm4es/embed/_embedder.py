@@ -55,7 +55,7 @@ _DEPENDENT = (("pooling_depth", "auto", "hidden"), ("token_pooling", "mean", "hi
 #: Settings of models that change their predictions after the output layer.
 _RESCALING = ("final_logit_softcapping", "logits_scaling", "logit_scale")
 
-#: The most texts from which the principal directions of scores are computed.
+#: Texts from which the principal directions of scores are found, if there are more.
 _ENOUGH_TEXTS = 8192
 
 #: The objects that strings and None stand for, suggested when a search reaches inside these.
@@ -560,8 +560,8 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         finetuning._check()
         if finetuning.checkpoint_dir is not None and self.random_state is None:
             raise ValueError(
-                "checkpoint_dir needs a random_state, because training can resume only if it starts in the same way each "
-                "time. Set random_state."
+                "checkpoint_dir needs a random_state, because training can resume only if it starts in the same way "
+                "each time. Set random_state."
             )
         if self.device is not None:
             import torch
