@@ -211,7 +211,7 @@ def test_a_vector_does_not_depend_on_the_other_texts(fitted):
     assert np.isfinite(together).all()
 
 
-def test_tokens_only_of_the_header_line_are_not_scored(fitted):
+def test_tokens_that_occur_only_in_the_header_are_not_scored(fitted):
     tokenizer, scored = fitted.load_model()[1], fitted._projection_.tokens
     assert tokenizer.bos_token_id not in scored
     assert tokenizer.convert_tokens_to_ids("title") not in scored
