@@ -1,4 +1,4 @@
-"""Errors and warnings: what several modules say in the same way."""
+"""Errors and warnings that several modules word in the same way."""
 
 from __future__ import annotations
 
@@ -9,45 +9,25 @@ from difflib import get_close_matches
 
 
 def did_you_mean(unknown: Iterable[object], known: Iterable[str]) -> str:
-    """Ask for the known names that are nearest to unknown ones.
+    """Suggest known names that are close to unknown ones, as a question after a space; empty if there are none.
 
-    Parameters
-    ----------
-    unknown : iterable of object
-        Names that were given.
-    known : iterable of str
-        Names that there are.
-
-    Returns
-    -------
-    str
-        A question with a space before it, or nothing where no name is near.
-
-    Examples
-    --------
     >>> from skllm4es._messages import did_you_mean
     >>> did_you_mean(["jason", "x"], ["html", "json"])
     " Did you mean ['json']?"
     """
     names = list(known)
-    near = [match for name in unknown for match in get_close_matches(str(name), names, n=1)]
-    return f" Did you mean {near}?" if near else ""
+    close = [match for name in unknown for match in get_close_matches(str(name), names, n=1)]
+    return f" Did you mean {close}?" if close else ""
 
 
 def raise_if(problems: list[str], what: str, end: str = "") -> None:
-    """Raise a ValueError if there are problems, one that tells all of them."""
+    """Raise one ValueError that lists all problems, if there are any."""
     if problems:
         raise ValueError(f"{what}: {'; '.join(problems)}. {end}".rstrip())
 
 
 def warn(message: str) -> None:
-    """Warn the caller of this package, who may have called it through scikit-learn.
-
-    Parameters
-    ----------
-    message : str
-        What is wrong.
-    """
+    """Warn with the place where the user called this package, possibly through scikit-learn or joblib."""
     frame, level = sys._getframe(1), 2
     while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("skllm4es", "sklearn", "joblib"):
         frame, level = frame.f_back, level + 1

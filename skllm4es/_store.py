@@ -1,6 +1,6 @@
-"""One SQLite file that several processes read and write at once: what all caches of this package stand on.
+"""One SQLite file that several processes read and write at once, the basis of all caches of this package.
 
-The file is made whole or not at all, is checked whenever it is opened, and its rows carry a digest of themselves.
+The file is created whole or not at all and checked whenever it is opened, and each row holds a digest of itself.
 """
 
 from __future__ import annotations
@@ -15,28 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-#: Begins the name of what is not finished yet.
+#: Prefix of the names of unfinished files and folders.
 DRAFT = "draft-"
 
-# "sk4e", as SQLite stores it in the header of the file.
+# "sk4e", which SQLite stores in the header of the file.
 _APPLICATION_ID = 0x736B3465
 _VERSION = 1
-_WAIT = 60.0  # seconds for another process to finish writing
+_TIMEOUT = 60.0  # seconds that another process may take to write
 
 
 def hash_of(*parts: str | bytes) -> bytes:
-    """Hash texts or bytes, of which each has its place.
-
-    Parameters
-    ----------
-    *parts : str or bytes
-        What to hash.
-
-    Returns
-    -------
-    bytes
-        16 bytes.
-    """
+    """Hash texts or bytes to 16 bytes; how they are divided into parts matters."""
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
         data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
@@ -46,42 +35,20 @@ def hash_of(*parts: str | bytes) -> bytes:
 
 
 def directory_of(memory: Any) -> str | os.PathLike[str] | None:
-    """Give the directory that a parameter `memory` means.
-
-    Parameters
-    ----------
-    memory : str, path, joblib.Memory or None
-        The parameter.
-
-    Returns
-    -------
-    str, path or None
-        The directory; None where there is to be no cache.
-    """
+    """Return the directory of a parameter `memory`, which may be a `joblib.Memory`; None means no cache."""
     directory: str | os.PathLike[str] | None = getattr(memory, "location", memory)
     return directory
 
 
 def umask() -> int:
-    """Tell which permissions new files of this process do not get."""
+    """Return the permissions that new files of this process do not get."""
     mask = os.umask(0)
     os.umask(mask)
     return mask
 
 
 def make_directory(directory: Path) -> None:
-    """Make the directory of a cache, if it does not exist.
-
-    Parameters
-    ----------
-    directory : pathlib.Path
-        The directory.
-
-    Raises
-    ------
-    OSError
-        If it cannot be made.
-    """
+    """Create the directory of a cache if it does not exist."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -90,24 +57,14 @@ def make_directory(directory: Path) -> None:
 
 def _unusable(path: Path, error: Exception) -> OSError:
     return OSError(
-        f"The cache {path} cannot be used: {error}. Check that the directory is on a local disk with room and may be "
-        "written to, or choose another with memory=DIR."
+        f"The cache {path} cannot be used: {error}. Check that its directory is writable and on a local disk with free "
+        "space, or choose another with memory=DIR."
     )
 
 
 @dataclass(frozen=True)
 class Store:
-    """A file of one table.
-
-    Parameters
-    ----------
-    file : pathlib.Path
-        Where it is. Its directory exists.
-    schema : str
-        The statement that makes the table.
-    contents : str
-        What the table holds, for error messages: "vectors".
-    """
+    """A file with one table, created by `schema`; `contents`, such as "vectors", names its rows in error messages."""
 
     file: Path
     schema: str
@@ -115,22 +72,11 @@ class Store:
 
     @contextmanager
     def connection(self) -> Iterator[sqlite3.Connection]:
-        """Connect, begin a transaction, and end it.
-
-        Yields
-        ------
-        sqlite3.Connection
-            The connection, to the file of this package and version.
-
-        Raises
-        ------
-        OSError
-            If the file is damaged, not one of this package, or cannot be written to.
-        """
+        """Connect for one transaction; raise an OSError if the file is damaged, foreign or cannot be written to."""
         try:
             self._create()
-            with closing(sqlite3.connect(self.file, timeout=_WAIT)) as connection, connection:
-                connection.execute("PRAGMA synchronous = NORMAL")  # With a log, a crash loses the last batch at most.
+            with closing(sqlite3.connect(self.file, timeout=_TIMEOUT)) as connection, connection:
+                connection.execute("PRAGMA synchronous = NORMAL")  # With a log, a crash loses at most the last batch.
                 self._check(connection)
                 yield connection
         except sqlite3.OperationalError as error:
@@ -139,10 +85,10 @@ class Store:
             raise self.broken(str(error)) from error
 
     def broken(self, why: str) -> OSError:
-        """Make the error that the file cannot be read."""
+        """Return the error that the file cannot be read."""
         return OSError(
-            f"The cache {self.file} cannot be read: {why}. Nothing was taken from it. Delete the file, and its "
-            f"{self.contents} will be computed again, or choose another directory with memory=DIR."
+            f"The cache {self.file} cannot be read: {why}. Delete the file, and its {self.contents} will be computed "
+            "again, or choose another directory with memory=DIR."
         )
 
     def _check(self, connection: sqlite3.Connection) -> None:
@@ -152,13 +98,13 @@ class Store:
             raise self.broken("it is a database of another program")
         if version != _VERSION:
             raise self.broken(f"it has version {version} of the format, and this package reads version {_VERSION}")
-        # Triggers and views would run statements of whoever put them there.
-        made = connection.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL").fetchall()
-        if made != [(self.schema,)]:
-            raise self.broken("there is more in it than the table of this package, or another one")
+        # Triggers and views would run the statements of whoever added them.
+        schemas = connection.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL").fetchall()
+        if schemas != [(self.schema,)]:
+            raise self.broken("it holds something other than the table of this package")
 
     def _create(self) -> None:
-        """Make the file, whole or not at all, and once where several processes begin at the same time."""
+        """Create the file, whole or not at all; if several processes do so at the same time, one wins."""
         if self.file.exists():
             return
         handle, draft = tempfile.mkstemp(prefix=DRAFT, dir=self.file.parent)

@@ -1,8 +1,9 @@
-"""Every estimator of the package, small enough to be fitted in a moment."""
+"""Every estimator of the package, small enough to fit in a moment."""
 
 from importlib.util import find_spec
 
 import pytest
+from tiny_models import tiny
 
 from skllm4es import EventSerializer, FineTuning, FromScratch, LLMEmbedder, LoRA, TextEnricher
 from skllm4es.baselines import (
@@ -18,14 +19,6 @@ from skllm4es.baselines import (
     RTDEmbedder,
 )
 from skllm4es.rewriters import HKFRRewriter, OpenAIRewriter, TemplateRewriter, TransformersRewriter, TRSRRewriter
-
-TINY_MODEL = {
-    "vocab_size": 300,
-    "hidden_size": 8,
-    "intermediate_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-}
 
 SMALL = {"hidden_size": 8, "random_state": 0}
 TRAINED = {
@@ -43,25 +36,25 @@ NEURAL = {"random": RandomEmbedder(**SMALL), **TRAINED}
 COUNTING = {"aggregates": EventAggregator(), "bag": BagOfEvents(n_components=6, random_state=0)}
 BASELINES = {**COUNTING, **NEURAL}
 
-#: What takes one row a user, with the user's events.
-OF_EVENTS = {
+#: Estimators whose `X` has one row per user, with the user's events.
+ON_EVENTS = {
     "serializer": EventSerializer(),
     "serializer-compact": EventSerializer(compact=True, max_events=5),
     **BASELINES,
 }
-#: What takes texts.
-OF_TEXTS = {
+#: Estimators whose `X` holds texts.
+ON_TEXTS = {
     "enricher": TextEnricher(n_variants=2, random_state=0),
     "embedder": LLMEmbedder(
-        FromScratch(config=TINY_MODEL),
+        tiny(num_hidden_layers=1),
         features=["hidden", "scores"],
         dtype="float32",
         random_state=0,
         finetune=FineTuning(epochs=1, batch_tokens=4096),
     ),
 }
-#: What has nothing but parameters, and is a parameter of an estimator.
-PARAMETERS = {
+#: Objects without `fit` that are parameters of an estimator.
+PARAMETER_OBJECTS = {
     "fine-tuning": FineTuning(epochs=2),
     "lora": LoRA(r=4),
     "from-scratch": FromScratch(n_params=1000),
@@ -73,18 +66,18 @@ PARAMETERS = {
 }
 
 HAS_HOTPP = find_spec("hotpp") is not None
-IMPORTS_HOTPP = pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")  # It uses it when it is imported.
+IMPORTS_HOTPP = pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")  # hotpp uses it on import.
 NEEDS_HOTPP = [pytest.mark.skipif(not HAS_HOTPP, reason="needs hotpp-benchmark: the extra tpp"), IMPORTS_HOTPP]
 
 
 def each_of(estimators, argument="estimator"):
-    """Run a test once for each estimator of a dict, where its library is installed."""
+    """Run a test once for each estimator of a dict whose library is installed."""
     marks = {"detpp": NEEDS_HOTPP}
     return pytest.mark.parametrize(
-        argument, [pytest.param(each, id=name, marks=marks.get(name, ())) for name, each in estimators.items()]
+        argument, [pytest.param(value, id=name, marks=marks.get(name, ())) for name, value in estimators.items()]
     )
 
 
 def installed(estimators):
-    """Give those of a dict of estimators whose library is installed."""
-    return {name: each for name, each in estimators.items() if name != "detpp" or HAS_HOTPP}
+    """Return the estimators of a dict whose library is installed."""
+    return {name: estimator for name, estimator in estimators.items() if name != "detpp" or HAS_HOTPP}

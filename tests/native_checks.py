@@ -1,7 +1,7 @@
-"""Checks on the input that an estimator really takes, in the manner of scikit-learn's common checks.
+"""Checks like scikit-learn's common checks, but on events and texts, the input that the estimators are for.
 
-Each is a function of an estimator that is not fitted yet, and of its `X`: a dataframe of one column, with labels of its
-own in the index, that holds users' events or texts.
+Each check is a function of an unfitted estimator and its `X`: a dataframe with one column of users' events or texts,
+and users' names as its index.
 """
 
 import copy
@@ -25,10 +25,10 @@ from sklearn.preprocessing import FunctionTransformer, MaxAbsScaler, StandardSca
 from sklearn.utils import get_tags
 from sklearn.utils.metadata_routing import get_routing_for_object
 
-# What is left alone
+# Side effects
 
 
-def check_input_is_left_alone(estimator, X):
+def check_input_is_not_changed(estimator, X):
     for frame in (X, with_objects(X)):
         before = pickle.dumps(frame)
         for method in (estimator.fit, estimator.transform, estimator.fit_transform):
@@ -36,21 +36,21 @@ def check_input_is_left_alone(estimator, X):
             pd.testing.assert_frame_equal(frame, pickle.loads(before))
 
 
-def check_parameters_are_left_alone(estimator, X):
-    given = estimator.get_params()
-    before = copy.deepcopy(given)
+def check_parameters_are_not_changed(estimator, X):
+    params = estimator.get_params()
+    before = copy.deepcopy(params)
     estimator.fit(X)
     estimator.transform(X)
     estimator.fit_transform(X)
     after = estimator.get_params()
-    assert after.keys() == given.keys()
+    assert after.keys() == params.keys()
     for name, value in after.items():
-        assert value is given[name]
-        # Estimators, which compare by identity, have their own parameters among these.
+        assert value is params[name]
+        # Estimators compare by identity; their own parameters are among these too.
         assert hasattr(value, "get_params") or value == before[name]
 
 
-def check_global_random_states_are_left_alone(estimator, X):
+def check_global_random_states_are_not_changed(estimator, X):
     import torch
 
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
@@ -90,24 +90,24 @@ def check_subsets(estimator, X):
     assert values(estimator.transform(X.iloc[:0])).shape == (0, together.shape[1])
 
 
-def check_cells_of_objects(estimator, X):
+def check_object_cells(estimator, X):
     objects = with_objects(X)
     assert_alike(clone(estimator).fit(objects).transform(objects), estimator.fit(X).transform(X))
 
 
-def check_fit_starts_afresh(estimator, X):
+def check_fit_forgets_earlier_fits(estimator, X):
     expected = values(estimator.fit(X).transform(X))
     np.testing.assert_array_equal(values(estimator.fit(X).transform(X)), expected)
     np.testing.assert_array_equal(values(estimator.fit(X.iloc[:9]).fit(X).transform(X)), expected)
 
 
 def check_fit_transform(estimator, X):
-    """`TextEnricher` adds columns to train on, which are not among the names of its features."""
+    """`TextEnricher` adds columns to train on, which are not among its feature names."""
     out = estimator.set_output(transform="pandas").fit_transform(X)
     assert_alike(out[list(estimator.get_feature_names_out())], estimator.transform(X), exact=True)
 
 
-def check_y_is_not_needed_and_ignored(estimator, X):
+def check_y_is_ignored(estimator, X):
     expected = estimator.fit(X).transform(X)
     assert_alike(clone(estimator).fit(X, np.arange(len(X))).transform(X), expected, exact=True)
 
@@ -121,7 +121,7 @@ def check_column_mismatch(estimator, X):
         assert estimator.feature_names_in_.tolist() == [name]
         with pytest.raises(ValueError, match="feature names should match"):
             estimator.transform(X.assign(more=1))
-    else:  # The name of a column of texts does not matter, where there is one.
+    else:  # The name of a single column of texts does not matter.
         assert_alike(estimator.transform(X.set_axis(["other"], axis=1)), estimator.transform(X))
 
 
@@ -159,7 +159,7 @@ def check_joblib(estimator, X, tmp_path):
 # Output
 
 
-def check_names_of_the_output(estimator, X):
+def check_feature_names_out(estimator, X):
     names = estimator.fit(X).get_feature_names_out()
     assert (type(names), names.dtype) == (np.ndarray, object)
     assert values(estimator.transform(X)).shape == (len(X), len(names))
@@ -200,23 +200,23 @@ def check_polars_input(estimator, X):
     assert_alike(clone(estimator).fit(frame).transform(frame), expected)
 
 
-# Beside other estimators
+# Together with other estimators
 
 
 def check_function_transformers(estimator, X):
     expected = estimator.fit(X).transform(X)
     assert_alike(FunctionTransformer(estimator.transform).fit_transform(X), expected)
-    between = make_pipeline(FunctionTransformer(), clone(estimator), FunctionTransformer())
-    assert_alike(between.fit(X).transform(X), expected)
+    pipeline = make_pipeline(FunctionTransformer(), clone(estimator), FunctionTransformer())
+    assert_alike(pipeline.fit(X).transform(X), expected)
 
 
 def check_column_transformer(estimator, X):
     (name,) = X.columns
     estimator.fit(X)
-    profile = pd.DataFrame({"age": np.arange(len(X), dtype=float), name: X[name], "other": "not used"})
-    routed = ColumnTransformer([("it", clone(estimator), [name]), ("age", StandardScaler(), ["age"])])
+    profile = pd.DataFrame({"age": np.arange(len(X), dtype=float), name: X[name], "other": "unused"})
+    routed = ColumnTransformer([("steps", clone(estimator), [name]), ("age", StandardScaler(), ["age"])])
     out = routed.set_output(transform="pandas").fit(profile).transform(profile)
-    expected = [*(f"it__{name}" for name in estimator.get_feature_names_out()), "age__age"]
+    expected = [*(f"steps__{name}" for name in estimator.get_feature_names_out()), "age__age"]
     assert out.columns.to_list() == list(routed.get_feature_names_out()) == expected
     assert out.index.equals(X.index)
     assert_alike(out[expected[:-1]], estimator.transform(X))
@@ -232,10 +232,10 @@ def check_feature_union(estimator, X):
 
 def check_transformed_target_regressor(estimator, X):
     y = np.arange(len(X), dtype=float)
-    regressor = make_pipeline(estimator, *numbers_of(estimator), Ridge())
+    regressor = make_pipeline(estimator, *steps_to_numbers(estimator), Ridge())
     model = TransformedTargetRegressor(regressor, func=np.log1p, inverse_func=np.expm1).fit(X, y)
-    by_hand = np.expm1(clone(regressor).fit(X, np.log1p(y)).predict(X))
-    np.testing.assert_allclose(model.predict(X), by_hand, rtol=1e-3, atol=1e-3)
+    expected = np.expm1(clone(regressor).fit(X, np.log1p(y)).predict(X))
+    np.testing.assert_allclose(model.predict(X), expected, rtol=1e-3, atol=1e-3)
 
 
 def check_metadata_routing(estimator, X):
@@ -243,7 +243,7 @@ def check_metadata_routing(estimator, X):
     with config_context(enable_metadata_routing=True):
         for method in ("fit", "transform", "fit_transform"):
             assert not get_routing_for_object(estimator).consumes(method, ["sample_weight", "groups"])
-        steps = clone(estimator), *numbers_of(estimator)
+        steps = clone(estimator), *steps_to_numbers(estimator)
         with pytest.raises(UnsetMetadataPassedError):
             make_pipeline(*steps, Ridge()).fit(X, y, sample_weight=weights)
         weighted = make_pipeline(*steps, Ridge().set_fit_request(sample_weight=True)).fit(X, y, sample_weight=weights)
@@ -255,18 +255,18 @@ def check_metadata_routing(estimator, X):
 # Tags
 
 
-def check_tags_tell_what_is_taken(estimator, X):
+def check_input_tags(estimator, X):
     (name,) = X.columns
     tags = get_tags(estimator).input_tags
     assert accepts(estimator, X[name].to_list()) == tags.one_d_array == tags.string
     assert accepts(estimator, np.zeros((len(X), 2))) == tags.two_d_array
     assert accepts(estimator, sparse.csr_array(np.eye(len(X)))) == tags.sparse
-    with_hole = X.copy()
-    with_hole.iloc[1, 0] = None
-    assert accepts(estimator, with_hole) == tags.allow_nan
+    with_missing = X.copy()
+    with_missing.iloc[1, 0] = None
+    assert accepts(estimator, with_missing) == tags.allow_nan
 
 
-def check_tags_tell_what_comes_out(estimator, X):
+def check_output_tags(estimator, X):
     tags = get_tags(estimator)
     assert tags.estimator_type is None
     assert not tags.target_tags.required
@@ -277,34 +277,34 @@ def check_tags_tell_what_comes_out(estimator, X):
     assert writes_texts(estimator) or np.isfinite(out).all()
 
 
-def check_tags_tell_what_is_random(estimator, X):
+def check_non_deterministic_tag(estimator, X):
     if "random_state" in estimator.get_params():
         assert not get_tags(estimator).non_deterministic
         estimator.set_params(random_state=None)
         assert get_tags(estimator).non_deterministic
     else:
-        one, other = (values(clone(estimator).fit_transform(X)) for _ in range(2))
-        np.testing.assert_array_equal(one, other)
+        first, second = (values(clone(estimator).fit_transform(X)) for _ in range(2))
+        np.testing.assert_array_equal(first, second)
 
 
 CHECKS = [check for name, check in list(vars().items()) if name.startswith("check_")]
 
 
 def with_objects(X):
-    """Give a frame whose cells are objects of Python: lists of dicts for events, and str for texts."""
+    """Return a dataframe whose cells are Python objects: lists of dicts for events, strings for texts."""
     cells = {name: pa.array(X[name].array).to_pylist() for name in X.columns}
     return pd.DataFrame({name: pd.Series(cells[name], X.index, dtype=object) for name in cells})
 
 
 def values(output):
-    """Give an output as an array, of numbers or of texts."""
+    """Return an output as an array of numbers or texts."""
     if sparse.issparse(output):
         return output.toarray()
     return output.to_numpy() if hasattr(output, "to_numpy") else np.asarray(output)
 
 
 def assert_alike(output, expected, *, exact=False):
-    """Compare outputs: texts exactly, numbers up to the rounding of float32 if not exactly, too."""
+    """Compare outputs: texts exactly, and numbers up to rounding in float32 unless `exact`."""
     output, expected = values(output), values(expected)
     if exact or expected.dtype == object:
         np.testing.assert_array_equal(output, expected)
@@ -313,18 +313,18 @@ def assert_alike(output, expected, *, exact=False):
 
 
 def writes_texts(estimator):
-    """Tell whether an estimator gives texts, and not vectors."""
+    """Return whether an estimator returns texts rather than vectors."""
     return type(estimator).__name__ in ("EventSerializer", "TextEnricher")
 
 
-def numbers_of(estimator):
-    """Give the steps that make numbers fit for a linear model of the output of an estimator."""
+def steps_to_numbers(estimator):
+    """Return the pipeline steps that turn the output of an estimator into input for a linear model."""
     words = [ColumnTransformer([("words", CountVectorizer(), "text")])] if writes_texts(estimator) else []
     return [*words, MaxAbsScaler()]
 
 
 def accepts(estimator, X):
-    """Tell whether an estimator takes `X`, and does not refuse it as a whole."""
+    """Return whether an estimator accepts `X` without a TypeError."""
     try:
         clone(estimator).fit(X).transform(X)
     except TypeError:

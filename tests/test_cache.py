@@ -1,4 +1,4 @@
-"""`memory`: nothing is computed twice, and nothing wrong is ever taken from it."""
+"""`memory`: nothing is computed twice, and nothing damaged is used."""
 
 import multiprocessing
 import shutil
@@ -10,20 +10,12 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import Pipeline
+from tiny_models import TEXTS, TINY, save_model, tiny
 
-from skllm4es import FineTuning, FromScratch, LLMEmbedder
+from skllm4es import FineTuning, LLMEmbedder
 from skllm4es.lm import embedding, pooling, sources, training
 from skllm4es.lm.cache import Cache, hash_of
 
-TINY_CONFIG = {
-    "vocab_size": 300,
-    "hidden_size": 8,
-    "intermediate_size": 16,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-}
-TINY = FromScratch(config=TINY_CONFIG)
-TEXTS = [f"day|title|rating\n{day}, Heat, 5\n{day + 1}, Alien, {day % 5}" for day in range(12)]
 SPACE = b"s" * 16
 
 
@@ -33,14 +25,14 @@ def embedder_in(memory, **params):
 
 
 @pytest.fixture
-def counted(monkeypatch):
-    """How many texts went through a model, and how many models were fine-tuned."""
+def counts(monkeypatch):
+    """The numbers of texts that were embedded and of models that were fine-tuned."""
     counts = {"texts": 0, "models": 0}
-    compute, finetune = pooling.LayerPooler.pool, training.finetune
+    pool, finetune = pooling.LayerPooler.pool, training.finetune
 
     def count_texts(self, texts):
         counts["texts"] += len(texts)
-        return compute(self, texts)
+        return pool(self, texts)
 
     def count_models(*args, **kwargs):
         counts["models"] += 1
@@ -52,19 +44,18 @@ def counted(monkeypatch):
 
 
 @pytest.fixture
-def frozen(tmp_path):
-    """A pretrained model in a directory."""
+def pretrained(tmp_path):
+    """The directory of a pretrained model."""
     embedder = LLMEmbedder(TINY, features="hidden", dtype="float32", random_state=0).fit(TEXTS)
-    embedder.load_model()[0].save_pretrained(tmp_path / "model")
-    embedder.load_model()[1].save_pretrained(tmp_path / "model")
+    save_model(embedder, tmp_path / "model")
     return str(tmp_path / "model")
 
 
-def test_the_cache_changes_no_vector(tmp_path, counted):
+def test_the_cache_changes_no_vector(tmp_path, counts):
     expected = embedder_in(None).fit_transform(TEXTS)
     for _ in range(2):
         np.testing.assert_array_equal(embedder_in(tmp_path).fit_transform(TEXTS), expected)
-    assert counted == {"texts": 2 * len(TEXTS), "models": 2}
+    assert counts == {"texts": 2 * len(TEXTS), "models": 2}
 
 
 @pytest.mark.parametrize("wrap", [str, lambda path: joblib.Memory(path, verbose=0)])
@@ -74,22 +65,25 @@ def test_memory_is_a_directory_or_a_joblib_memory(tmp_path, wrap):
     assert embedder.cache_info().n_vectors == len(TEXTS)
 
 
-def test_each_text_is_embedded_once_in_a_whole_search(tmp_path, frozen, counted):
+def test_a_search_embeds_each_text_once(tmp_path, pretrained, counts):
     pipe = Pipeline(
-        [("embed", LLMEmbedder(frozen, memory=tmp_path / "cache", finetune=None)), ("classify", LogisticRegression())]
+        [
+            ("embed", LLMEmbedder(pretrained, memory=tmp_path / "cache", finetune=None)),
+            ("classify", LogisticRegression()),
+        ]
     )
     y = np.arange(len(TEXTS)) % 2
     GridSearchCV(pipe, {"embed__pooling_depth": [1, 2, 3]}, cv=3).fit(TEXTS, y)
-    assert counted == {"texts": len(TEXTS), "models": 0}
+    assert counts == {"texts": len(TEXTS), "models": 0}
     info = pipe["embed"].cache_info()
     assert (info.n_vectors, info.misses, info.n_models) == (len(TEXTS), len(TEXTS), 0)
     assert info.hits > len(TEXTS)
 
 
-def test_each_fold_is_finetuned_once_in_a_whole_search(tmp_path, counted):
+def test_a_search_fine_tunes_once_per_fold(tmp_path, counts):
     pipe = Pipeline([("embed", embedder_in(tmp_path)), ("classify", LogisticRegression())])
     GridSearchCV(pipe, {"embed__pooling_depth": [1, 2, 3]}, cv=3, refit=False).fit(TEXTS, np.arange(len(TEXTS)) % 2)
-    assert counted == {"texts": 3 * len(TEXTS), "models": 3}
+    assert counts == {"texts": 3 * len(TEXTS), "models": 3}
 
 
 @pytest.mark.parametrize(
@@ -97,9 +91,9 @@ def test_each_fold_is_finetuned_once_in_a_whole_search(tmp_path, counted):
     [{"token_pooling": "max"}, {"max_length": 16}, {"max_length": 16, "overflow": "truncate"}, {"dtype": "bfloat16"}],
 )
 @pytest.mark.filterwarnings("ignore:.*texts have more than")
-def test_what_changes_a_vector_has_a_place_of_its_own(tmp_path, frozen, params):
+def test_settings_that_change_vectors_are_cached_separately(tmp_path, pretrained, params):
     def fit(memory, **changed):
-        return LLMEmbedder(frozen, memory=memory, finetune=None, **{"dtype": "float32", **changed}).fit(TEXTS)
+        return LLMEmbedder(pretrained, memory=memory, finetune=None, **{"dtype": "float32", **changed}).fit(TEXTS)
 
     plain = fit(tmp_path / "cache").transform(TEXTS)
     changed = fit(tmp_path / "cache", **params).transform(TEXTS)
@@ -113,14 +107,14 @@ def test_what_changes_a_vector_has_a_place_of_its_own(tmp_path, frozen, params):
         {"finetune__epochs": 2},
         {"finetune__learning_rate": 1e-2},
         {"random_state": 1},
-        {"model": FromScratch(config={**TINY_CONFIG, "hidden_size": 4})},
+        {"model": tiny(hidden_size=4)},
     ],
 )
-def test_what_changes_the_model_is_trained_anew(tmp_path, counted, changed):
+def test_settings_that_change_the_model_train_it_again(tmp_path, counts, changed):
     embedder_in(tmp_path).fit(TEXTS)
     embedder_in(tmp_path).set_params(**changed).fit(TEXTS)
     embedder_in(tmp_path).fit(TEXTS[1:])
-    assert counted["models"] == 3
+    assert counts["models"] == 3
 
 
 @pytest.mark.parametrize(
@@ -133,36 +127,36 @@ def test_what_changes_the_model_is_trained_anew(tmp_path, counted, changed):
         {"verbose": 1},
     ],
 )
-def test_what_does_not_change_the_model_is_not_trained_anew(tmp_path, counted, changed):
+def test_settings_that_do_not_change_the_model_reuse_it(tmp_path, counts, changed):
     embedder_in(tmp_path, finetune=FineTuning(epochs=2)).fit(TEXTS)
     embedder_in(tmp_path, finetune=FineTuning(epochs=np.float64(2.0))).set_params(**changed).fit(TEXTS)
-    assert counted["models"] == 1
+    assert counts["models"] == 1
 
 
-def test_a_changed_model_in_the_same_directory_is_another(tmp_path, frozen, counted):
+def test_a_changed_model_in_the_same_directory_is_noticed(tmp_path, pretrained, counts):
     def embed():
-        return LLMEmbedder(frozen, memory=tmp_path / "cache", dtype="float32", finetune=None).fit_transform(TEXTS)
+        return LLMEmbedder(pretrained, memory=tmp_path / "cache", dtype="float32", finetune=None).fit_transform(TEXTS)
 
     first = embed()
     other = LLMEmbedder(TINY, features="hidden", dtype="float32", random_state=1).fit(TEXTS)
-    other.load_model()[0].save_pretrained(frozen)
+    save_model(other, pretrained)
     assert not np.allclose(embed(), first)
 
 
-def test_losses_come_from_the_cache_too(tmp_path):
+def test_the_loss_curve_is_restored_from_the_cache(tmp_path):
     losses = embedder_in(tmp_path).fit(TEXTS).loss_curve_
     assert losses
     assert embedder_in(tmp_path).fit(TEXTS).loss_curve_ == losses
 
 
-def test_equal_texts_are_embedded_once(counted):
+def test_equal_texts_are_embedded_once(counts):
     embedder = embedder_in(None).fit(TEXTS)
     vectors = embedder.transform([*TEXTS, *TEXTS[::-1]])
-    assert counted["texts"] == len(TEXTS)
+    assert counts["texts"] == len(TEXTS)
     np.testing.assert_array_equal(vectors, np.vstack([vectors[:12], vectors[:12][::-1]]))
 
 
-def test_truncated_texts_are_counted_from_the_cache_too(tmp_path):
+def test_truncated_texts_in_the_cache_are_counted(tmp_path):
     for _ in range(2):
         embedder = embedder_in(tmp_path, max_length=16, overflow="truncate").fit(TEXTS)
         with pytest.warns(UserWarning, match="13 of 13 texts have more than max_length=16"):
@@ -170,7 +164,7 @@ def test_truncated_texts_are_counted_from_the_cache_too(tmp_path):
         assert embedder.n_truncated_ == 13
 
 
-def test_an_interrupted_run_resumes(tmp_path, monkeypatch, counted):
+def test_an_interrupted_run_resumes(tmp_path, monkeypatch, counts):
     monkeypatch.setattr(pooling, "GROUP", 1)
     monkeypatch.setattr(pooling, "TOKEN_BUDGET", {"cpu": 64})
     embedder = embedder_in(tmp_path).fit(TEXTS)
@@ -187,14 +181,17 @@ def test_an_interrupted_run_resumes(tmp_path, monkeypatch, counted):
         with pytest.raises(KeyboardInterrupt):
             embedder.transform(TEXTS)
     assert 5 <= len(written) < len(TEXTS)
-    counted["texts"] = 0
+    counts["texts"] = 0
     embedder.transform(TEXTS)
-    assert counted["texts"] == len(TEXTS) - len(written)
+    assert counts["texts"] == len(TEXTS) - len(written)
 
 
-def test_two_processes_share_the_cache(tmp_path, frozen):
+def test_two_processes_share_the_cache(tmp_path, pretrained):
     pipe = Pipeline(
-        [("embed", LLMEmbedder(frozen, memory=tmp_path / "cache", finetune=None)), ("classify", LogisticRegression())]
+        [
+            ("embed", LLMEmbedder(pretrained, memory=tmp_path / "cache", finetune=None)),
+            ("classify", LogisticRegression()),
+        ]
     )
     y = np.arange(len(TEXTS)) % 2
     alone = cross_val_score(pipe, TEXTS, y, cv=4)
@@ -216,7 +213,7 @@ def write_and_read(directory, number):
 
 
 @pytest.mark.slow
-def test_several_processes_write_at_once(tmp_path):
+def test_several_processes_can_write_at_once(tmp_path):
     with multiprocessing.get_context("spawn").Pool(3) as pool:
         assert pool.starmap(write_and_read, [(tmp_path, number) for number in range(3)]) == [0, 1, 2]
     cache = Cache(tmp_path)
@@ -232,7 +229,7 @@ def fill(cache, n_vectors=100):
 
 
 def damage(cache, change):
-    """Change the bytes of the file, with nothing left in its log."""
+    """Change the bytes of the cache's file, after merging its log into it."""
     with sqlite3.connect(cache.file) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         connection.execute("PRAGMA journal_mode = DELETE")
@@ -242,7 +239,7 @@ def damage(cache, change):
     cache.file.write_bytes(content)
 
 
-def test_a_damaged_vector_is_an_error(tmp_path):
+def test_a_damaged_vector_raises(tmp_path):
     cache = Cache(tmp_path)
     fill(cache)
     vector = np.full(256, 42, np.float32).tobytes()
@@ -264,7 +261,7 @@ def test_a_damaged_vector_is_an_error(tmp_path):
     ],
     ids=["cut", "overwritten"],
 )
-def test_a_broken_file_is_an_error(tmp_path, change):
+def test_a_damaged_file_raises(tmp_path, change):
     cache = Cache(tmp_path)
     fill(cache)
     damage(cache, change)
@@ -272,14 +269,14 @@ def test_a_broken_file_is_an_error(tmp_path, change):
         cache.read(SPACE, [hash_of("42")])
 
 
-def test_a_foreign_file_is_an_error_and_stays(tmp_path):
+def test_a_foreign_file_raises_and_is_left_alone(tmp_path):
     (tmp_path / "vectors.sqlite").write_text("something else")
     with pytest.raises(OSError, match="cannot be read"):
         embedder_in(tmp_path).fit_transform(TEXTS)
     assert (tmp_path / "vectors.sqlite").read_text() == "something else"
 
 
-def test_another_programs_database_is_an_error(tmp_path):
+def test_a_database_of_another_program_raises(tmp_path):
     with sqlite3.connect(tmp_path / "vectors.sqlite") as connection:
         connection.execute("CREATE TABLE vectors (a)")
     connection.close()
@@ -287,7 +284,7 @@ def test_another_programs_database_is_an_error(tmp_path):
         Cache(tmp_path).read(SPACE, [])
 
 
-def test_another_version_is_an_error(tmp_path):
+def test_another_version_raises(tmp_path):
     cache = Cache(tmp_path)
     fill(cache, 1)
     with sqlite3.connect(cache.file) as connection:
@@ -297,7 +294,7 @@ def test_another_version_is_an_error(tmp_path):
         cache.read(SPACE, [])
 
 
-def test_a_model_that_was_dropped_is_told(tmp_path):
+def test_a_missing_model_raises(tmp_path):
     embedder_in(tmp_path).fit(TEXTS)
     embedder = embedder_in(tmp_path).fit(TEXTS)
     shutil.rmtree(Cache(tmp_path).models)
@@ -305,13 +302,13 @@ def test_a_model_that_was_dropped_is_told(tmp_path):
         embedder.transform(TEXTS)
 
 
-def test_dropping_does_not_take_a_model_from_the_embedder_that_trained_it(tmp_path):
+def test_an_embedder_keeps_the_model_that_it_trained_when_the_cache_is_emptied(tmp_path):
     embedder = embedder_in(tmp_path).fit(TEXTS)
     shutil.rmtree(Cache(tmp_path).models)
     assert embedder.transform(TEXTS).shape == (12, 8)
 
 
-def test_a_damaged_model_is_an_error(tmp_path):
+def test_a_damaged_model_raises(tmp_path):
     embedder_in(tmp_path).fit(TEXTS)
     (weights,) = Cache(tmp_path).models.glob("*/model.safetensors")
     content = bytearray(weights.read_bytes())
@@ -321,17 +318,15 @@ def test_a_damaged_model_is_an_error(tmp_path):
         embedder_in(tmp_path).fit(TEXTS)
 
 
-def test_a_model_that_changes_between_fit_and_transform_is_an_error(frozen):
-    embedder = LLMEmbedder(frozen, finetune=None).fit(TEXTS)
-    LLMEmbedder(TINY, features="hidden", dtype="float32", random_state=1).fit(TEXTS).load_model()[0].save_pretrained(
-        frozen
-    )
+def test_a_model_that_changes_between_fit_and_transform_raises(pretrained):
+    embedder = LLMEmbedder(pretrained, finetune=None).fit(TEXTS)
+    save_model(LLMEmbedder(TINY, features="hidden", dtype="float32", random_state=1).fit(TEXTS), pretrained)
     with pytest.raises(OSError, match="is not the one that fit saw"):
         embedder.transform(TEXTS)
 
 
-def test_infinite_vectors_are_an_error_and_not_kept(tmp_path, monkeypatch, frozen):
-    embedder = LLMEmbedder(frozen, dtype="float16", memory=tmp_path / "cache", finetune=None).fit(TEXTS)
+def test_infinite_vectors_raise_and_are_not_cached(tmp_path, monkeypatch, pretrained):
+    embedder = LLMEmbedder(pretrained, dtype="float16", memory=tmp_path / "cache", finetune=None).fit(TEXTS)
     run = pooling.LayerPooler._run
     monkeypatch.setattr(
         pooling.LayerPooler, "_run", lambda *args: tuple(part + np.float32(np.inf) for part in run(*args))
@@ -341,41 +336,41 @@ def test_infinite_vectors_are_an_error_and_not_kept(tmp_path, monkeypatch, froze
     assert embedder.cache_info().n_vectors == 0
 
 
-def test_a_random_state_gives_the_same_models_from_the_cache(tmp_path):
-    def fit_two():
+def test_the_same_random_state_finds_the_same_models(tmp_path):
+    def fit_twice():
         random_state = np.random.RandomState(0)
         embedders = [embedder_in(tmp_path).set_params(random_state=random_state) for _ in range(2)]
         return [embedder.fit(TEXTS).transform(TEXTS) for embedder in embedders]
 
-    cold, warm = fit_two(), fit_two()
+    cold, warm = fit_twice(), fit_twice()
     assert not np.allclose(cold[0], cold[1])
     np.testing.assert_array_equal(cold, warm)
 
 
-def test_a_hub_model_is_known_by_its_commit(monkeypatch):
+def test_a_hub_model_is_identified_by_its_commit(monkeypatch):
     commit = "0123456789" * 4
     path = f"/cache/models--owner--name/snapshots/{commit}/config.json"
     monkeypatch.setattr(sources, "cached_file", lambda name, file: path)
     assert sources.source_of("owner/name").fingerprint() == f"owner/name@{commit}"
 
 
-def open_at_once(directory):
+def open_cache(directory):
     return Cache(directory).info().n_vectors
 
 
 @pytest.mark.slow
-def test_several_processes_may_make_the_file(tmp_path):
+def test_several_processes_can_create_the_file_at_once(tmp_path):
     with multiprocessing.get_context("fork").Pool(4) as pool:
         for i in range(30):
-            assert pool.map(open_at_once, [tmp_path / str(i)] * 8, chunksize=1) == [0] * 8
+            assert pool.map(open_cache, [tmp_path / str(i)] * 8, chunksize=1) == [0] * 8
 
 
-def test_no_memory_no_info():
+def test_cache_info_needs_a_memory():
     with pytest.raises(ValueError, match="set memory=DIR"):
         embedder_in(None).cache_info()
 
 
-def test_nothing_is_left_of_a_model_that_could_not_be_stored(tmp_path):
+def test_a_model_that_could_not_be_stored_leaves_nothing_behind(tmp_path):
     cache = Cache(tmp_path)
 
     def fail(draft):
@@ -388,9 +383,9 @@ def test_nothing_is_left_of_a_model_that_could_not_be_stored(tmp_path):
     assert cache.find_model(b"k" * 16) is None
 
 
-def test_versions_of_the_embedding_do_not_mix(tmp_path, frozen, monkeypatch, counted):
-    embedder = LLMEmbedder(frozen, memory=tmp_path / "cache", finetune=None).fit(TEXTS)
+def test_versions_of_the_embedding_do_not_mix(tmp_path, pretrained, monkeypatch, counts):
+    embedder = LLMEmbedder(pretrained, memory=tmp_path / "cache", finetune=None).fit(TEXTS)
     embedder.transform(TEXTS)
     monkeypatch.setattr(embedding, "_VERSION", "another")
     embedder.transform(TEXTS)
-    assert counted["texts"] == 2 * len(TEXTS)
+    assert counts["texts"] == 2 * len(TEXTS)

@@ -1,4 +1,4 @@
-"""Trainings that are interrupted, repeated, or cannot be written."""
+"""Training that is interrupted, resumed, or cannot be written to disk."""
 
 import os
 import signal
@@ -10,25 +10,16 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from tiny_models import NOISE, TEXTS, TINY
 
-from skllm4es import FineTuning, FromScratch, LLMEmbedder, LoRA
+from skllm4es import FineTuning, LLMEmbedder, LoRA
 from skllm4es.lm import folders
 
-TINY = FromScratch(
-    config={
-        "vocab_size": 300,
-        "hidden_size": 8,
-        "intermediate_size": 16,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 2,
-    }
-)
-TEXTS = [f"day|title|rating\n{day}, Heat, 5\n{day + 1}, Alien, {day % 5}" for day in range(12)]
 LONG = {"epochs": 20, "batch_tokens": 100}
 
 
 def long_training(random_state=0, memory=None, **changed):
-    """An embedder that trains for 140 steps."""
+    """Return an embedder that trains for 140 steps."""
     finetune = FineTuning(**LONG | changed)
     return LLMEmbedder(TINY, finetune=finetune, memory=memory, dtype="float32", random_state=random_state)
 
@@ -43,7 +34,7 @@ LLMEmbedder({TINY}, finetune=finetune, dtype="float32", random_state=0).fit({TEX
 
 @pytest.fixture
 def steps(monkeypatch):
-    """The number of the steps that this process trains."""
+    """A list that grows by one entry with each training step of this process."""
     counted = []
     step = transformers.Trainer.training_step
 
@@ -56,12 +47,12 @@ def steps(monkeypatch):
 
 
 def assert_equal_weights(one, other):
-    for ours, theirs in zip(one.load_model()[0].parameters(), other.load_model()[0].parameters(), strict=True):
-        assert torch.equal(ours, theirs)
+    weights = (embedder.load_model()[0].parameters() for embedder in (one, other))
+    assert all(torch.equal(left, right) for left, right in zip(*weights, strict=True))
 
 
 def kill_after_a_checkpoint(directory, validation):
-    """Run a training in another process, and kill that when it has written a checkpoint and begun another."""
+    """Train in another process, and kill it once it has written one checkpoint and begun the next."""
     process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(directory), str(validation)])
     deadline = time.monotonic() + 120
     while len(list(directory.glob("*/checkpoint-*"))) < 2 and time.monotonic() < deadline:
@@ -73,7 +64,7 @@ def kill_after_a_checkpoint(directory, validation):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("validation", [None, 0.25])
-def test_a_killed_training_goes_on_and_ends_with_the_same_weights(tmp_path, steps, validation):
+def test_a_killed_training_resumes_and_ends_with_the_same_weights(tmp_path, steps, validation):
     kill_after_a_checkpoint(tmp_path / "checkpoints", validation)
     resumed = long_training(checkpoint_dir=tmp_path / "checkpoints", validation_fraction=validation).fit(TEXTS)
     n_resumed = len(steps)
@@ -85,45 +76,45 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_weights(tmp_path, step
     assert resumed.n_tokens_seen_ == undisturbed.n_tokens_seen_
 
 
-def interrupt_after(monkeypatch, n_steps):
-    """Let the next training be interrupted, as by Ctrl-C."""
+def interrupt_after(monkeypatch, n_steps, error=KeyboardInterrupt):
+    """Interrupt the next training after a number of steps, like Ctrl-C; other errors can be raised instead."""
     step, done = transformers.Trainer.training_step, []
 
     def interrupt(*args, **kwargs):
         if len(done) == n_steps:
-            raise KeyboardInterrupt
+            raise error
         done.append(1)
         return step(*args, **kwargs)
 
     monkeypatch.setattr(transformers.Trainer, "training_step", interrupt)
 
 
-def interrupted(monkeypatch, directory):
+def interrupt_long_training(monkeypatch, directory):
+    """Leave checkpoints of a training in a directory."""
     with monkeypatch.context() as patch:
         interrupt_after(patch, 40)
         with pytest.raises(KeyboardInterrupt):
             long_training(checkpoint_dir=directory).fit(TEXTS)
 
 
-def test_an_early_stop_waits_on_where_it_was(tmp_path, monkeypatch, steps):
-    """Interrupted between two evaluations without a lower loss, of which there may be two."""
-    noise = ["".join(chr(97 + (i * j * j) % 26) for j in range(1, 60)) for i in range(1, 13)]
+def test_early_stopping_remembers_how_long_it_has_waited(tmp_path, monkeypatch, steps):
+    """The interruption falls between two of the three evaluations without a lower loss that `patience` allows."""
     params = {"epochs": 60, "learning_rate": 0.05, "validation_fraction": 0.5, "patience": 3}
     params |= {"training_args": {"eval_steps": 6}}
-    undisturbed = long_training(**params).fit(noise)
+    undisturbed = long_training(**params).fit(NOISE)
     n_steps = len(steps)
     assert n_steps < 60 * 7  # It stops early.
     with monkeypatch.context() as patch:
         interrupt_after(patch, n_steps - 3)
         with pytest.raises(KeyboardInterrupt):
-            long_training(checkpoint_dir=tmp_path, **params).fit(noise)
-    resumed = long_training(checkpoint_dir=tmp_path, **params).fit(noise)
+            long_training(checkpoint_dir=tmp_path, **params).fit(NOISE)
+    resumed = long_training(checkpoint_dir=tmp_path, **params).fit(NOISE)
     assert resumed.validation_loss_curve_ == undisturbed.validation_loss_curve_
     assert_equal_weights(resumed, undisturbed)
 
 
-def test_a_half_written_checkpoint_is_passed_over(tmp_path, monkeypatch, steps):
-    interrupted(monkeypatch, tmp_path)
+def test_a_half_written_checkpoint_is_skipped(tmp_path, monkeypatch, steps):
+    interrupt_long_training(monkeypatch, tmp_path)
     steps.clear()
     latest = max(tmp_path.glob("*/checkpoint-*"), key=lambda path: int(path.name[11:]))
     (latest / "trainer_state.json").write_text('{"half')
@@ -135,8 +126,8 @@ def test_a_half_written_checkpoint_is_passed_over(tmp_path, monkeypatch, steps):
 
 
 @pytest.mark.parametrize("changed", [{"learning_rate": 1e-2}, {"random_state": 1}, {"epochs": 21}])
-def test_another_training_begins_anew(tmp_path, monkeypatch, steps, changed):
-    interrupted(monkeypatch, tmp_path)
+def test_a_training_with_other_settings_starts_from_the_beginning(tmp_path, monkeypatch, steps, changed):
+    interrupt_long_training(monkeypatch, tmp_path)
     steps.clear()
     long_training(checkpoint_dir=tmp_path, **changed).fit(TEXTS)
     n_steps = len(steps)
@@ -144,12 +135,12 @@ def test_another_training_begins_anew(tmp_path, monkeypatch, steps, changed):
     assert n_steps == len(steps) - n_steps
 
 
-def test_nothing_is_left_of_a_training_that_ended(tmp_path):
+def test_a_finished_training_leaves_no_checkpoints(tmp_path):
     long_training(checkpoint_dir=tmp_path).fit(TEXTS)
     assert [path.suffix for path in tmp_path.iterdir()] in ([], [".lock"])
 
 
-def test_an_adapter_goes_on_too(tmp_path, monkeypatch, steps):
+def test_the_training_of_an_adapter_resumes(tmp_path, monkeypatch, steps):
     base = tmp_path / "base"
     LLMEmbedder(TINY, random_state=0, dtype="float32").fit(TEXTS).save_pretrained(base)
 
@@ -170,27 +161,27 @@ def test_an_adapter_goes_on_too(tmp_path, monkeypatch, steps):
 
 
 def test_checkpoints_need_a_seed(tmp_path):
-    with pytest.raises(ValueError, match=r"checkpoint_dir is of use .* set random_state"):
+    with pytest.raises(ValueError, match=r"checkpoint_dir needs a random_state, .* Set random_state"):
         LLMEmbedder(TINY, finetune=FineTuning(checkpoint_dir=tmp_path)).fit(TEXTS)
 
 
-def test_a_disk_without_room_is_told_before_training(tmp_path, monkeypatch, steps):
+def test_a_disk_without_room_raises_before_training(tmp_path, monkeypatch, steps):
     usage = type("usage", (), {"free": 1000})
     monkeypatch.setattr(folders.shutil, "disk_usage", lambda _: usage)
-    for where in ({"memory": tmp_path}, {"finetune": FineTuning(checkpoint_dir=tmp_path)}):
+    for params in ({"memory": tmp_path}, {"finetune": FineTuning(checkpoint_dir=tmp_path)}):
         with pytest.raises(OSError, match=r"has 1,000 bytes free, .* Nothing was trained yet"):
-            LLMEmbedder(TINY, random_state=0, **where).fit(TEXTS)
+            LLMEmbedder(TINY, random_state=0, **params).fit(TEXTS)
     assert steps == []
 
 
-FULL = f"""
+FULL_DISK = f"""
 import resource, signal, sys
 from skllm4es import FineTuning, FromScratch, LLMEmbedder
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 import torch, transformers, peft, sklearn.frozen
 resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
 try:
-    memory, checkpoint_dir = (sys.argv[2] if sys.argv[1] == where else None for where in ("memory", "checkpoint_dir"))
+    memory, checkpoint_dir = (sys.argv[2] if sys.argv[1] == name else None for name in ("memory", "checkpoint_dir"))
     finetune = FineTuning(epochs=30, checkpoint_dir=checkpoint_dir)
     LLMEmbedder({TINY}, random_state=0, finetune=finetune, memory=memory).fit({TEXTS})
 except OSError as error:
@@ -199,15 +190,19 @@ except OSError as error:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="the system has no limit on the size of files")
-@pytest.mark.parametrize("where", ["memory", "checkpoint_dir"])
-def test_a_disk_that_fills_up_is_told_and_nothing_half_written_is_used(tmp_path, where):
-    """No file may grow above 5,000 bytes, as on a disk that is full."""
+@pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="needs a limit on the size of files")
+@pytest.mark.parametrize("name", ["memory", "checkpoint_dir"])
+def test_a_disk_that_fills_up_raises_and_nothing_half_written_is_used(tmp_path, name):
+    """No file can grow beyond 5,000 bytes, as on a full disk."""
     environment = os.environ | {"PYTHONWARNINGS": "ignore"}
     done = subprocess.run(
-        [sys.executable, "-c", FULL, where, str(tmp_path)], capture_output=True, text=True, env=environment, timeout=120
+        [sys.executable, "-c", FULL_DISK, name, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=120,
     )
     assert "raised: The model could not be written to" in done.stdout, done.stderr
     settings = {"epochs": 30, "batch_tokens": "auto"}
-    embedder = long_training(**settings, **{where: tmp_path}).fit(TEXTS)
+    embedder = long_training(**settings, **{name: tmp_path}).fit(TEXTS)
     assert_equal_weights(embedder, long_training(**settings).fit(TEXTS))

@@ -1,4 +1,4 @@
-"""Every estimator of the package beside scikit-learn: its common checks, and ours on the input that each takes."""
+"""Every estimator of the package under scikit-learn's common checks, and under ours on events and texts."""
 
 import gc
 import importlib
@@ -11,7 +11,7 @@ import sys
 
 import numpy as np
 import pytest
-from estimators import BASELINES, IMPORTS_HOTPP, OF_EVENTS, OF_TEXTS, PARAMETERS, each_of, installed
+from estimators import BASELINES, IMPORTS_HOTPP, ON_EVENTS, ON_TEXTS, PARAMETER_OBJECTS, each_of, installed
 from native_checks import CHECKS, assert_alike, check_column_transformer, values
 from numeric_rows import RowTransformer
 from sklearn.base import BaseEstimator, clone
@@ -22,14 +22,14 @@ import skllm4es
 from skllm4es import EventSerializer
 from skllm4es.datasets import make_transactions
 
-ESTIMATORS = OF_EVENTS | OF_TEXTS
+ESTIMATORS = ON_EVENTS | ON_TEXTS
 
-# joblib warns when it replaces a worker that has grown much; where warnings are errors, this one ends in a deadlock.
+# joblib warns when it replaces a worker that uses much memory; as an error, this warning causes a deadlock.
 pytestmark = pytest.mark.filterwarnings("ignore:A worker stopped while some jobs were given:UserWarning")
 
-#: The common checks that say something of any estimator, whatever its input: the others fit on arrays of numbers, or
-#: return at once where the tags say that these are not taken. Those of the first list need no `fit`.
-OF_PARAMETERS = [
+#: Common checks that apply to any input: the others fit on arrays of numbers, or return at once if the tags say that
+#: these are not accepted. The checks in the first list need no `fit`.
+PARAMETER_CHECKS = [
     "check_estimator_cloneable",
     "check_estimator_repr",
     "check_estimator_tags_renamed",
@@ -41,42 +41,42 @@ OF_PARAMETERS = [
     "check_set_params",
     "check_mixin_order",
 ]
-OF_ANY_INPUT = [
-    *OF_PARAMETERS,
+CHECKS_OF_ANY_INPUT = [
+    *PARAMETER_CHECKS,
     "check_param_validation",
     "check_transformers_unfitted",
     "check_get_feature_names_out_error",
 ]
 
-#: The whole suite runs on these: LLM4ES, and of the baselines those that count, and one of each way to train.
+#: All common checks run on these: the embedder, the baselines that count, and one baseline per way of training.
 ON_ROWS = {
-    "embedder": RowTransformer(OF_TEXTS["embedder"], texts=True),
+    "embedder": RowTransformer(ON_TEXTS["embedder"], texts=True),
     **{name: RowTransformer(BASELINES[name]) for name in ("aggregates", "bag", "random", "coles", "iftpp")},
 }
 EXPECTED_FAILURES = {
     "coles": {
-        "check_fit2d_1sample": "Slices of different users are told apart, so that one row is an error; its message "
-        "counts users, where the check looks for the word sample."
+        "check_fit2d_1sample": "Training contrasts slices of different users, so one row is an error; its message "
+        "counts users, but the check looks for the word sample."
     },
     "iftpp": {
         "check_fit2d_1feature": "A row of one number is a user with one event, after which there is no next one to "
-        "predict; the message counts events, where the check looks for the word feature."
+        "predict; the message counts events, but the check looks for the word feature."
     },
 }
 
 
-#: What `parametrize_with_checks` would run; of scikit-learn 1.6 it does not go with pytest 9.
+#: What `parametrize_with_checks` would run; that of scikit-learn 1.6 does not work with pytest 9.
 ROW_CHECKS = [
-    each
+    check
     for name, estimator in ON_ROWS.items()
-    for each in estimator_checks.estimator_checks_generator(
+    for check in estimator_checks.estimator_checks_generator(
         estimator, expected_failed_checks=EXPECTED_FAILURES.get(name), mark="xfail"
     )
 ]
 
 
 def name_of(parameter):
-    """Name a check or the estimator that it is run on."""
+    """Return the name of a check, or of the estimator that it runs on."""
     if isinstance(parameter, RowTransformer):
         return type(parameter.transformer).__name__
     return "-".join([parameter.func.__name__, *(f"{key}={value}" for key, value in parameter.keywords.items())])
@@ -84,7 +84,7 @@ def name_of(parameter):
 
 @pytest.fixture(scope="module", autouse=True)
 def quick_garbage_collection():
-    """Take what is imported out of garbage collection, which costs more than a training of so small models."""
+    """Exclude imported modules from garbage collection, which takes longer than training models this small."""
     gc.collect()
     gc.freeze()
     yield
@@ -103,26 +103,26 @@ def texts(users):
 
 
 def test_every_public_estimator_is_checked():
-    checked = {type(each) for each in (ESTIMATORS | PARAMETERS).values()}
-    packages = [each.name for each in pkgutil.iter_modules(skllm4es.__path__, "skllm4es.") if each.ispkg]
+    checked = {type(value) for value in (ESTIMATORS | PARAMETER_OBJECTS).values()}
+    packages = [module.name for module in pkgutil.iter_modules(skllm4es.__path__, "skllm4es.") if module.ispkg]
     public = {
         value
         for module in map(importlib.import_module, ["skllm4es", *packages])
         for name in getattr(module, "__all__", [])
         if inspect.isclass(value := getattr(module, name)) and issubclass(value, BaseEstimator)
     }
-    assert {each for each in public if not inspect.isabstract(each)} == checked
+    assert {cls for cls in public if not inspect.isabstract(cls)} == checked
 
 
 @each_of(ESTIMATORS)
-@pytest.mark.parametrize("check", OF_ANY_INPUT)
-def test_common_checks_of_any_input(estimator, check):
+@pytest.mark.parametrize("check", CHECKS_OF_ANY_INPUT)
+def test_common_checks_on_any_input(estimator, check):
     getattr(estimator_checks, check)(type(estimator).__name__, estimator)
 
 
-@each_of(PARAMETERS)
-@pytest.mark.parametrize("check", OF_PARAMETERS)
-def test_common_checks_of_parameters(estimator, check):
+@each_of(PARAMETER_OBJECTS)
+@pytest.mark.parametrize("check", PARAMETER_CHECKS)
+def test_common_checks_on_parameter_objects(estimator, check):
     getattr(estimator_checks, check)(type(estimator).__name__, estimator)
 
 
@@ -131,30 +131,30 @@ def test_all_common_checks_on_rows_of_numbers(estimator, check):
     check(estimator)
 
 
-def test_the_common_checks_that_need_a_setting_of_scipy():
-    """It is read when scipy is imported, hence another process; without it they are skipped."""
+def test_common_checks_of_array_api_run():
+    """They need a setting that scipy reads on import, so they run in another process; without it they are skipped."""
     tests = [__file__, "-k", "on_rows_of_numbers and array_api", "-q", "-p", "no:cacheprovider"]
-    tests += ["-W", "ignore:Array API does not support LU"]  # randomized_svd says that it takes another way.
+    tests += ["-W", "ignore:Array API does not support LU"]  # From randomized_svd, which then takes another way.
     environment = os.environ | {"SCIPY_ARRAY_API": "1"}
     done = subprocess.run([sys.executable, "-m", "pytest", *tests], env=environment, capture_output=True, text=True)
     if done.returncode == pytest.ExitCode.NO_TESTS_COLLECTED:
-        pytest.skip("needs scikit-learn 1.9, which checks this of estimators without array API as well")
+        pytest.skip("needs scikit-learn 1.9, which also checks estimators without array API")
     assert done.returncode == 0, done.stdout
     assert re.search(rf"^{len(ON_ROWS)} passed", done.stdout, re.MULTILINE), done.stdout
     assert "skipped" not in done.stdout
 
 
-@each_of(OF_EVENTS)
+@each_of(ON_EVENTS)
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_native_checks_on_events(estimator, check, users, request):
     run(check, estimator, users, request)
 
 
-@each_of(OF_TEXTS)
+@each_of(ON_TEXTS)
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_native_checks_on_texts(estimator, check, texts, request):
-    if (estimator, check) == (OF_TEXTS["enricher"], check_column_transformer):
-        reason = "The names of columns are those of transform: scikit-learn has no others for fit_transform's variants."
+    if (estimator, check) == (ON_TEXTS["enricher"], check_column_transformer):
+        reason = "scikit-learn names the output of fit_transform like that of transform, which has no variants."
         request.applymarker(pytest.mark.xfail(reason=reason))
     run(check, estimator, texts, request)
 
@@ -164,15 +164,14 @@ def run(check, estimator, X, request):
     check(clone(estimator), X, **{name: request.getfixturevalue(name) for name in fixtures})
 
 
-@pytest.mark.parametrize(("estimators", "X"), [(OF_EVENTS, "users"), (OF_TEXTS, "texts")], ids=["events", "texts"])
+@pytest.mark.parametrize(("estimators", "X"), [(ON_EVENTS, "users"), (ON_TEXTS, "texts")], ids=["events", "texts"])
 @IMPORTS_HOTPP
-def test_two_processes_give_what_one_gives(estimators, X, request):
-    # Backwards, so that those that import torch come first: joblib replaces a worker that grows later.
+def test_two_processes_return_what_one_returns(estimators, X, request):
+    # Reversed, so that torch is imported first: joblib replaces workers that grow later.
     X, estimators = request.getfixturevalue(X), dict(reversed(installed(estimators).items()))
-    union = FeatureUnion([(name, clone(each)) for name, each in estimators.items()], n_jobs=2).fit(X)
-    alone = np.hstack([values(clone(each).fit(X).transform(X)) for each in estimators.values()])
+    union = FeatureUnion([(name, clone(estimator)) for name, estimator in estimators.items()], n_jobs=2).fit(X)
+    alone = np.hstack([values(clone(estimator).fit(X).transform(X)) for estimator in estimators.values()])
     together = union.transform(X)
-    texts = [isinstance(value, str) for value in alone[0]]
+    texts = np.array([isinstance(value, str) for value in alone[0]])
     np.testing.assert_array_equal(together[:, texts], alone[:, texts])
-    numbers = np.logical_not(texts)
-    assert_alike(together[:, numbers].astype(float), alone[:, numbers].astype(float))
+    assert_alike(together[:, ~texts].astype(float), alone[:, ~texts].astype(float))

@@ -1,4 +1,4 @@
-"""LLMEmbedder: what is trained, what is pooled, and what is refused."""
+"""LLMEmbedder: what is trained and pooled, and which input raises."""
 
 import pickle
 
@@ -10,20 +10,11 @@ from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
+from tiny_models import TEXTS, TINY, save_model
 
 from skllm4es import FineTuning, FromScratch, LLMEmbedder, LoRA
 
-TINY = FromScratch(
-    config={
-        "vocab_size": 300,
-        "hidden_size": 8,
-        "intermediate_size": 16,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 2,
-    }
-)
 DIVERGING = FineTuning(learning_rate=1e30, epochs=20)
-TEXTS = [f"day|title|rating\n{day}, Heat, 5\n{day + 1}, Alien, {day % 5}" for day in range(12)]
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +23,7 @@ def fitted():
 
 
 def reference_embedding(embedder, text, depth):
-    """The definition, one text at a time: transformers' own hidden states, in float64."""
+    """Embed one text by the definition, from the hidden states of transformers, in float64."""
     ids = torch.tensor([embedder.load_model()[1](text)["input_ids"]])
     with torch.inference_mode():
         hidden = embedder.load_model()[0](input_ids=ids, output_hidden_states=True).hidden_states
@@ -46,17 +37,17 @@ def test_embedding_is_the_mean_over_tokens_of_the_mean_of_the_last_layers(fitted
     np.testing.assert_allclose(embedder.transform(TEXTS), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_output_is_float32_one_row_a_text(fitted):
+def test_output_is_float32_with_one_row_per_text(fitted):
     out = fitted.transform(TEXTS)
     assert out.shape == (12, 8)
     assert out.dtype == np.float32
 
 
-def test_no_texts_give_no_rows(fitted):
+def test_no_texts_return_no_rows(fitted):
     assert fitted.transform([]).shape == (0, 8)
 
 
-def test_a_text_does_not_depend_on_its_neighbours_or_their_order(fitted):
+def test_a_vector_does_not_depend_on_the_other_texts_or_their_order(fitted):
     texts = [*TEXTS, TEXTS[0] * 5, "x", ""]
     together = fitted.transform(texts)
     alone = np.vstack([fitted.transform([text]) for text in texts])
@@ -64,7 +55,7 @@ def test_a_text_does_not_depend_on_its_neighbours_or_their_order(fitted):
     np.testing.assert_array_equal(fitted.transform(texts[::-1])[::-1], together)
 
 
-def test_empty_text_gives_a_finite_vector(fitted):
+def test_an_empty_text_has_a_finite_vector(fitted):
     assert np.isfinite(fitted.transform([""])).all()
 
 
@@ -82,20 +73,19 @@ def test_training_lowers_the_loss():
     assert losses[-1] < 0.5 * losses[0]
 
 
-def test_a_pretrained_model_is_trained_on_the_variants_and_not_the_text(tmp_path, fitted):
-    fitted.load_model()[0].save_pretrained(tmp_path)
-    fitted.load_model()[1].save_pretrained(tmp_path)
+def test_a_pretrained_model_is_trained_on_the_variants_but_not_the_text(tmp_path, fitted):
+    save_model(fitted, tmp_path)
     frame = pd.DataFrame({"text": TEXTS, "variant_0": [text.upper() for text in TEXTS]})
     with_text = LLMEmbedder(tmp_path, random_state=0).fit(frame)
     without = LLMEmbedder(tmp_path, random_state=0).fit(frame["variant_0"])
     np.testing.assert_array_equal(with_text.transform(frame), without.transform(TEXTS))
 
 
-def test_a_model_from_scratch_is_trained_on_the_text_as_well():
+def test_a_model_from_scratch_is_trained_on_the_text_too():
     frame = pd.DataFrame({"text": TEXTS, "variant_0": [text.upper() for text in TEXTS]})
     both = LLMEmbedder(TINY, random_state=0, finetune=FineTuning(epochs=1)).fit(frame)
-    each = [LLMEmbedder(TINY, random_state=0, finetune=FineTuning(epochs=1)).fit(frame[name]) for name in frame]
-    assert both.n_tokens_seen_ > max(embedder.n_tokens_seen_ for embedder in each)
+    single = [LLMEmbedder(TINY, random_state=0, finetune=FineTuning(epochs=1)).fit(frame[name]) for name in frame]
+    assert both.n_tokens_seen_ > max(embedder.n_tokens_seen_ for embedder in single)
 
 
 def test_the_same_seed_gives_the_same_embedding_bit_by_bit(fitted):
@@ -108,7 +98,7 @@ def test_another_seed_gives_another_embedding(fitted):
     assert not np.allclose(other.transform(TEXTS), fitted.transform(TEXTS))
 
 
-def test_auto_depth_is_all_layers_of_a_small_model(fitted):
+def test_the_default_depth_is_all_layers_of_a_small_model(fitted):
     assert fitted.layers_ == [1, 2, 3]
 
 
@@ -134,7 +124,7 @@ class TestLongTexts:
     LONG = HEADER + "\n" + "\n".join(f"{day}, Heat, {day % 5}" for day in range(100))
 
     @pytest.mark.parametrize("instruction", ["", "Films:\n\n"])
-    def test_truncation_keeps_instruction_and_header_and_latest_events(self, instruction):
+    def test_truncation_keeps_the_instruction_the_header_and_the_latest_events(self, instruction):
         long = instruction + self.LONG
         embedder = LLMEmbedder(
             TINY,
@@ -154,7 +144,7 @@ class TestLongTexts:
                 longest = kept
         np.testing.assert_allclose(cut[0], embedder.transform([longest])[0], rtol=1e-5, atol=1e-6)
 
-    def test_chunks_average_all_windows_by_tokens(self):
+    def test_chunks_are_averaged_by_their_number_of_tokens(self):
         embedder = LLMEmbedder(TINY, features="hidden", max_length=64, dtype="float32", random_state=0).fit(
             [*TEXTS, self.LONG]
         )
@@ -216,21 +206,21 @@ def test_finetuning_changes_a_pretrained_model(data_home):
         ({"finetune": FineTuning(patience=0)}, TEXTS, ValueError, "patience"),
     ],
 )
-def test_bad_input_is_refused(params, X, error, message):
+def test_bad_input_raises(params, X, error, message):
     with pytest.raises(error, match=message):
         LLMEmbedder(**{"model": TINY, **params}).fit(X)
 
 
 @pytest.mark.parametrize("name", ["no/such-model", "./no_such_directory"])
-def test_a_model_that_cannot_be_loaded_gets_remedies(name):
+def test_a_model_that_cannot_be_loaded_raises_with_remedies(name):
     with pytest.raises(OSError, match=r"(?s)could not be loaded.*1\. A local model.*5\. No pretrained model"):
         LLMEmbedder(name).fit(TEXTS)
 
 
 class TestObjectsAsParameters:
-    """`FineTuning`, `LoRA` and `FromScratch` inside of an embedder."""
+    """`FineTuning`, `LoRA` and `FromScratch` inside an embedder."""
 
-    def test_a_search_reaches_into_them(self):
+    def test_a_search_reaches_their_parameters(self):
         pipeline = make_pipeline(
             LLMEmbedder(TINY, features="hidden", finetune=FineTuning(epochs=1), random_state=0), LogisticRegression()
         )
@@ -238,16 +228,16 @@ class TestObjectsAsParameters:
         search = GridSearchCV(pipeline, grid, cv=2, error_score="raise").fit(TEXTS, [0, 1] * 6)
         assert set(search.best_params_) == set(grid)
 
-    def test_strings_stand_for_the_objects_with_their_defaults(self, tmp_path, fitted):
+    def test_strings_stand_for_objects_with_default_parameters(self, tmp_path, fitted):
         fitted.save_pretrained(tmp_path / "model")
         for word, finetune in (("full", FineTuning()), ("lora", LoRA())):
-            said, passed = (
+            from_string, from_object = (
                 LLMEmbedder(tmp_path / "model", finetune=value, random_state=0).fit_transform(TEXTS)
                 for value in (word, finetune)
             )
-            np.testing.assert_array_equal(said, passed)
+            np.testing.assert_array_equal(from_string, from_object)
 
-    def test_no_model_stands_for_one_from_scratch(self):
+    def test_no_model_stands_for_a_model_from_scratch(self):
         vectors = [LLMEmbedder(model, random_state=0).fit_transform(TEXTS) for model in (None, FromScratch())]
         np.testing.assert_array_equal(*vectors)
 
@@ -261,11 +251,11 @@ class TestObjectsAsParameters:
             ({"model": "owner/name"}, "model__n_params", r"model='owner/name' is not"),
         ],
     )
-    def test_a_search_inside_of_a_string_or_None_says_to_pass_the_object(self, params, name, suggested):
+    def test_a_search_inside_a_string_or_None_suggests_the_object(self, params, name, suggested):
         with pytest.raises(ValueError, match=suggested):
             LLMEmbedder(**params).set_params(**{name: 1})
 
-    def test_an_object_and_its_parameters_may_be_set_at_once(self):
+    def test_an_object_and_its_parameters_can_be_set_together(self):
         embedder = LLMEmbedder().set_params(finetune=FineTuning(), finetune__epochs=3)
         assert embedder.finetune.epochs == 3
 
@@ -282,7 +272,7 @@ class TestObjectsAsParameters:
 class TestFrozenModels:
     """`finetune=None`."""
 
-    def test_texts_to_train_on_are_not_used_and_a_warning_says_so(self, tmp_path, fitted):
+    def test_unused_training_texts_cause_a_warning(self, tmp_path, fitted):
         fitted.save_pretrained(tmp_path / "model")
         frame = pd.DataFrame({"text": TEXTS, "variant_0": TEXTS})
         frozen = LLMEmbedder(tmp_path / "model", finetune=None, dtype="float32")
@@ -293,7 +283,7 @@ class TestFrozenModels:
         assert record[0].filename == __file__
         np.testing.assert_array_equal(frozen.transform(frame), fitted.transform(TEXTS))
 
-    def test_extra_texts_have_no_effect(self):
+    def test_extra_texts_raise(self):
         with pytest.raises(
             ValueError, match="extra_texts are texts to train on, and have no effect with finetune=None"
         ):

@@ -1,7 +1,7 @@
-"""What is promised for the day when something breaks: each test breaks it, reads the message, and goes on.
+"""What the package promises when something breaks: each test breaks it, checks the message, and tries again.
 
-The guide has the promises as a table. After all of it the result is that of an undisturbed run. Faults of a server that
-rewrites are in `test_openai_rewriter`, a training and a rewriting that are killed in `test_checkpoints` and
+The user guide lists these promises in a table. In the end, the result is that of an undisturbed run. For failing
+servers of rewriters see `test_openai_rewriter`; for killed training and rewriting, `test_checkpoints` and
 `test_enrichment`.
 """
 
@@ -22,24 +22,16 @@ import pandas as pd
 import pytest
 import torch
 import transformers
+from test_checkpoints import interrupt_after
 from test_enrichment import TEXTS as HISTORIES
 from test_enrichment import Language
+from tiny_models import TEXTS, TINY, save_model
 
-from skllm4es import FineTuning, FromScratch, LLMEmbedder, TextEnricher
+from skllm4es import FineTuning, LLMEmbedder, TextEnricher
 from skllm4es.datasets._base import fetch_folder
 from skllm4es.lm import pooling
 from skllm4es.lm.cache import Cache
 
-TINY = FromScratch(
-    config={
-        "vocab_size": 300,
-        "hidden_size": 8,
-        "intermediate_size": 16,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 2,
-    }
-)
-TEXTS = [f"day|title|rating\n{day}, Heat, 5\n{day + 1}, Alien, {day % 5}" for day in range(12)]
 SETTINGS = {"features": ["hidden", "scores"], "dtype": "float32", "random_state": 0}
 
 
@@ -59,13 +51,13 @@ def expected(undisturbed):
     return undisturbed.transform(TEXTS)
 
 
-HERE = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from test_faults import *\n"
-#: What a test puts where a process shall end at once, as by a lack of power.
+IMPORTS = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from test_faults import *\n"
+#: Ends a process at once, like a power failure.
 KILL = "__import__('os').kill(__import__('os').getpid(), 9)"
 
 
 def run(script, *arguments):
-    """Start another process."""
+    """Start a script in another process."""
     return subprocess.Popen([sys.executable, "-c", script, *map(str, arguments)], stdout=subprocess.PIPE)
 
 
@@ -74,12 +66,12 @@ def assert_killed(process):
     process.stdout.close()
 
 
-# Killed
+# Killed processes
 
 
 @pytest.mark.slow
-def test_killed_while_a_model_is_kept(tmp_path, expected):
-    script = f"{HERE}from skllm4es.lm import training; training.write_log = lambda *args: {KILL}\n"
+def test_killed_while_storing_a_model(tmp_path, expected):
+    script = f"{IMPORTS}from skllm4es.lm import training; training.write_log = lambda *args: {KILL}\n"
     assert_killed(run(script + "embedder_in(sys.argv[1]).fit(TEXTS)", tmp_path))
     assert len(list((tmp_path / "models").glob("draft-*/model.safetensors"))) == 1
     np.testing.assert_array_equal(embedder_in(tmp_path).fit_transform(TEXTS), expected)
@@ -87,9 +79,9 @@ def test_killed_while_a_model_is_kept(tmp_path, expected):
 
 
 @pytest.mark.slow
-def test_killed_while_vectors_are_kept(tmp_path, expected, monkeypatch):
-    """In the middle of the third of several writes."""
-    script = f"""{HERE}
+def test_killed_while_storing_vectors(tmp_path, expected):
+    """The process dies in the middle of its third write."""
+    script = f"""{IMPORTS}
 from contextlib import contextmanager
 from skllm4es._store import Store
 pooling.TOKEN_BUDGET["cpu"] = pooling.GROUP = 1
@@ -102,7 +94,7 @@ def dying(self):
     connections.append(self)
     with connection(self) as opened:
         yield opened
-        if len(connections) == 4:  # One reads.
+        if len(connections) == 4:  # The first one reads.
             {KILL}
 
 Store.connection = dying
@@ -111,11 +103,9 @@ embedder.transform(TEXTS)
     assert_killed(run(script, tmp_path / "model", tmp_path))
     assert Cache(tmp_path).info().n_vectors == 2
     embedder = embedder_in(tmp_path / "model").fit(TEXTS).set_params(memory=tmp_path)
-    computed = []
-    pool = pooling.LayerPooler.pool
-    monkeypatch.setattr(pooling.LayerPooler, "pool", lambda self, texts: computed.extend(texts) or pool(self, texts))
     np.testing.assert_allclose(embedder.transform(TEXTS), expected, rtol=1e-5, atol=1e-6)
-    assert len(computed) == len(TEXTS) - 2
+    info = embedder.cache_info()
+    assert (info.hits, info.misses) == (2, len(TEXTS) - 2)
 
 
 @pytest.mark.slow
@@ -127,7 +117,7 @@ embedder.transform(TEXTS)
     ],
     ids=["receiving", "unpacking"],
 )
-def test_killed_while_a_data_set_is_downloaded(server, tmp_path, death):
+def test_killed_while_downloading_a_data_set(server, tmp_path, death):
     archive = server.archive()
     script = f"""
 import pathlib, sys
@@ -146,8 +136,8 @@ _base.fetch_folder(_base.Archive(*sys.argv[2:]), pathlib.Path(sys.argv[1]))
 
 
 @pytest.mark.slow
-def test_a_process_that_waits_for_a_model_trains_it_when_the_other_is_killed(tmp_path, expected):
-    script = f"""{HERE}
+def test_a_process_that_waits_for_a_model_trains_it_if_the_other_is_killed(tmp_path, expected):
+    script = f"""{IMPORTS}
 transformers.Trainer.training_step = lambda *args, **kwargs: (print("training", flush=True), time.sleep(300))
 embedder_in(sys.argv[1]).fit(TEXTS)
 """
@@ -157,7 +147,7 @@ embedder_in(sys.argv[1]).fit(TEXTS)
         thread = threading.Thread(target=waiting.fit, args=[TEXTS])
         thread.start()
         time.sleep(0.5)
-        assert not hasattr(waiting, "_language_model_")
+        assert thread.is_alive()
         other.kill()
         thread.join(300)
     np.testing.assert_array_equal(waiting.transform(TEXTS), expected)
@@ -165,7 +155,7 @@ embedder_in(sys.argv[1]).fit(TEXTS)
 
 @pytest.mark.slow
 def test_two_processes_train_a_model_once(tmp_path, expected):
-    script = f"""{HERE}
+    script = f"""{IMPORTS}
 from skllm4es.lm import training
 finetune = training.finetune
 training.finetune = lambda *args, **kwargs: (print("trained"), finetune(*args, **kwargs))[1]
@@ -178,23 +168,23 @@ np.save(sys.argv[2], vectors)
         np.testing.assert_array_equal(np.load(tmp_path / f"{number}.npy"), expected)
 
 
-# A disk that is full, or may not be written to
+# Full and read-only disks
 
 
 class SmallDisk:
-    """A small disk of its own, which only some may mount."""
+    """A small disk of its own, for users with the right to mount one."""
 
-    refusal = "Read-only"
+    error = "Read-only"
 
     def __init__(self, path):
         self.path = path
         path.mkdir()
         try:
-            refused = self._mount("size=16m").stderr
+            problem = self._mount("size=16m").stderr
         except FileNotFoundError as error:
-            refused = str(error)
-        if refused:
-            pytest.skip(f"only who may mount a small disk can fill it: {refused.strip()}")
+            problem = str(error)
+        if problem:
+            pytest.skip(f"needs the right to mount a disk: {problem.strip()}")
 
     def _mount(self, options):
         command = ["mount", "-t", "tmpfs", "-o", options, "none", self.path]
@@ -219,9 +209,9 @@ class SmallDisk:
 
 
 class BoundDirectory:
-    """A directory in place of a disk, for any user: this process may not let files grow, or has no right to write."""
+    """A directory in place of a disk, for any user: a limit on file sizes makes it full, permissions read-only."""
 
-    refusal = "Permission denied"
+    error = "Permission denied"
 
     def __init__(self, path):
         self.path = path
@@ -229,13 +219,13 @@ class BoundDirectory:
 
     @contextmanager
     def full(self, left=0):
-        limit, largest = resource.getrlimit(resource.RLIMIT_FSIZE)
+        limit, hard_limit = resource.getrlimit(resource.RLIMIT_FSIZE)
         (self.path / "filler").touch()
-        resource.setrlimit(resource.RLIMIT_FSIZE, (left // 8, largest))  # It is of each file.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (left // 8, hard_limit))  # The limit applies to each file.
         try:
             yield
         finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, largest))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard_limit))
             (self.path / "filler").unlink()
 
     @contextmanager
@@ -244,7 +234,7 @@ class BoundDirectory:
         for path in paths:
             path.chmod(path.stat().st_mode & ~0o222)
         try:
-            with bound_by_permissions():
+            with without_root_access():
                 yield
         finally:
             for path in paths:
@@ -255,10 +245,10 @@ class BoundDirectory:
 
 
 @contextmanager
-def bound_by_permissions():
-    """Take the right to write wherever it likes from this thread, which that of root has."""
+def without_root_access():
+    """Make this thread obey file permissions even if it runs as root."""
     libc = ctypes.CDLL(None)
-    if not hasattr(libc, "capset"):  # Of Linux alone.
+    if not hasattr(libc, "capset"):  # Linux only.
         yield
         return
     header, rights = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
@@ -280,12 +270,12 @@ def disk(request, tmp_path):
     disk.close()
 
 
-@pytest.mark.parametrize("left", [0, 40_000], ids=["before", "while writing"])
-@pytest.mark.parametrize("where", ["memory", "checkpoint_dir"])
-def test_a_disk_too_full_for_a_model(disk, expected, where, left):
-    embedder = embedder_in(**{where: disk.path / "kept"})
-    told = r"bytes free .* Nothing was trained yet|could not be written to"
-    with disk.full(left), pytest.raises(OSError, match=told):
+@pytest.mark.parametrize("left", [0, 40_000], ids=["before training", "while writing"])
+@pytest.mark.parametrize("name", ["memory", "checkpoint_dir"])
+def test_a_disk_too_full_for_a_model(disk, expected, name, left):
+    embedder = embedder_in(**{name: disk.path / "directory"})
+    message = r"bytes free, .* Nothing was trained yet|could not be written to"
+    with disk.full(left), pytest.raises(OSError, match=message):
         embedder.fit(TEXTS)
     assert list(disk.path.rglob("draft-*")) == []
     np.testing.assert_array_equal(embedder.fit_transform(TEXTS), expected)
@@ -294,8 +284,8 @@ def test_a_disk_too_full_for_a_model(disk, expected, where, left):
 def test_a_disk_too_full_for_vectors(disk, expected):
     embedder = embedder_in(disk.path).fit(TEXTS)
     more = [f"{text}\n30, Heat, 1" for text in TEXTS]
-    told = r"vectors.sqlite cannot be used: .*Check that the directory .* with room"
-    with disk.full(), pytest.raises(OSError, match=told):
+    message = r"vectors.sqlite cannot be used: .*Check that its directory .* with free space"
+    with disk.full(), pytest.raises(OSError, match=message):
         embedder.transform(more)
     np.testing.assert_array_equal(embedder.transform(TEXTS), expected)
     np.testing.assert_array_equal(embedder.transform(more), embedder.set_params(memory=None).transform(more))
@@ -304,7 +294,7 @@ def test_a_disk_too_full_for_vectors(disk, expected):
 def test_a_disk_too_full_for_rewritings(disk):
     enricher = TextEnricher(Language(), n_variants=3, memory=disk.path, random_state=0)
     enricher.fit_transform(HISTORIES[:2])
-    with disk.full(), pytest.raises(OSError, match=r"rewrites.sqlite cannot be used: .*with room"):
+    with disk.full(), pytest.raises(OSError, match=r"rewrites.sqlite cannot be used: .*with free space"):
         enricher.fit_transform(HISTORIES)
     resumed = enricher.fit_transform(HISTORIES)
     pd.testing.assert_frame_equal(
@@ -313,8 +303,8 @@ def test_a_disk_too_full_for_rewritings(disk):
 
 
 def test_a_disk_too_full_for_a_saved_embedder(disk, undisturbed, expected):
-    told = r"could not be written to .*saved.*Free some space.* and save again"
-    with disk.full(), pytest.raises(OSError, match=told):
+    message = r"could not be written to .*saved.*Free some space.* and save again"
+    with disk.full(), pytest.raises(OSError, match=message):
         undisturbed.save_pretrained(disk.path / "saved")
     assert list(disk.path.iterdir()) == []
     undisturbed.save_pretrained(disk.path / "saved")
@@ -322,31 +312,32 @@ def test_a_disk_too_full_for_a_saved_embedder(disk, undisturbed, expected):
 
 
 def test_a_disk_too_full_for_a_download(disk, server):
-    told = r"Toy cannot be saved: the disk of .*disk is full(?s:.*)1\. Make room there"
-    with disk.full(), pytest.raises(OSError, match=told):
+    message = r"Toy cannot be saved: the disk of .*disk is full(?s:.*)1\. Make room there"
+    with disk.full(), pytest.raises(OSError, match=message):
         fetch_folder(server.archive(), disk.path)
-    assert server.n_requests == 1  # To ask again would not make room.
+    assert server.n_requests == 1  # Asking again would not make room.
     assert list(disk.path.iterdir()) == []
     assert (fetch_folder(server.archive(), disk.path) / "a.txt").read_bytes() == b"one\ntwo\n"
 
 
-def test_a_disk_that_may_not_be_written_to(disk, server, undisturbed, expected):
+def test_a_read_only_disk(disk, server, undisturbed, expected):
     embedder_in(disk.path / "memory").fit(TEXTS).transform(TEXTS)
     undisturbed.save_pretrained(disk.path / "saved")
     fetch_folder(server.archive(), disk.path)
     with disk.read_only():
-        for memory in ("memory", "another"):
-            with pytest.raises(OSError, match=rf"{disk.refusal}.*directory .*may be written to"):
+        # The model in the first one can be read, but SQLite needs to write even where it only looks for vectors.
+        for memory, reason in (("memory", r"vectors.sqlite cannot be used"), ("another", disk.error)):
+            with pytest.raises(OSError, match=rf"{reason}.*directory is writable"):
                 embedder_in(disk.path / memory).fit(TEXTS)
-        with pytest.raises(OSError, match=r"vectors.sqlite cannot be used: .*may be written to"):
+        with pytest.raises(OSError, match=r"vectors.sqlite cannot be used: .*directory is writable"):
             embedder_in().fit(TEXTS).set_params(memory=disk.path / "memory").transform(TEXTS)
-        with pytest.raises(OSError, match=rf"{disk.refusal}.*directory that you may write to"):
+        with pytest.raises(OSError, match=rf"{disk.error}.*directory that you may write to"):
             embedder_in(checkpoint_dir=disk.path / "checkpoints").fit(TEXTS)
-        with pytest.raises(OSError, match=rf"{disk.refusal}.*you may write to, and save again"):
+        with pytest.raises(OSError, match=rf"{disk.error}.*you may write to, and save again"):
             undisturbed.save_pretrained(disk.path / "again")
-        with pytest.raises(OSError, match=rf"The cache .* cannot be used: .*{disk.refusal}.*may be written to"):
+        with pytest.raises(OSError, match=rf"The cache .* cannot be used: .*{disk.error}.*directory is writable"):
             TextEnricher(Language(), memory=disk.path / "rewrites", random_state=0).fit_transform(HISTORIES)
-        # What is only read is read.
+        # Reading still works.
         np.testing.assert_array_equal(LLMEmbedder.from_pretrained(disk.path / "saved").transform(TEXTS), expected)
         assert fetch_folder(server.archive(), disk.path).is_dir()
 
@@ -362,7 +353,7 @@ DAMAGES = {
 
 
 def damaged_copies(source, target):
-    """Damage each file in each way, one after the other."""
+    """Copy a folder again and again, each time with one file damaged or deleted; yield which and how."""
     for file in sorted(path.relative_to(source) for path in source.rglob("*") if path.is_file()):
         for name, damage in [*DAMAGES.items(), ("deleted", None)]:
             shutil.rmtree(target, ignore_errors=True)
@@ -374,14 +365,14 @@ def damaged_copies(source, target):
             yield f"{file} {name}"
 
 
-def test_each_damage_to_a_saved_embedder_is_told(tmp_path, undisturbed):
+def test_a_damaged_saved_embedder_raises(tmp_path, undisturbed):
     undisturbed.save_pretrained(tmp_path / "saved")
     for damage in damaged_copies(tmp_path / "saved", tmp_path / "copy"):
         with pytest.raises(OSError, match=r"is damaged: .*save it again|There is no embedder in|this version .* reads"):
             print(damage, LLMEmbedder.from_pretrained(tmp_path / "copy"))
 
 
-def test_each_damage_to_a_kept_model_is_told_and_without_it_the_model_is_trained_again(tmp_path, expected):
+def test_a_damaged_cached_model_raises_and_is_trained_again_once_deleted(tmp_path, expected):
     embedder_in(tmp_path).fit(TEXTS)
     (folder,) = (path for path in (tmp_path / "models").iterdir() if path.is_dir())
     shutil.copytree(folder, tmp_path / "whole")
@@ -395,7 +386,7 @@ def test_each_damage_to_a_kept_model_is_told_and_without_it_the_model_is_trained
 
 
 @pytest.mark.parametrize("damage", ["cut", "emptied", "replaced", "one bit"])
-def test_damaged_vectors_are_told_and_without_them_they_are_computed_again(tmp_path, expected, damage):
+def test_damaged_vectors_raise_and_are_computed_again_once_deleted(tmp_path, expected, damage):
     embedder_in(tmp_path).fit_transform(TEXTS)
     file = tmp_path / "vectors.sqlite"
     with closing(sqlite3.connect(file)) as connection:
@@ -409,45 +400,35 @@ def test_damaged_vectors_are_told_and_without_them_they_are_computed_again(tmp_p
     np.testing.assert_array_equal(embedder_in(tmp_path).fit_transform(TEXTS), expected)
 
 
-def test_each_damage_to_a_pretrained_model_is_told_or_harmless(tmp_path, undisturbed):
-    model, tokenizer = undisturbed.load_model()
-    model.save_pretrained(tmp_path / "model")
-    tokenizer.save_pretrained(tmp_path / "model")
-    n_told = 0
+def test_damage_to_a_pretrained_model_raises_or_is_harmless(tmp_path, undisturbed):
+    save_model(undisturbed, tmp_path / "model")
+    n_errors = 0
     for damage in damaged_copies(tmp_path / "model", tmp_path / "copy"):
         try:
             vectors = LLMEmbedder(tmp_path / "copy", finetune=None).fit(TEXTS).transform(TEXTS)
         except OSError as error:
-            n_told += 1
-            told = str(error)
-            assert "could not be loaded" in told, damage
+            n_errors += 1
+            message = str(error)
+            assert "could not be loaded" in message, damage
         else:
             assert np.isfinite(vectors).all(), damage
-    assert n_told > 10
+    assert n_errors > 10
 
 
 @pytest.mark.parametrize(
     ("file", "damage"), [("model.safetensors", "flipped"), ("optimizer.pt", "cut"), ("config.json", "emptied")]
 )
-def test_a_damaged_checkpoint_is_passed_over(tmp_path, undisturbed, expected, monkeypatch, file, damage):
-    step, steps = transformers.Trainer.training_step, []
-
-    def interrupt(*args, **kwargs):
-        if len(steps) == 16:
-            raise KeyboardInterrupt
-        steps.append(1)
-        return step(*args, **kwargs)
-
+def test_a_damaged_checkpoint_is_skipped(tmp_path, undisturbed, expected, monkeypatch, file, damage):
     with monkeypatch.context() as patch:
-        patch.setattr(transformers.Trainer, "training_step", interrupt)
+        interrupt_after(patch, 16)
         with pytest.raises(KeyboardInterrupt):
             embedder_in(checkpoint_dir=tmp_path).fit(TEXTS)
     latest = max(tmp_path.glob("*/checkpoint-*"), key=lambda path: int(path.name[11:]))
     (latest / file).write_bytes(DAMAGES[damage]((latest / file).read_bytes()))
-    steps.clear()
+    step, steps = transformers.Trainer.training_step, []
     monkeypatch.setattr(transformers.Trainer, "training_step", lambda *a, **k: steps.append(1) or step(*a, **k))
     np.testing.assert_array_equal(embedder_in(checkpoint_dir=tmp_path).fit_transform(TEXTS), expected)
-    assert len(steps) < len(undisturbed.loss_curve_)  # From the checkpoint before.
+    assert len(steps) < len(undisturbed.loss_curve_)  # It resumed from the checkpoint before.
 
 
 # Memory
@@ -468,19 +449,9 @@ def test_a_batch_too_large_for_memory_is_halved_until_it_fits(tmp_path, expected
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory")])
-def test_a_training_too_large_for_memory_is_told_and_goes_on_where_there_is_more(
-    tmp_path, expected, monkeypatch, error
-):
-    step, steps = transformers.Trainer.training_step, []
-
-    def out_of_memory(*args, **kwargs):
-        steps.append(1)
-        if len(steps) == 16:
-            raise error
-        return step(*args, **kwargs)
-
+def test_a_training_that_runs_out_of_memory_raises_and_resumes(tmp_path, expected, monkeypatch, error):
     with monkeypatch.context() as patch:
-        patch.setattr(transformers.Trainer, "training_step", out_of_memory)
+        interrupt_after(patch, 15, error)
         with pytest.raises(MemoryError, match=r"does not fit into the memory of cpu: .*Shorten the window"):
             embedder_in(checkpoint_dir=tmp_path).fit(TEXTS)
     np.testing.assert_array_equal(embedder_in(checkpoint_dir=tmp_path).fit_transform(TEXTS), expected)

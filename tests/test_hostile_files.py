@@ -1,7 +1,7 @@
-"""What an attacker wrote, a saved embedder, a model, an adapter, a cache or a checkpoint: nothing in it is run.
+"""Saved embedders, models, adapters, caches and checkpoints that an attacker wrote: nothing in them is run.
 
-Each holds a payload that makes a file when it is run; the first test shows that it would. Digests keep nobody out who
-can compute them: what is planted is sealed anew, and so reaches what loads it.
+Each holds a payload that creates a file when it is run, as the first test shows. Digests do not stop an attacker, who
+can compute them too: the tests seal what they plant again, so that it reaches the code that loads it.
 """
 
 import json
@@ -18,10 +18,11 @@ import pytest
 import torch
 from recording_rewriter import RecordingRewriter
 from safetensors import SafetensorError
-from test_checkpoints import TEXTS as LONG_TEXTS
-from test_checkpoints import TINY, interrupted, long_training
+from test_checkpoints import interrupt_long_training, long_training
+from tiny_models import TEXTS as LONG_TEXTS
+from tiny_models import tiny
 
-from skllm4es import FineTuning, FromScratch, LLMEmbedder, LoRA, TextEnricher
+from skllm4es import FineTuning, LLMEmbedder, LoRA, TextEnricher
 from skllm4es._store import hash_of
 from skllm4es.embed import _saving
 from skllm4es.lm import checkpoints, finetuning
@@ -29,12 +30,12 @@ from skllm4es.lm.folders import EMBEDDER_FILE, hash_folder
 from skllm4es.rewriters import RewritingError, TransformersRewriter
 
 TEXTS = ["title|rating\nHeat, 5\nAlien, 4", "title|rating\nBambi, 1"]
-CODE_OF = {"AutoConfig": "code.Config", "AutoModel": "code.Model", "AutoModelForCausalLM": "code.Model"}
-WEIGHTS = ["pytorch_model.bin", "model.bin", "model.pt", "tf_model.h5", "flax_model.msgpack"]
+AUTO_MAP = {"AutoConfig": "code.Config", "AutoModel": "code.Model", "AutoModelForCausalLM": "code.Model"}
+PICKLED_WEIGHTS = ["pytorch_model.bin", "model.bin", "model.pt", "tf_model.h5", "flax_model.msgpack"]
 
 
 class Payload:
-    """Unpickled, it makes a file."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, marker):
         self.marker = marker
@@ -50,21 +51,20 @@ def marker(tmp_path):
 
 @pytest.fixture
 def payload(marker):
-    return pickle.dumps(Payload(marker), protocol=2)  # Of later protocols torch warns before it refuses them.
+    return pickle.dumps(Payload(marker), protocol=2)  # For later protocols, torch warns before it raises.
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     directory = tmp_path_factory.mktemp("hostile") / "embedder"
-    LLMEmbedder(FromScratch(config={**TINY.config, "num_hidden_layers": 1}), random_state=0, dtype="float32").fit(
-        TEXTS
-    ).save_pretrained(directory)
+    embedder = LLMEmbedder(tiny(num_hidden_layers=1), random_state=0, dtype="float32").fit(TEXTS)
+    embedder.save_pretrained(directory)
     return directory
 
 
 @pytest.fixture
 def directory(saved, tmp_path):
-    """A saved embedder, to be made hostile."""
+    """A saved embedder for the test to tamper with."""
     return shutil.copytree(saved, tmp_path / "embedder")
 
 
@@ -73,15 +73,15 @@ def change(file, **settings):
 
 
 def seal(directory):
-    """Make the digest of a saved embedder that of what is in it now."""
+    """Update the digest of a saved embedder to its present content."""
     file = directory / EMBEDDER_FILE
     settings = json.loads(file.read_text())
     hashed = {name: value for name, value in settings.items() if name not in {*_saving._FORMAT, "digest"}}
     change(file, digest=_saving._digest(directory, hashed))
 
 
-def load_in_every_way(directory, refusals=(OSError, ValueError, RewritingError, SafetensorError)):
-    """Seal it, and load it as an embedder, a model to embed with, to train and to write with; give what was said."""
+def load_in_every_way(directory, errors=(OSError, ValueError, RewritingError, SafetensorError)):
+    """Seal a directory, load it to embed, train and write with, and return the messages of the errors."""
     seal(directory)
     ways = [
         lambda: LLMEmbedder.from_pretrained(directory).transform(TEXTS),
@@ -92,23 +92,23 @@ def load_in_every_way(directory, refusals=(OSError, ValueError, RewritingError, 
             str(directory), max_new_tokens=1, chat_template="{{ messages[0]['content'] }}"
         ).rewrite(TEXTS, ["html"] * 2, [0, 1]),
     ]
-    said = []
-    for way in ways:
+    messages = []
+    for load in ways:
         try:
-            way()
-        except refusals as error:
-            said.append(str(error))
-    assert not any("is damaged" in each for each in said)  # The digest stopped nothing.
-    return said
+            load()
+        except errors as error:
+            messages.append(str(error))
+    assert not any("is damaged" in message for message in messages)  # The digest stopped nothing.
+    return messages
 
 
-def assert_loaded(said):
-    """Nothing was refused: the one who writes was stopped after its first token, as it is asked to."""
-    assert len(said) == 1
-    assert "cut off" in said[0]
+def assert_loaded(messages):
+    """The only error comes from the rewriter, whose answer is cut off after one token, as `max_new_tokens` asks."""
+    assert len(messages) == 1
+    assert "cut off" in messages[0]
 
 
-def test_the_payload_would_make_a_file(marker, payload):
+def test_the_payload_creates_a_file_when_unpickled(marker, payload):
     pickle.loads(payload).close()
     assert marker.exists()
 
@@ -116,7 +116,7 @@ def test_the_payload_would_make_a_file(marker, payload):
 # Models and embedders
 
 
-def test_what_is_planted_without_a_new_digest_is_told_as_damage(directory, marker, payload):
+def test_a_planted_file_without_a_new_digest_is_reported_as_damage(directory, marker, payload):
     (directory / "pytorch_model.bin").write_bytes(payload)
     with pytest.raises(OSError, match=r"The embedder in .* is damaged: its files are not those that were saved"):
         LLMEmbedder.from_pretrained(directory)
@@ -125,15 +125,15 @@ def test_what_is_planted_without_a_new_digest_is_told_as_damage(directory, marke
 
 def test_only_safetensors_are_read_as_weights(directory, marker, payload):
     (directory / "model.safetensors").unlink()
-    for name in WEIGHTS:
+    for name in PICKLED_WEIGHTS:
         (directory / name).write_bytes(payload)
-    said = load_in_every_way(directory)
-    assert len(said) == 5
-    assert all("no file named model.safetensors" in each or "model.safetensors" in each for each in said)
+    messages = load_in_every_way(directory)
+    assert len(messages) == 5
+    assert all("model.safetensors" in message for message in messages)
     assert not marker.exists()
 
 
-def test_even_harmless_weights_in_a_pickle_are_not_read(directory):
+def test_even_harmless_pickled_weights_are_not_read(directory):
     weights = LLMEmbedder.from_pretrained(directory).load_model()[0].state_dict()
     torch.save(weights, directory / "pytorch_model.bin")
     (directory / "model.safetensors").unlink()
@@ -141,8 +141,16 @@ def test_even_harmless_weights_in_a_pickle_are_not_read(directory):
         LLMEmbedder(directory, finetune=None).fit_transform(TEXTS)
 
 
-def test_pickles_beside_the_weights_are_not_opened(directory, marker, payload):
-    names = [*WEIGHTS, "training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth", "scores.pkl", "vocab.pkl"]
+def test_pickles_beside_the_weights_are_not_read(directory, marker, payload):
+    names = [
+        *PICKLED_WEIGHTS,
+        "training_args.bin",
+        "optimizer.pt",
+        "scheduler.pt",
+        "rng_state.pth",
+        "scores.pkl",
+        "vocab.pkl",
+    ]
     for name in [*names, "scores.joblib", "skllm4es.pkl", "tokenizer.pkl", "spiece.model"]:
         (directory / name).write_bytes(payload)
     assert_loaded(load_in_every_way(directory))
@@ -150,10 +158,10 @@ def test_pickles_beside_the_weights_are_not_opened(directory, marker, payload):
 
 
 @pytest.mark.parametrize(("name", "n_readers"), [("model.safetensors", 5), ("scores.safetensors", 1)])
-def test_a_pickle_under_the_name_of_safetensors_is_no_safetensors(directory, marker, payload, name, n_readers):
+def test_a_pickle_named_like_safetensors_raises(directory, marker, payload, name, n_readers):
     (directory / name).write_bytes(payload)
-    said = load_in_every_way(directory)
-    assert sum("Error while deserializing header" in each for each in said) == n_readers
+    messages = load_in_every_way(directory)
+    assert sum("Error while deserializing header" in message for message in messages) == n_readers
     assert not marker.exists()
 
 
@@ -162,18 +170,18 @@ def test_code_in_the_directory_is_not_run(directory, marker):
     for name in ("code.py", "__init__.py", "modeling_llama.py", "tokenization.py", "custom_generate/generate.py"):
         (directory / name).parent.mkdir(exist_ok=True)
         (directory / name).write_text(code)
-    change(directory / "config.json", auto_map=CODE_OF)
+    change(directory / "config.json", auto_map=AUTO_MAP)
     change(directory / "tokenizer_config.json", auto_map={"AutoTokenizer": ["code.Tokenizer", "code.Tokenizer"]})
     assert_loaded(load_in_every_way(directory))
     assert not marker.exists()
 
 
-def test_a_kernel_that_the_settings_name_is_not_run(directory):
+def test_a_kernel_named_in_the_config_is_not_run(directory):
     change(directory / "config.json", attn_implementation="attacker/kernel")
     assert len(load_in_every_way(directory)) == 5
 
 
-def test_a_chat_template_reaches_nothing_outside_itself(directory, marker):
+def test_a_chat_template_cannot_leave_its_sandbox(directory, marker):
     template = "{{ cycler.__init__.__globals__.os.system('touch " + str(marker) + "') }}{{ messages[0]['content'] }}"
     (directory / "chat_template.jinja").write_text(template)
     with pytest.raises(ValueError, match=r"chat template of .* does not work: .*unsafe"):
@@ -181,11 +189,11 @@ def test_a_chat_template_reaches_nothing_outside_itself(directory, marker):
     assert not marker.exists()
 
 
-def test_an_embedder_from_elsewhere_writes_nowhere(directory, tmp_path):
+def test_a_foreign_embedder_writes_nothing(directory, tmp_path):
     settings = json.loads((directory / "skllm4es.json").read_text())
     finetune = {"FineTuning": {"checkpoint_dir": str(tmp_path / "checkpoints")}}
-    elsewhere = {"memory": str(tmp_path / "memory"), "finetune": finetune}
-    change(directory / "skllm4es.json", parameters=settings["parameters"] | elsewhere)
+    directories = {"memory": str(tmp_path / "memory"), "finetune": finetune}
+    change(directory / "skllm4es.json", parameters=settings["parameters"] | directories)
     seal(directory)
     before = sorted(tmp_path.rglob("*"))
     embedder = LLMEmbedder.from_pretrained(directory)
@@ -194,7 +202,7 @@ def test_an_embedder_from_elsewhere_writes_nowhere(directory, tmp_path):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_an_embedder_from_elsewhere_sets_no_other_attribute(directory):
+def test_a_foreign_embedder_sets_no_other_attributes(directory):
     settings = json.loads((directory / "skllm4es.json").read_text())
     change(
         directory / "skllm4es.json", fitted=settings["fitted"] | {"transform": 1, "_language_model_": 2, "memory": 3}
@@ -210,24 +218,24 @@ def test_an_embedder_from_elsewhere_sets_no_other_attribute(directory):
 
 @pytest.fixture
 def adapter(saved, tmp_path):
-    """An adapter on the saved model, to be made hostile."""
+    """An adapter of the saved model for the test to tamper with."""
     directory = tmp_path / "adapter"
     fitted = LLMEmbedder(saved, features="hidden", random_state=0, finetune=LoRA(merge=False, epochs=0.1))
     fitted.fit(TEXTS).save_pretrained(directory)
     return directory
 
 
-def test_an_adapter_is_read_from_safetensors_alone(adapter, marker, payload):
+def test_an_adapter_is_read_only_from_safetensors(adapter, marker, payload):
     (adapter / "adapter_model.safetensors").rename(adapter / "kept")
     (adapter / "adapter_model.bin").write_bytes(payload)
-    said = load_in_every_way(adapter)
-    assert len(said) == 5
-    assert all("has no adapter_model.safetensors" in each for each in said)
+    messages = load_in_every_way(adapter)
+    assert len(messages) == 5
+    assert all("has no adapter_model.safetensors" in message for message in messages)
     assert not marker.exists()
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"megatron_config": {"hidden_size": 8}, "megatron_core": "megatron.planted"}, "a module to import"),
         ({"auto_mapping": {"base_model_class": "Model", "parent_library": "planted"}}, None),
@@ -240,14 +248,16 @@ def test_an_adapter_is_read_from_safetensors_alone(adapter, marker, payload):
                 "inference_mode": False,
                 "tokenizer_kwargs": {"trust_remote_code": True},
             },
-            "prompt_embeddings",  # Its weights are not those of such an adapter.
+            "prompt_embeddings",  # The weights are not those of a prompt.
         ),
         ({"peft_type": "XLORA", "hidden_size": 8, "adapters": {"0": "PICKLED"}}, "other adapters to read"),
     ],
     ids=["megatron", "auto_mapping", "prompt tuning", "xlora"],
 )
-@pytest.mark.filterwarnings("ignore:Unexpected keyword arguments:UserWarning")  # Where it stands, loading goes on.
-def test_the_settings_of_an_adapter_run_nothing(adapter, marker, payload, monkeypatch, settings, told):
+@pytest.mark.filterwarnings(
+    "ignore:Unexpected keyword arguments:UserWarning"
+)  # Where it is only a warning, loading continues.
+def test_the_config_of_an_adapter_runs_nothing(adapter, marker, payload, monkeypatch, settings, message):
     code = f"open({str(marker)!r}, 'w').close()\n"
     for name in ("planted.py", "code.py", "megatron/planted.py"):
         (adapter / name).parent.mkdir(exist_ok=True)
@@ -258,17 +268,17 @@ def test_the_settings_of_an_adapter_run_nothing(adapter, marker, payload, monkey
     change(adapter / "tokenizer_config.json", auto_map={"AutoTokenizer": ["code.Tokenizer", "code.Tokenizer"]})
     change(adapter / "adapter_config.json", tokenizer_name_or_path=str(adapter), **settings)
     monkeypatch.syspath_prepend(str(adapter))
-    said = load_in_every_way(adapter)
-    if told is None:
-        assert_loaded(said)
+    messages = load_in_every_way(adapter)
+    if message is None:
+        assert_loaded(messages)
     else:
-        assert len(said) == 5
-        assert all(told in each for each in said)
+        assert len(messages) == 5
+        assert all(message in error for error in messages)
     assert not {"planted", "megatron"} & set(sys.modules)
     assert not marker.exists()
 
 
-def test_adapters_that_stand_on_each_other_come_to_an_end(adapter):
+def test_an_adapter_on_itself_ends_in_an_error(adapter):
     change(adapter / "adapter_config.json", base_model_name_or_path=str(adapter))
     seal(adapter)
     with pytest.raises(OSError, match=r"could not be loaded: maximum recursion depth"):
@@ -280,7 +290,7 @@ def test_adapters_that_stand_on_each_other_come_to_an_end(adapter):
 
 @pytest.fixture
 def cache(tmp_path):
-    """What an embedder keeps, to be made hostile."""
+    """The cache of an embedder for the test to tamper with."""
     long_training(memory=tmp_path / "cache").fit(TEXTS).transform(TEXTS)
     return tmp_path / "cache"
 
@@ -289,7 +299,7 @@ def use(cache):
     return long_training(memory=cache).fit(TEXTS).transform(TEXTS)
 
 
-def test_a_vector_in_the_cache_is_numbers_whatever_it_holds(cache, marker, payload):
+def test_a_planted_vector_in_the_cache_is_read_as_numbers(cache, marker, payload):
     with closing(sqlite3.connect(cache / "vectors.sqlite")) as connection, connection:
         for space, text, value in connection.execute("SELECT space, text, value FROM vectors").fetchall():
             planted = payload.ljust(len(value), b"\0")[: len(value)]
@@ -308,14 +318,14 @@ def test_a_vector_in_the_cache_is_numbers_whatever_it_holds(cache, marker, paylo
         "ALTER TABLE vectors ADD COLUMN more DEFAULT 1",
     ],
 )
-def test_a_cache_with_statements_of_others_is_refused(cache, statement):
+def test_a_cache_with_foreign_statements_raises(cache, statement):
     with closing(sqlite3.connect(cache / "vectors.sqlite")) as connection, connection:
         connection.execute(statement)
-    with pytest.raises(OSError, match=r"there is more in it than the table of this package.*Delete the file"):
+    with pytest.raises(OSError, match=r"it holds something other than the table of this package.*Delete the file"):
         use(cache)
 
 
-def test_a_model_in_the_cache_is_read_from_safetensors_alone(cache, marker, payload):
+def test_a_cached_model_is_read_only_from_safetensors(cache, marker, payload):
     (folder,) = (folder for folder in (cache / "models").iterdir() if folder.is_dir())
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(payload)
@@ -325,7 +335,7 @@ def test_a_model_in_the_cache_is_read_from_safetensors_alone(cache, marker, payl
     assert not marker.exists()
 
 
-def test_the_pickles_of_a_joblib_memory_are_not_read(tmp_path, marker, payload):
+def test_pickles_in_a_joblib_memory_are_not_read(tmp_path, marker, payload):
     memory = joblib.Memory(tmp_path / "cache", verbose=0)
     for name in ("output.pkl", "joblib/output.pkl", "models/output.pkl"):
         (tmp_path / "cache" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -334,7 +344,7 @@ def test_the_pickles_of_a_joblib_memory_are_not_read(tmp_path, marker, payload):
     assert not marker.exists()
 
 
-def test_a_rewriting_in_the_cache_is_text_whatever_it_holds(tmp_path, marker):
+def test_a_planted_rewriting_in_the_cache_is_read_as_text(tmp_path, marker):
     payload = pickle.dumps(Payload(marker), protocol=0)
     enricher = TextEnricher(RecordingRewriter(str), memory=tmp_path / "cache", check=None, random_state=0)
     enricher.fit_transform(TEXTS)
@@ -346,29 +356,29 @@ def test_a_rewriting_in_the_cache_is_text_whatever_it_holds(tmp_path, marker):
     assert not marker.exists()
 
 
-REFUSED = pytest.raises(pickle.UnpicklingError, match="Weights only load failed")
+NOT_UNPICKLED = pytest.raises(pickle.UnpicklingError, match="Weights only load failed")
 
 
 @pytest.mark.parametrize(
     ("name", "outcome"),
     [
-        ("optimizer.pt", REFUSED),
-        ("scheduler.pt", REFUSED),
-        ("rng_state.pth", REFUSED),
+        ("optimizer.pt", NOT_UNPICKLED),
+        ("scheduler.pt", NOT_UNPICKLED),
+        ("rng_state.pth", NOT_UNPICKLED),
         ("training_args.bin", nullcontext()),  # It is not read.
-        ("scaler.pt", suppress(AttributeError)),  # Nor is it, as there is nothing that it could be read into.
+        ("scaler.pt", suppress(AttributeError)),  # Nor is this one: there is no scaler to read it into.
     ],
 )
 @pytest.mark.parametrize("zipped", [False, True])
 def test_a_checkpoint_runs_nothing(tmp_path, monkeypatch, marker, payload, name, outcome, zipped):
-    interrupted(monkeypatch, tmp_path / "checkpoints")
+    interrupt_long_training(monkeypatch, tmp_path / "checkpoints")
     for checkpoint in (tmp_path / "checkpoints").glob("*/checkpoint-*"):
         file = Path(checkpoint, name)
         torch.save({"state": Payload(marker)}, file) if zipped else file.write_bytes(payload)
         Path(checkpoint, checkpoints._SEAL).write_text(checkpoints._digest(checkpoint))
-    begun_from, latest = [], checkpoints.latest_checkpoint
-    monkeypatch.setattr(finetuning, "latest_checkpoint", lambda path: begun_from.append(latest(path)) or begun_from[0])
+    found, latest = [], checkpoints.latest_checkpoint
+    monkeypatch.setattr(finetuning, "latest_checkpoint", lambda path: found.append(latest(path)) or found[0])
     with outcome:
         long_training(checkpoint_dir=tmp_path / "checkpoints").fit(LONG_TEXTS)
-    assert begun_from[0] is not None
+    assert found[0] is not None
     assert not marker.exists()

@@ -1,4 +1,4 @@
-"""Many users, and many fits in a row: what is in memory stays small, and nothing is left behind."""
+"""Many users, and many fits in a row: memory stays small, and nothing is left behind."""
 
 import ctypes
 import gc
@@ -12,7 +12,7 @@ import pytest
 
 from skllm4es import EventSerializer, FineTuning, FromScratch, LLMEmbedder
 from skllm4es.datasets import make_transactions
-from skllm4es.lm import language_model, sources, windows
+from skllm4es.lm import windows
 
 TINY = FromScratch(
     config={"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 1}
@@ -34,7 +34,7 @@ def fitted(texts):
     return LLMEmbedder(TINY, dtype="float32", random_state=0, finetune=FineTuning(epochs=1)).fit(texts)
 
 
-def test_groups_have_all_texts_in_order_and_no_more_characters_than_fit(monkeypatch):
+def test_groups_hold_all_texts_in_order_up_to_a_number_of_characters(monkeypatch):
     monkeypatch.setattr(windows, "_GROUP_CHARACTERS", 10)
     texts = ["a" * n for n in (4, 6, 1, 25, 10, 0, 1, 9)]
     groups = list(windows.groups_of(texts))
@@ -44,32 +44,32 @@ def test_groups_have_all_texts_in_order_and_no_more_characters_than_fit(monkeypa
     assert list(windows.groups_of([])) == []
 
 
-def test_texts_are_turned_into_tokens_group_by_group(fitted, texts, monkeypatch):
+def test_texts_are_tokenized_group_by_group(fitted, texts, monkeypatch):
     tokenizer = fitted.load_model()[1]
-    at_once, vectors = windows.tokenize(tokenizer, texts, 64), fitted.transform(texts)
+    tokenized, vectors = windows.tokenize(tokenizer, texts, 64), fitted.transform(texts)
     monkeypatch.setattr(windows, "_GROUP_CHARACTERS", 3 * len(texts[0]))
-    assert windows.tokenize(tokenizer, texts, 64) == at_once
+    assert windows.tokenize(tokenizer, texts, 64) == tokenized
     np.testing.assert_allclose(fitted.transform(texts), vectors, atol=1e-5)
 
 
-def test_a_process_loads_a_model_once_however_often_its_embedder_is_unpickled(fitted, texts, tmp_path, monkeypatch):
+def test_unpickled_embedders_share_one_model(fitted, texts, tmp_path):
     fitted.save_pretrained(tmp_path / "model")
     pickled = pickle.dumps(LLMEmbedder.from_pretrained(tmp_path / "model"))
-    loaded, load = [], sources.read_base_model
-    monkeypatch.setattr(sources, "read_base_model", lambda *args: loaded.append(args) or load(*args))
-    language_model._SHARED.clear()
+    models = []
     for _ in range(4):
-        np.testing.assert_array_equal(pickle.loads(pickled).transform(texts), fitted.transform(texts))
-    assert len(loaded) == 1
+        embedder = pickle.loads(pickled)
+        np.testing.assert_array_equal(embedder.transform(texts), fitted.transform(texts))
+        models.append(embedder.load_model()[0])
+    assert all(model is models[0] for model in models)
 
 
 def open_files():
-    gc.collect()  # What other tests left may still be open.
+    gc.collect()  # Files of earlier tests may still be open.
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def resident_bytes():
-    """Memory of this process, without what is free and only waits to be used again."""
+    """Return the memory of this process, without what it has freed but not yet returned to the system."""
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
@@ -82,7 +82,7 @@ def test_fits_in_a_row_leave_neither_memory_nor_files_behind(X):
         texts = EventSerializer().fit_transform(X)
         LLMEmbedder(TINY, random_state=seed, finetune=FineTuning(epochs=1)).fit(texts).transform(texts)
 
-    for seed in range(6):  # What is kept for good is there after some.
+    for seed in range(6):  # Caches fill up during the first fits.
         fit(seed)
     files, before = open_files(), resident_bytes()
     n_fits = 24

@@ -1,4 +1,4 @@
-"""What importing the package costs, and what it offers."""
+"""What importing the package loads, and which names it has."""
 
 import re
 import subprocess
@@ -29,7 +29,7 @@ def test_constructing_the_steps_loads_neither_torch_nor_transformers():
     assert not loaded & {"torch", "transformers"}
 
 
-def test_displays_load_matplotlib_when_they_draw():
+def test_displays_load_matplotlib_only_to_plot():
     loaded = _modules_after("from skllm4es.plotting import *; TokenLengthDisplay(lengths=[1])")
     assert not loaded & {"matplotlib", "umap", "torch"}
 
@@ -46,16 +46,16 @@ def test_every_public_name_exists_and_is_documented(name):
     assert getattr(skllm4es, name).__doc__
 
 
-def test_the_lowest_versions_are_those_that_are_declared():
+def test_the_lowest_versions_match_the_declared_ones():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = [project["optional-dependencies"][extra] for extra in ("polars", "openai", "plot", "umap", "engines")]
-    declared = [each for each in sum(extras, project["dependencies"]) if not each.startswith("skllm4es")]
+    declared = [line for line in sum(extras, project["dependencies"]) if not line.startswith("skllm4es")]
     lines = (ROOT / "constraints-lowest.txt").read_text(encoding="utf-8").splitlines()
     pinned = [line.partition(";")[0] for line in lines if "==" in line and '>= "3.13"' not in line]
     assert sorted(map(_lowest, pinned)) == sorted(map(_lowest, declared))
 
 
 def _lowest(requirement):
-    """Split a requirement into its name, without extras, and the version after its == or >=."""
+    """Return the name of a requirement, without extras, and the version after == or >=."""
     name, version = re.fullmatch(r"([\w-]+)(?:\[[\w,]+\])?[=>]=([\d.]+)\s*", requirement).groups()
     return name, Version(version)

@@ -1,4 +1,4 @@
-"""The flagship use: the three steps in a Pipeline ahead of LightGBM."""
+"""The three steps in a Pipeline in front of LightGBM."""
 
 import numpy as np
 import pytest
@@ -7,23 +7,16 @@ from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
 from sklearn.pipeline import FeatureUnion, Pipeline
+from tiny_models import tiny
 
-from skllm4es import EventSerializer, FineTuning, FromScratch, LLMEmbedder, TextEnricher
+from skllm4es import EventSerializer, FineTuning, LLMEmbedder, TextEnricher
 from skllm4es.datasets import fetch_movielens_100k, make_transactions
 from skllm4es.vocabularies import load_mcc_names
 
-TINY = FromScratch(
-    config={
-        "vocab_size": 400,
-        "hidden_size": 16,
-        "intermediate_size": 32,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 2,
-    }
-)
+MODEL = tiny(vocab_size=400, hidden_size=16, intermediate_size=32, num_hidden_layers=4)
 
 
-def make_pipeline(model=TINY, max_events=10, columns=None, **embedder):
+def make_pipeline(model=MODEL, max_events=10, columns=None, **embedder):
     return Pipeline(
         [
             ("serialize", EventSerializer(columns, max_events=max_events)),
@@ -60,7 +53,7 @@ def test_a_user_without_events_gets_a_prediction(transactions):
     assert np.isfinite(pipeline.predict_proba(X)).all()
 
 
-def test_cross_validation_in_two_processes_equals_one(transactions):
+def test_cross_validation_in_two_processes_gives_the_same_scores(transactions):
     X, y = transactions
     scores = [cross_val_score(make_pipeline(), X, y, cv=2, n_jobs=n_jobs, error_score="raise") for n_jobs in (1, 2)]
     np.testing.assert_array_equal(*scores)
@@ -81,7 +74,7 @@ def test_feature_union_of_two_depths(transactions):
     X, _ = transactions
     texts = EventSerializer().fit_transform(X)
     shallow, deep = (
-        LLMEmbedder(TINY, features="hidden", pooling_depth=depth, random_state=0, finetune=FineTuning(epochs=1))
+        LLMEmbedder(MODEL, features="hidden", pooling_depth=depth, random_state=0, finetune=FineTuning(epochs=1))
         for depth in (1, 4)
     )
     union = FeatureUnion([("k1", shallow), ("k4", deep)])
@@ -101,7 +94,7 @@ def test_input_is_not_changed(transactions):
     assert X.equals(before)
 
 
-def test_labels_reach_the_texts(transactions):
+def test_labels_replace_codes_in_the_texts(transactions):
     X, _ = transactions
     texts = EventSerializer(labels={"mcc": load_mcc_names()}).fit_transform(X)["text"]
     assert texts.str.contains("Grocery Stores, Supermarkets").any()
@@ -110,7 +103,7 @@ def test_labels_reach_the_texts(transactions):
 @pytest.mark.slow
 @pytest.mark.real_data
 class TestMovieLens:
-    """On the real data; little training over few events keeps it short."""
+    """On real data, with few events and little training to keep it short."""
 
     SHORT = {"columns": ["genres", "rating"], "max_events": 30}
     TRAINING = FineTuning(epochs=0.02)

@@ -1,23 +1,17 @@
-"""Pooling of tokens and layers: against the definition, on what transformers itself gives as hidden states."""
+"""Pooling of tokens and layers, against its definition on the hidden states that transformers returns."""
 
 import numpy as np
 import pytest
 import torch
+from tiny_models import save_model, tiny
 from transformers import BertConfig, BertModel, BertTokenizerFast, LlamaConfig, LlamaForCausalLM, T5Config
 
-from skllm4es import FromScratch, LLMEmbedder
+from skllm4es import LLMEmbedder
 from skllm4es.lm.architecture import is_causal
 from skllm4es.lm.pooling import LayerPooler, token_weights
 from skllm4es.lm.windows import Window, split, tokenize
 
-TINY_CONFIG = {
-    "vocab_size": 300,
-    "hidden_size": 16,
-    "intermediate_size": 32,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-}
-TINY = FromScratch(config=TINY_CONFIG)
+TINY = tiny(hidden_size=16, intermediate_size=32)
 HEADER = "day|title|rating"
 TEXTS = [
     *("\n".join([HEADER, *(f"{day}, Heat, {day % 5}" for day in range(n))]) for n in (0, 1, 2, 5, 30)),
@@ -26,21 +20,19 @@ TEXTS = [
 
 
 @pytest.fixture(scope="module")
-def texts_directory(tmp_path_factory):
-    """A model on disk, so that embedders with other parameters have the same weights."""
+def directory(tmp_path_factory):
+    """The directory of a model, so that embedders with different parameters have the same weights."""
     directory = tmp_path_factory.mktemp("models") / "tiny"
-    embedder = LLMEmbedder(TINY, dtype="float32", random_state=0).fit(TEXTS)
-    embedder.load_model()[0].save_pretrained(directory)
-    embedder.load_model()[1].save_pretrained(directory)
+    save_model(LLMEmbedder(TINY, dtype="float32", random_state=0).fit(TEXTS), directory)
     return directory
 
 
-def embedder_of(directory, **params):
+def frozen_embedder(directory, **params):
     return LLMEmbedder(directory, finetune=None, **{"dtype": "float32", **params}).fit(TEXTS)
 
 
 def hidden_states(embedder, text):
-    """All hidden states of one text, (n_layers + 1, n_tokens, hidden), and where its events begin."""
+    """Return all hidden states of one text, (n_layers + 1, n_tokens, hidden), and the position of its first event."""
     encoded = embedder.load_model()[1](text, return_offsets_mapping=True)
     with torch.inference_mode():
         states = embedder.load_model()[0](
@@ -51,7 +43,7 @@ def hidden_states(embedder, text):
     return torch.cat(states).double().numpy(), n_header
 
 
-def pooled(states, n_header, kind):
+def pool(states, n_header, kind):
     n_tokens = states.shape[1]
     if kind == "last":
         return states[:, -1]
@@ -66,19 +58,19 @@ KINDS = ["mean", "last", "max", "events"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_layers_are_pooled_as_defined(texts_directory, kind):
-    embedder = embedder_of(texts_directory, token_pooling=kind)
+def test_layers_are_pooled_as_defined(directory, kind):
+    embedder = frozen_embedder(directory, token_pooling=kind)
     layers = embedder.transform_layers(TEXTS)
     assert layers.shape == (len(TEXTS), 4, 16)
     assert layers.dtype == np.float32
-    for text, given in zip(TEXTS, layers, strict=True):
-        expected = pooled(*hidden_states(embedder, text), kind)
-        assert np.linalg.norm(given - expected) <= 1e-5 * np.linalg.norm(expected)
+    for text, pooled_layers in zip(TEXTS, layers, strict=True):
+        expected = pool(*hidden_states(embedder, text), kind)
+        assert np.linalg.norm(pooled_layers - expected) <= 1e-5 * np.linalg.norm(expected)
 
 
 @pytest.mark.parametrize(("pooling_depth", "layers"), [(1, [3]), (2, [2, 3]), (3, [1, 2, 3]), ("auto", [1, 2, 3])])
-def test_any_depth_is_a_slice_of_the_same_pass(texts_directory, pooling_depth, layers):
-    embedder = embedder_of(texts_directory, pooling_depth=pooling_depth)
+def test_every_depth_averages_the_last_pooled_layers(directory, pooling_depth, layers):
+    embedder = frozen_embedder(directory, pooling_depth=pooling_depth)
     expected = embedder.transform_layers(TEXTS)[:, layers].mean(axis=1)
     np.testing.assert_allclose(embedder.transform(TEXTS), expected, rtol=1e-6)
     assert embedder.layers_ == layers
@@ -86,8 +78,8 @@ def test_any_depth_is_a_slice_of_the_same_pass(texts_directory, pooling_depth, l
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_text_in_windows_is_pooled_over_all_of_them(texts_directory, kind):
-    embedder = embedder_of(texts_directory, token_pooling=kind, max_length=64)
+def test_a_text_in_windows_is_pooled_over_all_windows(directory, kind):
+    embedder = frozen_embedder(directory, token_pooling=kind, max_length=64)
     windows = split(tokenize(embedder.load_model()[1], [TEXTS[4]], 64, headers=True)[0], 64)
     assert len(windows) > 2
     states, events = [], []
@@ -96,14 +88,14 @@ def test_a_text_in_windows_is_pooled_over_all_of_them(texts_directory, kind):
             output = embedder.load_model()[0](input_ids=torch.tensor([window.ids]), output_hidden_states=True)
         states.append(torch.cat(output.hidden_states).double().numpy())
         events.append(states[-1][:, window.n_header :])
-    # As if the windows lay end to end, headers included.
+    # As if the windows were one text, repeated headers included.
     joined = np.concatenate(events if kind == "events" else states, axis=1)
-    expected = pooled(joined, 0, kind)
-    given = embedder.transform_layers([TEXTS[4]])[0]
-    assert np.linalg.norm(given - expected) <= 1e-5 * np.linalg.norm(expected)
+    expected = pool(joined, 0, kind)
+    pooled_layers = embedder.transform_layers([TEXTS[4]])[0]
+    assert np.linalg.norm(pooled_layers - expected) <= 1e-5 * np.linalg.norm(expected)
 
 
-def test_weights_of_windows_are_those_of_one_text():
+def test_token_weights_span_all_windows_of_a_text():
     windows = [Window([1, 2, 3], 1), Window([1, 4], 1)]
     assert [w.tolist() for w in token_weights("mean", windows)] == [
         [pytest.approx(0.2)] * 3,
@@ -117,17 +109,17 @@ def test_weights_of_windows_are_those_of_one_text():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_bfloat16_is_close(texts_directory, kind):
-    exact = embedder_of(texts_directory, token_pooling=kind).transform(TEXTS)
-    rounded = embedder_of(texts_directory, token_pooling=kind, dtype="bfloat16").transform(TEXTS)
+def test_bfloat16_is_close(directory, kind):
+    exact = frozen_embedder(directory, token_pooling=kind).transform(TEXTS)
+    rounded = frozen_embedder(directory, token_pooling=kind, dtype="bfloat16").transform(TEXTS)
     cosines = (exact * rounded).sum(axis=1) / np.linalg.norm(exact, axis=1) / np.linalg.norm(rounded, axis=1)
     assert cosines.min() > 0.9999
     assert rounded.dtype == np.float32
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_text_does_not_depend_on_its_neighbours_or_their_order(texts_directory, kind):
-    embedder = embedder_of(texts_directory, token_pooling=kind)
+def test_a_text_does_not_depend_on_its_neighbours_or_their_order(directory, kind):
+    embedder = frozen_embedder(directory, token_pooling=kind)
     together = embedder.transform(TEXTS)
     alone = np.vstack([embedder.transform([text]) for text in TEXTS])
     np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-6)
@@ -136,14 +128,14 @@ def test_a_text_does_not_depend_on_its_neighbours_or_their_order(texts_directory
 
 def llama():
     torch.manual_seed(0)
-    return LlamaForCausalLM(LlamaConfig(**TINY_CONFIG)).eval()
+    return LlamaForCausalLM(LlamaConfig(**TINY.config)).eval()
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory")])
-def test_out_of_memory_halves_the_budget_and_goes_on(monkeypatch, error):
+def test_out_of_memory_halves_the_budget_and_continues(monkeypatch, error):
     texts = [[Window(list(range(1, n + 2)), 0)] for n in range(20)]
     model = llama()
-    expected = dict(_pooled(LayerPooler(model, "mean"), texts))
+    expected = dict(pool_texts(LayerPooler(model, "mean"), texts))
     pooler = LayerPooler(model, "mean", token_budget=256)
     run, sizes = pooler._run, []
 
@@ -154,14 +146,14 @@ def test_out_of_memory_halves_the_budget_and_goes_on(monkeypatch, error):
         return run(sequences, weights)
 
     monkeypatch.setattr(pooler, "_run", run_out_of_memory)
-    for position, layers in _pooled(pooler, texts):
+    for position, layers in pool_texts(pooler, texts):
         np.testing.assert_allclose(layers, expected.pop(position), rtol=1e-4, atol=1e-6)
     assert not expected
     assert pooler.token_budget <= 64
     assert max(sizes) > 1
 
 
-def test_one_text_too_many_for_memory_is_an_error(monkeypatch):
+def test_one_text_too_large_for_memory_raises(monkeypatch):
     pooler = LayerPooler(llama(), "mean")
 
     def run_out_of_memory(sequences, weights):
@@ -172,7 +164,7 @@ def test_one_text_too_many_for_memory_is_an_error(monkeypatch):
         list(pooler.pool([[Window([1, 2], 0)]]))
 
 
-def _pooled(pooler, texts):
+def pool_texts(pooler, texts):
     for positions, layers, _ in pooler.pool(texts):
         yield from zip(positions, layers, strict=True)
 
@@ -192,28 +184,28 @@ def encoder_directory(tmp_path_factory):
     return directory
 
 
-def test_causality_is_found_by_trying(encoder_directory):
+def test_causality_is_detected(encoder_directory):
     assert is_causal(llama())
     assert not is_causal(BertModel.from_pretrained(encoder_directory).eval())
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_bidirectional_encoders_get_a_mask(encoder_directory, kind):
-    embedder = embedder_of(encoder_directory, token_pooling=kind)
-    for text, given in zip(TEXTS, embedder.transform_layers(TEXTS), strict=True):
+    embedder = frozen_embedder(encoder_directory, token_pooling=kind)
+    for text, pooled_layers in zip(TEXTS, embedder.transform_layers(TEXTS), strict=True):
         states, n_header = hidden_states(embedder, text)
-        # The encoder's token at the end has no place in the text, and counts as an event.
+        # The token that the encoder adds at the end counts as an event.
         n_header -= kind == "events" and n_header < states.shape[1]
-        expected = pooled(states, n_header, kind)
-        assert np.linalg.norm(given - expected) <= 1e-5 * np.linalg.norm(expected)
+        expected = pool(states, n_header, kind)
+        assert np.linalg.norm(pooled_layers - expected) <= 1e-5 * np.linalg.norm(expected)
 
 
-def test_a_model_with_encoder_and_decoder_is_refused(tmp_path):
+def test_an_encoder_decoder_raises(tmp_path):
     T5Config(vocab_size=100, d_model=8, num_layers=1).save_pretrained(tmp_path)
     with pytest.raises(OSError, match=r"(?s)t5 has an encoder and a decoder.*such as T5 cannot"):
         LLMEmbedder(tmp_path, finetune=None).fit(TEXTS)
 
 
-def test_an_encoder_cannot_be_finetuned(encoder_directory):
+def test_fine_tuning_an_encoder_raises(encoder_directory):
     with pytest.raises(OSError, match=r"(?s)is not a causal language model.*finetune=None"):
         LLMEmbedder(encoder_directory).fit(TEXTS)

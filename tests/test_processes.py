@@ -1,4 +1,4 @@
-"""Several processes that a launcher started: they train and embed together, and each has the whole result."""
+"""Processes started by a launcher train and embed together, and each returns the whole result."""
 
 import os
 import subprocess
@@ -6,22 +6,15 @@ import sys
 
 import numpy as np
 import pytest
+from tiny_models import tiny
 
-from skllm4es import FineTuning, FromScratch, LLMEmbedder
+from skllm4es import FineTuning, LLMEmbedder
 
-TINY = FromScratch(
-    config={
-        "vocab_size": 300,
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 2,
-    }
-)
+MODEL = tiny(hidden_size=32, intermediate_size=64)
 TEXTS = [f"day|title|rating\n{day}, Heat, 5\n{day + 1}, Alien, {day % 5}" for day in range(40)]
-#: Texts that tell nothing of one another: the loss of those held out soon rises.
+#: Texts from which nothing can be learned about each other: the loss of the held-out ones soon rises.
 NOISE = ["".join(chr(97 + (i * j * j + i) % 26) for j in range(1, 60)) for i in range(1, 41)]
-#: In batches of 4 packs, of which each of two processes has 2.
+#: Batches of 4 packs, 2 for each of two processes.
 TRAINING = {"epochs": 4, "batch_tokens": 228, "learning_rate": 1e-2, "training_args": {"bf16": False}}
 PARAMS = {"max_length": 64, "dtype": "float32", "random_state": 0}
 
@@ -32,7 +25,7 @@ from skllm4es import FineTuning, FromScratch, LLMEmbedder
 
 directory, memory = sys.argv[1], sys.argv[2] or None
 finetune, texts = FineTuning(**{TRAINING} | eval(sys.argv[3])), eval(sys.argv[4])
-embedder = LLMEmbedder({TINY}, memory=memory, finetune=finetune, **{PARAMS})
+embedder = LLMEmbedder({MODEL}, memory=memory, finetune=finetune, **{PARAMS})
 vectors = embedder.fit(texts).transform(texts)
 np.savez(f"{{directory}}/{{os.environ['RANK']}}.npz", vectors=vectors, losses=embedder.loss_curve_,
          n_tokens=embedder.n_tokens_seen_, validation_losses=embedder.validation_loss_curve_,
@@ -43,7 +36,7 @@ if memory and os.environ["RANK"] == "0":
 
 
 def launch(tmp_path, memory="", texts=TEXTS, **training):
-    """Run the script in two processes, and give what each of them has."""
+    """Run the script in two processes, and return the results of each."""
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -58,10 +51,10 @@ def launch(tmp_path, memory="", texts=TEXTS, **training):
 
 @pytest.fixture(scope="module")
 def alone():
-    return LLMEmbedder(TINY, finetune=FineTuning(**TRAINING), **PARAMS).fit(TEXTS)
+    return LLMEmbedder(MODEL, finetune=FineTuning(**TRAINING), **PARAMS).fit(TEXTS)
 
 
-def assert_the_whole_result(results, alone):
+def assert_whole_results(results, alone):
     expected = alone.transform(TEXTS)
     for result in results:
         np.testing.assert_allclose(result["vectors"], expected, rtol=1e-2, atol=1e-3)
@@ -72,20 +65,20 @@ def assert_the_whole_result(results, alone):
 
 
 @pytest.mark.slow
-def test_two_processes_give_what_one_gives(tmp_path, alone):
-    assert_the_whole_result(launch(tmp_path), alone)
+def test_two_processes_return_what_one_returns(tmp_path, alone):
+    assert_whole_results(launch(tmp_path), alone)
 
 
 @pytest.mark.slow
-def test_they_share_a_memory(tmp_path, alone):
-    assert_the_whole_result(launch(tmp_path, tmp_path / "memory"), alone)
-    embedder = LLMEmbedder(TINY, memory=tmp_path / "memory", finetune=FineTuning(**TRAINING), **PARAMS).fit(TEXTS)
+def test_processes_share_a_memory(tmp_path, alone):
+    assert_whole_results(launch(tmp_path, tmp_path / "memory"), alone)
+    embedder = LLMEmbedder(MODEL, memory=tmp_path / "memory", finetune=FineTuning(**TRAINING), **PARAMS).fit(TEXTS)
     assert embedder.cache_info().n_models == 1
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("checkpoint_dir", [None, "checkpoints"])
-def test_they_all_take_the_best_weights(tmp_path, checkpoint_dir):
+def test_all_processes_keep_the_best_weights(tmp_path, checkpoint_dir):
     checkpoint_dir = checkpoint_dir and str(tmp_path / checkpoint_dir)
     training = {"validation_fraction": 0.2, "learning_rate": 0.1, "epochs": 20, "patience": 2}
     results = launch(tmp_path, texts=NOISE, checkpoint_dir=checkpoint_dir, **training)

@@ -1,4 +1,4 @@
-"""Code that comes with a model is not run, whoever answers at the terminal."""
+"""Code that comes with a model is not run, even if the user at the terminal agrees."""
 
 import json
 
@@ -9,7 +9,7 @@ from skllm4es import LLMEmbedder
 
 @pytest.fixture
 def model_with_code(tmp_path):
-    """A model of a kind that transformers does not know, which brings its code along."""
+    """The directory of a model of an unknown type that comes with its own code."""
     config = {"model_type": "never-heard-of", "auto_map": {"AutoConfig": "code.Config", "AutoModel": "code.Model"}}
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "code.py").write_text(f"open({str(tmp_path / 'was-run')!r}, 'w').close()\n")

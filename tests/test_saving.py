@@ -1,10 +1,12 @@
-"""Fitted embedders that leave the process: pickled, saved without pickle, cloned, frozen, shown."""
+"""Fitted embedders that are pickled, saved without pickle, cloned, frozen or displayed."""
 
+import gc
 import io
 import json
 import os
 import pickle
 import shutil
+import weakref
 
 import joblib
 import numpy as np
@@ -14,20 +16,10 @@ import torch
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import make_pipeline
+from tiny_models import SMALL, TEXTS
 
-from skllm4es import FineTuning, FromScratch, LLMEmbedder
-from skllm4es.lm import language_model, sources
-
-SMALL = FromScratch(
-    config={
-        "vocab_size": 300,
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 2,
-    }
-)
-TEXTS = [f"day|title|rating\n{day}, Heat, 5\n{day + 1}, Alien, {day % 5}" for day in range(12)]
+from skllm4es import FineTuning, LLMEmbedder
+from skllm4es.lm import language_model
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +38,7 @@ def n_bytes_of_weights(embedder):
     return sum(weights.numel() * weights.element_size() for weights in embedder.load_model()[0].parameters())
 
 
-def test_what_was_saved_embeds_the_same(fitted, directory):
+def test_a_saved_embedder_gives_the_same_embeddings(fitted, directory):
     loaded = LLMEmbedder.from_pretrained(directory)
     np.testing.assert_array_equal(loaded.transform(TEXTS), fitted.transform(TEXTS))
     assert repr(loaded.get_params()) == repr(fitted.get_params())
@@ -71,7 +63,7 @@ def test_saving_never_overwrites(fitted, directory):
     assert (directory / "skllm4es.json").read_bytes() == before
 
 
-def test_a_parameter_that_json_cannot_hold_is_named_and_nothing_written(fitted, tmp_path):
+def test_a_parameter_that_json_cannot_hold_raises_and_nothing_is_written(fitted, tmp_path):
     embedder = pickle.loads(pickle.dumps(fitted)).set_params(random_state=np.random.RandomState(0))
     with pytest.raises(TypeError, match=r"random_state=.*set_params\(random_state=None\)"):
         embedder.save_pretrained(tmp_path / "new")
@@ -79,7 +71,7 @@ def test_a_parameter_that_json_cannot_hold_is_named_and_nothing_written(fitted, 
 
 
 @pytest.mark.parametrize("content", [None, "{", '{"format": "skllm4es.LLMEmbedder", "version": 99}', "{}"])
-def test_other_directories_are_refused(tmp_path, content):
+def test_other_directories_raise(tmp_path, content):
     if content is not None:
         (tmp_path / "skllm4es.json").write_text(content)
     with pytest.raises(OSError, match=r"no embedder in|holds .* and this version of skllm4es reads"):
@@ -101,7 +93,7 @@ def test_a_fine_tuned_model_is_pickled_with_its_weights(fitted):
     np.testing.assert_array_equal(joblib.load(buffer).transform(TEXTS), fitted.transform(TEXTS))
 
 
-def test_a_model_from_elsewhere_is_pickled_by_its_name(directory):
+def test_a_frozen_model_is_pickled_by_its_name(directory):
     embedder = LLMEmbedder(directory, finetune=None).fit(TEXTS)
     vectors = embedder.transform(TEXTS)
     pickled = pickle.dumps(embedder)
@@ -109,9 +101,9 @@ def test_a_model_from_elsewhere_is_pickled_by_its_name(directory):
     np.testing.assert_array_equal(pickle.loads(pickled).transform(TEXTS), vectors)
 
 
-@pytest.mark.parametrize("fits", [1, 2])
-def test_a_model_from_the_cache_is_pickled_with_its_weights(tmp_path, fits):
-    for _ in range(fits):
+@pytest.mark.parametrize("n_fits", [1, 2])
+def test_a_cached_model_is_pickled_with_its_weights(tmp_path, n_fits):
+    for _ in range(n_fits):
         embedder = LLMEmbedder(SMALL, memory=tmp_path, random_state=0).fit(TEXTS)
     vectors = embedder.transform(TEXTS)
     pickled = pickle.dumps(embedder.set_params(memory=None))
@@ -119,36 +111,38 @@ def test_a_model_from_the_cache_is_pickled_with_its_weights(tmp_path, fits):
     np.testing.assert_array_equal(pickle.loads(pickled).transform(TEXTS), vectors)
 
 
-def test_clones_share_a_model_that_was_left_as_it_was(directory, monkeypatch):
-    loaded = []
-    load = sources.read_base_model
-    monkeypatch.setattr(sources, "read_base_model", lambda *args: loaded.append(args) or load(*args))
+def test_clones_share_a_frozen_model(directory):
     embedders = [clone(LLMEmbedder(directory, finetune=None)).fit(TEXTS) for _ in range(4)]
+    models = []
     for embedder in embedders:
+        models.append(embedder.load_model()[0])
         embedder.transform(TEXTS)
-    assert len(loaded) == 1
-    assert embedders[0].load_model()[0] is embedders[3].load_model()[0]
+        models.append(embedder.load_model()[0])
+    assert all(model is models[0] for model in models)
 
 
-def test_few_models_are_shared_at_a_time(directory):
-    for dtype in ("float32", "bfloat16", "float16"):
-        LLMEmbedder(directory, dtype=dtype, finetune=None).fit_transform(TEXTS)
-    assert len(language_model._SHARED) == 2
+def test_two_models_are_shared_at_a_time(directory):
+    embedders = [
+        LLMEmbedder(directory, dtype=dtype, finetune=None).fit(TEXTS) for dtype in ("float32", "bfloat16", "float16")
+    ]
+    models = [weakref.ref(embedder.load_model()[0]) for embedder in embedders]
+    gc.collect()
+    assert [model() is not None for model in models] == [False, True, True]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_an_embedder_from_a_gpu_runs_on_a_machine_without(fitted):
+def test_an_embedder_from_a_gpu_runs_on_a_machine_without_one(fitted):
     embedder = LLMEmbedder()
     with pytest.warns(UserWarning, match="There is no device 'cuda:1' on this machine: the embedder runs on the CPU"):
         embedder.__setstate__(fitted.__getstate__() | {"device": "cuda:1", "device_": "cuda:1"})
     assert embedder.transform(TEXTS).shape == (12, 64)
 
 
-def test_another_device_is_chosen_on_loading(directory):
+def test_another_device_can_be_chosen_on_loading(directory):
     assert LLMEmbedder.from_pretrained(directory, device="cpu").device == "cpu"
 
 
-def test_other_users_may_read_what_was_saved(directory):
+def test_other_users_can_read_a_saved_embedder(directory):
     umask = os.umask(0)
     os.umask(umask)
     assert directory.stat().st_mode & 0o777 == 0o777 & ~umask

@@ -1,4 +1,4 @@
-"""Score features: how often each token occurs less how often the model expected it."""
+"""Score features: how often each token occurs, minus how often the model expected it."""
 
 import pickle
 
@@ -9,23 +9,17 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
+from tiny_models import TEXTS, save_model, tiny
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
-from skllm4es import EventSerializer, FineTuning, FromScratch, LLMEmbedder, TextEnricher, nest_events
+from skllm4es import EventSerializer, FineTuning, LLMEmbedder, TextEnricher, nest_events
 from skllm4es.embed._scores import ScoreProjection, shared_tokens
 from skllm4es.lm.pooling import LayerPooler
 from skllm4es.lm.scores import score_tokens
 from skllm4es.lm.windows import Window
 
-TINY_CONFIG = {
-    "vocab_size": 300,
-    "hidden_size": 8,
-    "intermediate_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-}
-TINY = FromScratch(config=TINY_CONFIG)
-TEXTS = [f"day|title|rating\n{day}, Heat, 5\n{day + 1}, Alien, {day % 5}" for day in range(12)]
+TINY = tiny(num_hidden_layers=2)
+UNTIED = tiny(num_hidden_layers=2, tie_word_embeddings=False)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +28,7 @@ def fitted():
 
 
 def reference_scores(embedder, text, n_header):
-    """The definition, one text at a time: token by token with transformers' own head."""
+    """Compute the scores of one text by their definition, token by token, with the head of transformers."""
     model, tokenizer = embedder.load_model()
     ids = tokenizer(text)["input_ids"]
     with torch.inference_mode():
@@ -50,20 +44,20 @@ def n_header(embedder, text):
     return len(embedder.load_model()[1](text.split("\n")[0] + "\n")["input_ids"])
 
 
-def test_scores_are_counts_less_what_the_model_expected(fitted):
+def test_scores_are_counts_minus_expected_counts(fitted):
     model = fitted.load_model()[0]
     tokens = np.array([5, 40, 70])
     pooler = LayerPooler(model, "mean", scored=tokens)
     ids = [fitted.load_model()[1](text)["input_ids"] for text in TEXTS]
-    windows = [[Window(each, n_header(fitted, text))] for each, text in zip(ids, TEXTS, strict=True)]
-    found = np.zeros((len(TEXTS), 3))
+    windows = [[Window(text_ids, n_header(fitted, text))] for text_ids, text in zip(ids, TEXTS, strict=True)]
+    computed = np.zeros((len(TEXTS), 3))
     for positions, _, scores in pooler.pool(windows):
-        found[positions] = scores
+        computed[positions] = scores
     expected = [reference_scores(fitted, text, n_header(fitted, text))[tokens] for text in TEXTS]
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(computed, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_they_are_the_gradient_of_the_log_likelihood_in_the_bias_of_the_output():
+def test_scores_are_the_gradient_of_the_log_likelihood_in_the_output_bias():
     generator = torch.Generator().manual_seed(0)
     hidden, output = (torch.randn(shape, generator=generator) for shape in ((2, 7, 4), (9, 4)))
     ids = torch.randint(9, (2, 7), generator=generator)
@@ -75,7 +69,7 @@ def test_they_are_the_gradient_of_the_log_likelihood_in_the_bias_of_the_output()
     torch.testing.assert_close(scores, gradient)
 
 
-def test_predictions_in_several_parts_are_those_in_one(monkeypatch):
+def test_predicting_in_parts_gives_the_same_scores(monkeypatch):
     hidden, output, ids = torch.randn(3, 8, 4), torch.randn(9, 4), torch.randint(9, (3, 8))
     counted, tokens = torch.rand(3, 8) < 0.8, torch.tensor([1, 4])
     whole = score_tokens(hidden, output, ids, counted, tokens)
@@ -83,19 +77,19 @@ def test_predictions_in_several_parts_are_those_in_one(monkeypatch):
     torch.testing.assert_close(score_tokens(hidden, output, ids, counted, tokens), whole)
 
 
-def test_tokens_that_five_texts_share_are_followed():
+def test_tokens_of_five_texts_are_scored():
     texts = [[1, 2], [1, 2], [1, 2], [1, 3], [1, 3, 3]]
     assert shared_tokens(texts).tolist() == [1]
     assert shared_tokens(texts[:3]).tolist() == [1, 2]
 
 
-def test_a_projection_scales_takes_unit_length_and_principal_directions():
+def test_a_projection_scales_normalises_and_reduces():
     scores = np.random.default_rng(0).normal(size=(30, 6)).astype(np.float32) * [1, 10, 1, 1, 1, 0]
     projection = ScoreProjection.fit(np.arange(6), scores.astype(np.float32), 5)
     unit = scores / np.where(scores.any(axis=0), (scores**2).mean(axis=0) ** (7 / 16), 1)
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
     vectors = projection(scores.astype(np.float32))
-    # All five directions there are: distances stay.
+    # With all five directions, distances are preserved.
     np.testing.assert_allclose(vectors @ vectors.T, unit @ unit.T, atol=1e-5)
     assert (np.diff(np.linalg.norm(vectors, axis=0)) <= 1e-5).all()
     np.testing.assert_array_equal(projection(np.zeros((1, 6), np.float32)), 0)
@@ -113,13 +107,13 @@ def test_a_projection_scales_takes_unit_length_and_principal_directions():
         ({"features": "scores", "n_components": 2}, 2),
     ],
 )
-def test_what_an_embedding_consists_of(params, n_features):
+def test_the_length_of_an_embedding(params, n_features):
     embedder = LLMEmbedder(TINY, random_state=0, **params).fit(TEXTS)
     assert embedder.transform(TEXTS).shape == (12, n_features)
     assert embedder.n_features_out_ == n_features == len(embedder.get_feature_names_out())
 
 
-def test_a_list_of_features_puts_them_side_by_side_in_its_order():
+def test_features_in_a_list_are_put_side_by_side_in_order():
     hidden, scores, both, swapped = (
         LLMEmbedder(TINY, features=features, dtype="float32", random_state=0).fit_transform(TEXTS)
         for features in ("hidden", "scores", ["hidden", "scores"], ["scores", "hidden"])
@@ -139,49 +133,42 @@ def test_a_list_of_features_puts_them_side_by_side_in_its_order():
         ({"n_components": 3, "features": "hidden"}, r"n_components=3 has no effect with features='hidden'"),
     ],
 )
-def test_a_parameter_without_effect_is_an_error_that_names_both(params, message):
+def test_a_parameter_without_effect_raises_and_names_both(params, message):
     with pytest.raises(ValueError, match=message):
         LLMEmbedder(TINY, **params).fit(TEXTS)
 
 
 @pytest.mark.parametrize("features", [[], ["hidden", "hidden"], ["layers"], "both"])
-def test_unknown_features_are_rejected(features):
+def test_unknown_features_raise(features):
     with pytest.raises(ValueError, match="features"):
         LLMEmbedder(TINY, features=features).fit(TEXTS)
 
 
-def test_a_pretrained_model_gives_hidden_states_unless_asked(tmp_path, fitted):
-    for part in fitted.load_model():
-        part.save_pretrained(tmp_path)
+def test_a_pretrained_model_returns_hidden_states_by_default(tmp_path, fitted):
+    save_model(fitted, tmp_path)
     assert LLMEmbedder(tmp_path, finetune=None).fit_transform(TEXTS).shape == (12, 8)
     assert LLMEmbedder(tmp_path, features="scores", finetune=None).fit_transform(TEXTS).shape == (12, 5)
 
 
-def test_a_model_with_an_output_layer_of_its_own_is_refused():
+def test_a_model_with_a_separate_output_layer_raises():
     with pytest.raises(ValueError, match="tie_word_embeddings is False"):
-        LLMEmbedder(FromScratch(config={**TINY_CONFIG, "tie_word_embeddings": False}), random_state=0).fit(TEXTS)
+        LLMEmbedder(UNTIED, random_state=0).fit(TEXTS)
 
 
-def test_it_is_refused_where_the_model_is_kept_as_well(tmp_path):
-    untied = LLMEmbedder(
-        FromScratch(config={**TINY_CONFIG, "tie_word_embeddings": False}),
-        features="hidden",
-        memory=tmp_path,
-        random_state=0,
-    )
-    untied.fit(TEXTS)
+def test_a_cached_model_with_a_separate_output_layer_raises(tmp_path):
+    untied = LLMEmbedder(UNTIED, features="hidden", memory=tmp_path, random_state=0).fit(TEXTS)
     with pytest.raises(ValueError, match="tie_word_embeddings is False"):
         untied.set_params(features="scores").fit(TEXTS)
 
 
-def test_features_are_those_of_fit(fitted):
+def test_transform_uses_the_features_of_fit(fitted):
     embedder = pickle.loads(pickle.dumps(fitted)).set_params(features="hidden")
     np.testing.assert_array_equal(embedder.transform(TEXTS), fitted.transform(TEXTS))
     assert (embedder.features_, embedder.layers_) == (["scores"], [])
 
 
-def test_a_model_that_limits_its_predictions_is_refused(tmp_path):
-    Gemma2ForCausalLM(Gemma2Config(**TINY_CONFIG, head_dim=4, num_key_value_heads=1)).save_pretrained(tmp_path)
+def test_a_model_that_caps_its_predictions_raises(tmp_path):
+    Gemma2ForCausalLM(Gemma2Config(**TINY.config, head_dim=4, num_key_value_heads=1)).save_pretrained(tmp_path)
     LLMEmbedder(TINY, random_state=0).fit(TEXTS).load_model()[1].save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="final_logit_softcapping"):
         LLMEmbedder(tmp_path, features="scores", finetune=None).fit(TEXTS)
@@ -189,26 +176,26 @@ def test_a_model_that_limits_its_predictions_is_refused(tmp_path):
 
 def test_the_same_text_in_two_columns_is_trained_on_once():
     frame = pd.DataFrame({"text": TEXTS, "raw": TEXTS})
-    both = LLMEmbedder(TINY, random_state=0).fit(frame)
-    np.testing.assert_array_equal(both.transform(TEXTS), LLMEmbedder(TINY, random_state=0).fit_transform(TEXTS))
+    repeated = LLMEmbedder(TINY, random_state=0).fit(frame)
+    np.testing.assert_array_equal(repeated.transform(TEXTS), LLMEmbedder(TINY, random_state=0).fit_transform(TEXTS))
 
 
 @pytest.mark.parametrize("features", ["scores", "hidden", ["hidden", "scores"]])
-def test_fit_transform_is_fit_and_transform(features):
+def test_fit_transform_equals_fit_and_transform(features):
     texts = [*TEXTS, TEXTS[3]]
     embedder = LLMEmbedder(TINY, features=features, dtype="float32", random_state=0)
     np.testing.assert_allclose(embedder.fit_transform(texts), embedder.fit(texts).transform(texts), atol=1e-5)
 
 
-def test_fit_transform_runs_over_each_text_once(monkeypatch):
+def test_fit_transform_embeds_each_text_once(monkeypatch):
     pooled = []
-    run = LayerPooler.pool
-    monkeypatch.setattr(LayerPooler, "pool", lambda self, texts: pooled.extend(texts) or run(self, texts))
+    pool = LayerPooler.pool
+    monkeypatch.setattr(LayerPooler, "pool", lambda self, texts: pooled.extend(texts) or pool(self, texts))
     LLMEmbedder(TINY, random_state=0).fit_transform([*TEXTS, TEXTS[3]])
     assert len(pooled) == len(TEXTS)
 
 
-def test_fit_transform_warns_of_what_it_cuts_in_both_steps():
+def test_fit_transform_warns_about_truncated_texts():
     embedder = LLMEmbedder(TINY, max_length=16, overflow="truncate", random_state=0)
     with pytest.warns(UserWarning, match="12 of 12 texts have more than max_length=16") as record:
         embedder.fit_transform(TEXTS)
@@ -216,7 +203,7 @@ def test_fit_transform_warns_of_what_it_cuts_in_both_steps():
     assert embedder.n_truncated_ == 12
 
 
-def test_a_text_does_not_depend_on_its_neighbours(fitted):
+def test_a_vector_does_not_depend_on_the_other_texts(fitted):
     texts = [*TEXTS, TEXTS[0] * 5, "x", ""]
     together = fitted.transform(texts)
     alone = np.vstack([fitted.transform([text]) for text in texts])
@@ -224,14 +211,14 @@ def test_a_text_does_not_depend_on_its_neighbours(fitted):
     assert np.isfinite(together).all()
 
 
-def test_tokens_of_the_header_line_alone_are_not_followed(fitted):
-    tokenizer, followed = fitted.load_model()[1], fitted._projection_.tokens
-    assert tokenizer.bos_token_id not in followed
-    assert tokenizer.convert_tokens_to_ids("title") not in followed
-    assert tokenizer.convert_tokens_to_ids(",") in followed
+def test_tokens_that_occur_only_in_the_header_are_not_scored(fitted):
+    tokenizer, scored = fitted.load_model()[1], fitted._projection_.tokens
+    assert tokenizer.bos_token_id not in scored
+    assert tokenizer.convert_tokens_to_ids("title") not in scored
+    assert tokenizer.convert_tokens_to_ids(",") in scored
 
 
-def test_they_survive_pickling_and_saving(tmp_path, fitted):
+def test_scores_survive_pickling_and_saving(tmp_path, fitted):
     expected = fitted.transform(TEXTS)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(fitted)).transform(TEXTS), expected)
     fitted.save_pretrained(tmp_path / "saved")
@@ -258,9 +245,7 @@ def test_pooling_depth_can_be_searched():
 
 def test_common_field_values_are_one_token_in_all_formats():
     tokenizer = (
-        LLMEmbedder(
-            FromScratch(config={**TINY_CONFIG, "vocab_size": 4200}), random_state=0, finetune=FineTuning(epochs=1e-9)
-        )
+        LLMEmbedder(tiny(num_hidden_layers=2, vocab_size=4200), random_state=0, finetune=FineTuning(epochs=1e-9))
         .fit([f'title\n"Good, the Bad, The"\nHoly Grail ({i % 2})\nRed' for i in range(20)])
         .load_model()[1]
     )
@@ -272,13 +257,13 @@ def test_common_field_values_are_one_token_in_all_formats():
     )
 
 
-def test_users_who_differ_in_what_they_do_are_told_apart():
-    """Half of the users buy tea and half coffee, now and then, among much that all of them buy."""
+def test_users_with_different_habits_are_distinguished():
+    """Half of the users sometimes buy tea and half coffee, among many things that all of them buy."""
     generator = np.random.default_rng(0)
     users = np.repeat(np.arange(60), 20)
     common = generator.choice(["bread", "milk", "apples", "cheese"], size=len(users))
-    own = np.where(users % 2, "coffee", "tea")
-    item = np.where(generator.random(len(users)) < 0.15, own, common)
+    special = np.where(users % 2, "coffee", "tea")
+    item = np.where(generator.random(len(users)) < 0.15, special, common)
     X = nest_events(
         pd.DataFrame({"user": users, "day": generator.integers(0, 300, len(users)), "item": item}),
         user="user",

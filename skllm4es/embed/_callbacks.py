@@ -1,4 +1,4 @@
-"""scikit-learn's callbacks, new in its version 1.9, are called at every step of fine-tuning."""
+"""scikit-learn's callbacks, new in version 1.9, called at every step of fine-tuning."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def trainer_callbacks(estimator: Any) -> Iterator[list[TrainerCallback]]:
-    """Yield what to pass to the Trainer so that an estimator's callbacks follow `fit`, its training and each step."""
+    """Yield callbacks for the Trainer that call those of an estimator in `fit`, in training and at each step."""
     fit = callback_context(estimator)
     if fit is None:
         yield []

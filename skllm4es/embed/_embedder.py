@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from skllm4es.lm.language_model import LanguageModel
     from skllm4es.lm.training import Frozen, Training
 
-#: What can be read off a language model, in the order of "auto".
+#: The features that can be read off a language model.
 _FEATURES = ("hidden", "scores")
 
 #: What `save_pretrained` writes of the fitted state, beside the model.
@@ -49,13 +49,13 @@ _SAVED = (
     "dtype_",
 )
 
-#: Parameters that mean something only for one kind of features, their defaults, and this kind.
+#: Parameters that apply to only one kind of features: their names, their defaults and that kind.
 _DEPENDENT = (("pooling_depth", "auto", "hidden"), ("token_pooling", "mean", "hidden"), ("n_components", 128, "scores"))
 
 #: Texts from which the principal directions of scores are found, if there are more.
 _ENOUGH_TEXTS = 8192
 
-#: The objects that strings and None stand for, for the error of a search inside of these.
+#: The objects that strings and None stand for, suggested when a search reaches inside these.
 _OBJECTS: dict[Any, str] = {
     "model": "FromScratch(...)",
     "finetune": "FineTuning(...)",
@@ -77,9 +77,9 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         small Llama that is trained on the texts, offline.
     features : {"auto", "hidden", "scores"} or list of these, default="auto"
         What the embedding consists of: "hidden" is the pooled hidden states, as in the paper; "scores" is the principal
-        components of how often each token occurs less how often the model expected it; those of a list stand side by
-        side. "auto" is "scores" for a model from scratch, which has seen too little text for its hidden states to
-        separate users as well (benchmarks/bench_quality.py), and "hidden" for a pretrained model.
+        components of how often each token occurs minus how often the model expected it. The features of a list are put
+        side by side. "auto" is "scores" for a model from scratch, which has seen too little text for its hidden states
+        to separate users as well (benchmarks/bench_quality.py), and "hidden" for a pretrained model.
     pooling_depth : int or "auto", default="auto"
         How many of the last hidden layers are averaged. "auto" is 8, as in the paper, or all layers of a smaller
         model. Only for "hidden" features.
@@ -89,8 +89,8 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         of events, without instruction and header line; "last" is the last one, and "max" the maximum of each dimension.
         Only for "hidden" features.
     n_components : int, default=128
-        How many principal components of the scores are kept; there are no more than distinct texts in `fit`, or tokens
-        that are followed. Only for "scores" features.
+        How many principal components of the scores are kept: at most as many as there are distinct texts in `fit`, or
+        scored tokens. Only for "scores" features.
     finetune : {"full", "lora"}, FineTuning, LoRA or None, default="full"
         How the model is trained. "full" is ``FineTuning()``, which trains all weights, as the paper does; "lora" is
         ``LoRA()``, which trains small matrices beside the weights of a pretrained model. None leaves a pretrained model
@@ -102,18 +102,18 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         What is embedded of a text with more than `max_length` tokens: all of it, in windows that are averaged by their
         number of tokens, or only its header and latest events.
     extra_texts : dataframe, series, ndarray or list of str, default=None
-        Texts of further users to train on, such as users without a label; read like `X` of `fit`. As every parameter,
-        they are part of a pickle.
+        Texts of further users to train on, such as unlabelled users, in any form that `fit` accepts as `X`. Like every
+        parameter, they are pickled with the embedder.
     device : str, default=None
         Where the model runs, as torch names it; by default a GPU if there is one.
     dtype : {"auto", "float32", "bfloat16", "float16"}, default="auto"
         The type of the weights with which `transform` runs. "auto" is bfloat16 on a device that multiplies it faster
-        than float32. Fine-tuning has float32 weights.
+        than float32. Fine-tuning keeps float32 weights.
     memory : str, path or joblib.Memory, default=None
         Directory that keeps fine-tuned models and each text's pooled layers, so that neither is computed twice: a
         search over `pooling_depth` costs one fine-tuning per fold and one pass over each text. Several processes may
         share it, on a local disk; a text that two of them need at the same time is embedded by both. It grows until you
-        delete it. With ``random_state=None`` the model that is found is the one of the first `fit`.
+        delete it. With ``random_state=None``, later fits find the model of the first one.
     random_state : int, RandomState instance or None, default=None
         Determines initial weights and the order of training.
     verbose : int, default=0
@@ -134,7 +134,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
     n_tokens_seen_ : int
         Tokens trained on, each counted as often as it was seen.
     training_time_ : float
-        Seconds of training; of a training that was resumed, the last part.
+        Seconds of training; if it was resumed, of the last part.
     n_truncated_ : int
         How many texts of the latest `transform` were cut.
     device_ : str
@@ -149,7 +149,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
     TextEnricher : The previous step, which adds texts to train on.
     FineTuning : How all weights are trained.
     LoRA : How an adapter is trained.
-    FromScratch : The model without a pretrained one.
+    FromScratch : A small model to use instead of a pretrained one.
 
     Notes
     -----
@@ -159,27 +159,26 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
     2508.05688, section 3.4). Special tokens that the tokenizer puts before a text, such as ``<s>``, count as tokens.
 
     The score of a token v of the vocabulary is :math:`s_v = \sum_t (1[x_t = v] - P(v \mid x_{<t}))`, without the
-    header line: the gradient of the text's log-likelihood in the bias of the output layer, as in the Fisher kernel of
-    Jaakkola and Haussler (1998). Scores of the tokens that five texts share are divided by the power 7/8 of their root
-    mean square over the texts of `fit`; their vector is brought to unit length and projected onto the principal
-    directions of these texts (of 8,192 of them, if there are more).
+    header line: the gradient of the text's log-likelihood with respect to the bias of the output layer, as in the
+    Fisher kernel of Jaakkola and Haussler (1998). Only tokens that occur in at least five texts are scored. Each score
+    is divided by the power 7/8 of its root mean square over the texts of `fit`; the vector of scores is scaled to unit
+    length and projected onto the principal directions of these texts (of 8,192 of them, if there are more).
 
-    Each distinct text is embedded once. Apart from rounding, a vector does not depend on the other texts: by 1e-6 in
-    float32 and 1e-2 in bfloat16, relative to its length.
+    Each distinct text is embedded once. A vector depends on the other texts only by rounding: by about 1e-6 of its
+    length in float32 and 1e-2 in bfloat16.
 
     What `fit` resolves (`features_`, `layers_`, `max_length_`, `device_`, `dtype_`) stays until the next `fit`; the
     other parameters of pooling act on the next `transform`.
 
-    Pickled, an embedder carries the weights that it trained, but only the name or directory of a model that it left as
-    it was, or that `from_pretrained` read.
+    A pickled embedder holds the weights that it trained, but only the name or directory of a model that was not
+    trained, or that `from_pretrained` read.
 
     The paper's best model learned from two data sets: fit one embedder on the texts of both, or pass those of the
-    second as `extra_texts`, and use it in the pipelines of both as it is, in a
-    :class:`~sklearn.frozen.FrozenEstimator`.
+    second as `extra_texts`, and use it in both pipelines in a :class:`~sklearn.frozen.FrozenEstimator`.
 
     In a script that ``torchrun`` or ``accelerate launch`` starts in several processes, `fit` trains data-parallel (or
     as accelerate's configuration says) and `transform` divides the users among them; each process has the whole result.
-    So each must call both with the same data, and joblib's `n_jobs` stays at one. They must share the directories
+    Each must call both with the same data and keep joblib's `n_jobs` at one, and all must share the directories
     `memory` and `checkpoint_dir`.
 
     With ``token_pooling="events"``, the tokens that a tokenizer puts at the end of a text, as those of encoders do,
@@ -252,9 +251,8 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         Parameters
         ----------
         X : dataframe, series, ndarray or list of str, of shape (n_users, n_columns) or (n_users,)
-            The texts. If there are columns besides ``text``, as `TextEnricher` returns them, these are trained on, and
-            ``text`` is not, unless the scores of a model from scratch are read, which would otherwise never see that
-            form.
+            The texts. If there are columns besides ``text``, as `TextEnricher` returns them, these are trained on and
+            ``text`` is not, unless the scores of a model from scratch are read: it would otherwise never see that form.
         y : None
             Ignored.
 
@@ -440,7 +438,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         embedder = cls(**parameters_from_json(settings["parameters"]))
         if device is not None:
             embedder.set_params(device=device)
-        for name in _SAVED:  # The names are ours: whoever wrote the directory sets no other attribute.
+        for name in _SAVED:  # Only these: whoever wrote the directory must not set other attributes.
             setattr(embedder, name, settings["fitted"][name])
         embedder._language_model_ = LanguageModel(DirectorySource(str(folder)))
         embedder._projection_ = ScoreProjection(**arrays) if arrays else None
@@ -489,7 +487,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
             if inner and hasattr(self, outer) and not hasattr(value, "set_params"):
                 suggested = _OBJECTS.get((outer, value), _OBJECTS.get(outer, "..."))
                 raise ValueError(
-                    f"{name} cannot be set, because {outer}={value!r} is not an object that has parameters. Pass one: "
+                    f"{name} cannot be set, because {outer}={value!r} is not an object with parameters. Pass one: "
                     f"LLMEmbedder({outer}={suggested})."
                 )
         return super().set_params(**params)
@@ -561,14 +559,15 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         finetuning._check()
         if finetuning.checkpoint_dir is not None and self.random_state is None:
             raise ValueError(
-                "checkpoint_dir is of use only to a training that begins in the same way each time: set random_state."
+                "checkpoint_dir needs a random_state, because training can resume only if it starts in the same way "
+                "each time. Set random_state."
             )
         if self.device is not None:
             import torch
 
             if index := torch.device(self.device).index:
                 raise ValueError(
-                    f"device={self.device!r}: training takes the first device that it sees. Set device='cuda', and the "
+                    f"device={self.device!r}: training uses the first device that it sees. Set device='cuda', and the "
                     f"environment variable CUDA_VISIBLE_DEVICES={index} before Python starts."
                 )
         return finetuning
@@ -587,7 +586,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
 
     def _training(self, finetuning: FineTuning | None, callbacks: list[Any]) -> Training | Frozen:
         """Return what prepares and trains the model."""
-        # torch and transformers take seconds to import, for which only those who embed should wait.
+        # Imported late, because torch and transformers take seconds to import.
         from skllm4es.lm.language_model import LanguageModel
         from skllm4es.lm.processes import processes
         from skllm4es.lm.sources import source_of
@@ -619,7 +618,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         )
 
     def _check(self, language_model: LanguageModel, features: list[str]) -> tuple[list[int], int]:
-        """Reject a model off which the features cannot be read; return the layers to pool, and its window."""
+        """Reject a model that lacks the features; return the layers to pool and the length of a window."""
         if "scores" in features:
             import torch
 
@@ -694,7 +693,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
     ) -> Iterator[tuple[list[int], npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
         """Yield layers and scores of each distinct text, and the rows that have it; warn about texts that were cut.
 
-        Those that are `known` are not computed again.
+        Texts in `known` are not embedded again.
         """
         rows: dict[str, list[int]] = {}
         for row, text in enumerate(texts):

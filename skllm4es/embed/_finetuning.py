@@ -24,7 +24,7 @@ _FROM_SCRATCH = {"epochs": None, "learning_rate": 5e-3, "weight_decay": 1e-2, "b
 #: Ten times the paper's, as "LoRA Without Regret" (Schulman et al., 2025) finds.
 _LORA_LEARNING_RATE = 1e-4
 
-#: Settings of `transformers.TrainingArguments` that training needs as they are, and the parameters that set the others.
+#: Settings of `transformers.TrainingArguments` that may not be passed, and the parameters to set instead, if any.
 _RESERVED = {
     "output_dir": "checkpoint_dir",
     "resume_from_checkpoint": "checkpoint_dir",
@@ -58,39 +58,38 @@ _RESERVED = {
 class FineTuning(BaseEstimator):
     """Training of all weights by next-token prediction, for the parameter `finetune` of `LLMEmbedder`.
 
-    With the defaults it is what ``finetune="full"`` stands for.
+    ``finetune="full"`` stands for this object with its defaults.
 
     Parameters
     ----------
     epochs : float or "auto", default="auto"
-        How often training sees each text. "auto" is 2 for a pretrained model. From scratch it is once, but as often as
-        makes 100,000 tokens, at most ten times, and only a part of the texts if there are more than 500,000 tokens,
-        which is enough for score features.
+        How often training sees each text. "auto" is 2 for a pretrained model. From scratch it is 1, but small corpora
+        are repeated up to ten times to reach 100,000 tokens, and training stops after 500,000 tokens, which are enough
+        for score features.
     learning_rate : float or "auto", default="auto"
-        The highest learning rate, from which it falls as a cosine. "auto" is 1e-5 for a pretrained model and 5e-3 from
-        scratch.
+        The highest learning rate, from which it falls along a cosine. "auto" is 1e-5 for a pretrained model and 5e-3
+        from scratch.
     warmup : float or "auto", default="auto"
         Share of the steps (below 1) or number of steps (from 1) over which the learning rate rises. "auto" is 608
         steps, as in the authors' code, but at most a tenth of all steps.
     weight_decay : float or "auto", default="auto"
         Weight decay of AdamW (betas 0.9 and 0.95). "auto" is 1e-6 for a pretrained model and 1e-2 from scratch.
     batch_tokens : int or "auto", default="auto"
-        About how many tokens there are in the batch of one step, over all devices; windows of `max_length` are
-        accumulated until they hold as many, and a text is never split for this. "auto" is 16,384 for a pretrained
-        model and 512 from scratch.
+        About how many tokens a batch has, over all devices. Windows of `max_length` are accumulated to reach it, and no
+        text is split for it. "auto" is 16,384 for a pretrained model and 512 from scratch.
     validation_fraction : float, default=None
         Share of the users to hold out. Training stops when the loss on their texts no longer falls, and the weights
-        with the lowest loss are taken.
+        with the lowest loss are kept.
     patience : int, default=5
-        Evaluations on the held-out users without a lower loss after which training stops. There are about ten
-        evaluations in a training; ``training_args={"eval_steps": 20, "save_steps": 20}`` sets another rhythm.
+        After how many evaluations on the held-out users without a lower loss training stops. There are about ten
+        evaluations; ``training_args={"eval_steps": 20, "save_steps": 20}`` evaluates every 20 steps instead.
     gradient_checkpointing : bool, default=False
         Whether to compute hidden states again in the backward pass instead of holding them: less memory, about a sixth
         more time on a CPU.
     checkpoint_dir : str or path, default=None
         Directory where training is saved from time to time. A `fit` that was interrupted resumes from there when it is
         called again with the same texts and parameters, and ends with the same weights. Its checkpoints are removed
-        when it ends; those of trainings that were never resumed are yours to remove. Needs a `random_state`.
+        when it ends; those of a training that never resumes are left for you to delete. Needs a `random_state`.
     training_args : dict, default=None
         Further settings of :class:`transformers.TrainingArguments`, such as ``{"report_to": "tensorboard"}``,
         ``{"adam_beta2": 0.999}`` or ``{"fsdp": "full_shard"}``.
@@ -169,7 +168,7 @@ class FineTuning(BaseEstimator):
             raise ValueError(f"training_args cannot take {', '.join(reserved)}.")
 
     def _schedule(self, *, from_scratch: bool) -> Schedule:
-        """Return the schedule of `skllm4es.lm`, with what "auto" stands for."""
+        """Return the schedule for `skllm4es.lm`, with every "auto" resolved."""
         from skllm4es.lm.schedule import Schedule
 
         def resolve(name: str, kind: type) -> Any:
@@ -199,8 +198,8 @@ class FineTuning(BaseEstimator):
 class LoRA(FineTuning):
     """Training of small matrices beside the weights of a model, for the parameter `finetune` of `LLMEmbedder`.
 
-    It takes a fraction of the memory that training all weights takes. With the defaults it is what ``finetune="lora"``
-    stands for.
+    It takes a fraction of the memory that training all weights takes. ``finetune="lora"`` stands for this object with
+    its defaults.
 
     Parameters
     ----------
@@ -219,13 +218,13 @@ class LoRA(FineTuning):
     epochs : float or "auto", default="auto"
         How often training sees each text. "auto" is 2.
     learning_rate : float or "auto", default="auto"
-        The highest learning rate, from which it falls as a cosine. "auto" is 1e-4.
+        The highest learning rate, from which it falls along a cosine. "auto" is 1e-4.
     warmup : float or "auto", default="auto"
         As for `FineTuning`.
     weight_decay : float or "auto", default="auto"
         Weight decay of AdamW (betas 0.9 and 0.95). "auto" is 1e-6.
     batch_tokens : int or "auto", default="auto"
-        About how many tokens there are in the batch of one step, over all devices. "auto" is 16,384.
+        About how many tokens a batch has, over all devices. "auto" is 16,384.
     validation_fraction : float, default=None
         As for `FineTuning`.
     patience : int, default=5

@@ -13,7 +13,7 @@ _PAPER_DEPTH = 8
 
 @dataclass(frozen=True)
 class LayerMean:
-    """From the pooled layers of a text to their mean.
+    """Average layers of a text, each of them pooled.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class LayerMean:
 
 
 def last_layers(pooling_depth: int | str, n_layers: int) -> list[int]:
-    """Return the layers that a pooling depth means, of a model with this many."""
+    """Return the layers that `pooling_depth` selects in a model with `n_layers`."""
     if pooling_depth == "auto":
         depth = min(_PAPER_DEPTH, n_layers)
     elif (depth := int(pooling_depth)) > n_layers:

@@ -20,7 +20,7 @@ from skllm4es.lm.folders import EMBEDDER_FILE, hash_folder, new_folder, writing_
 _ARRAYS_FILE = "scores.safetensors"
 _FORMAT = {"format": "skllm4es.LLMEmbedder", "version": 4}
 
-#: The objects that parameters may be, by the names under which they are written.
+#: The objects that parameters can be, by the names that they are written under.
 _OBJECTS = {kind.__name__: kind for kind in (FineTuning, FromScratch, LoRA)}
 #: Parameters that are not written: directories of this machine, and texts that only `fit` needs.
 _NOT_WRITTEN = {"memory", "extra_texts", "checkpoint_dir"}
@@ -114,6 +114,6 @@ def _from_json(value: Any) -> Any:
 
 
 def _digest(directory: Path, settings: Mapping[str, Any]) -> str:
-    """Hash all that makes an embedder: its files, and its settings as JSON returns them."""
+    """Hash everything that makes up an embedder: its files, and its settings as JSON returns them."""
     read = json.loads(json.dumps(dict(settings)))
     return hash_of(hash_folder(directory), json.dumps(read, sort_keys=True)).hex()

@@ -5,7 +5,7 @@
 each entry by the root of its Fisher information, here its mean square over the texts of `fit`, so that all tokens count
 the same. A slightly lower power leaves a little more to the common ones, because the rare ones are mostly noise where
 there are few texts. Then, as in the Fisher vectors of images (Perronnin et al., 2010), the vector gets unit length. The
-principal directions of the texts of `fit` make it short.
+principal directions of the texts of `fit` shorten it.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from sklearn.utils.extmath import randomized_svd
 
 FloatArray = npt.NDArray[np.float32]
 
-#: Tokens are followed if this many texts have them; if there are too many, the most common ones.
+#: Tokens are scored if they are in this many texts; if there are too many tokens, only the most common ones.
 _MIN_TEXTS, _MAX_TOKENS = 5, 8192
-#: Power of the root mean square that scores are divided by. With 1/2, the most common tokens decide alone.
+#: Power of the root mean square that scores are divided by. With 1/2, the most common tokens dominate.
 _POWER = 7 / 8
 
 
 def shared_tokens(texts: Iterable[Sequence[int]]) -> npt.NDArray[np.int64]:
-    """Choose the tokens to follow: those that several texts share.
+    """Choose the tokens to score: those that several texts share.
 
     Parameters
     ----------
@@ -48,12 +48,12 @@ def shared_tokens(texts: Iterable[Sequence[int]]) -> npt.NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class ScoreProjection:
-    """From the scores of tokens to a short vector.
+    """Project the scores of tokens to a short vector.
 
     Parameters
     ----------
     tokens : ndarray of shape (n_tokens,), dtype int64
-        The tokens that are followed.
+        The scored tokens.
     scale : ndarray of shape (n_tokens,), dtype float32
         What their scores are multiplied by; zero for those without any.
     directions : ndarray of shape (n_components, n_tokens), dtype float32
@@ -71,7 +71,7 @@ class ScoreProjection:
         Parameters
         ----------
         tokens : ndarray of shape (n_tokens,), dtype int64
-            The tokens that are followed.
+            The scored tokens.
         scores : ndarray of shape (n_texts, n_tokens), dtype float32
             The scores of the texts.
         n_components : int
@@ -105,7 +105,7 @@ class ScoreProjection:
 
 
 def _normalise(scores: FloatArray, scale: FloatArray) -> FloatArray:
-    """Scale, and give each row unit length."""
+    """Scale the scores, and each row to unit length."""
     scaled = scores * scale
     lengths = np.linalg.norm(scaled, axis=1, keepdims=True)
     return np.divide(scaled, lengths, out=np.zeros_like(scaled), where=lengths > 0)

@@ -32,7 +32,7 @@ _COUNTS: dict[Path, Counter[str]] = {}
 
 
 class CacheInfo(NamedTuple):
-    """What a cache holds, and how often it was of use.
+    """What a cache holds, and how often it was used.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ class Cache:
     Parameters
     ----------
     directory : str or path
-        Where to keep them. It is made if it does not exist.
+        Where to keep them. It is created if it does not exist.
 
     Raises
     ------
@@ -83,7 +83,7 @@ class Cache:
         Parameters
         ----------
         space : bytes
-            Hash of all that changes the vector of a text.
+            Hash of everything that changes the vector of a text.
         texts : sequence of bytes
             Hashes of the texts.
 
@@ -115,7 +115,7 @@ class Cache:
         Parameters
         ----------
         space : bytes
-            Hash of all that changes the vector of a text.
+            Hash of everything that changes the vector of a text.
         vectors : mapping of bytes to (ndarray, bool)
             For the hash of each text its array, of dtype float32, and whether it was truncated.
         """
@@ -142,7 +142,7 @@ class Cache:
         Parameters
         ----------
         key : bytes
-            Hash of all that makes the model.
+            Hash of everything that determines the model.
         save : callable of path to None
             Writes it into an empty folder.
 
@@ -152,7 +152,7 @@ class Cache:
             The folder where it is now.
         """
         folder = self.models / key.hex()
-        # Drafts of a process that was killed, as we hold the lock.
+        # A killed process left these: nobody else writes while we hold the lock.
         for draft in self.models.glob(f"{DRAFT}{folder.name}-*"):
             shutil.rmtree(draft, ignore_errors=True)
         with new_folder(folder) as draft:

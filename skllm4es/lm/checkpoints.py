@@ -14,7 +14,7 @@ _SEAL = "seal"
 
 
 class SealCheckpoints(TrainerCallback):
-    """Write into each checkpoint a digest of all that is in it.
+    """Write into each checkpoint a digest of its content.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What the machine at hand has, and what it does fast."""
+"""The devices of this machine, and the types that they multiply fast."""
 
 import warnings
 

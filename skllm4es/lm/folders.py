@@ -36,7 +36,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder; if this is interrupted, nobody takes what is left for the whole."""
+    """Remove a folder so that an interruption leaves nothing that looks whole."""
     draft = Path(tempfile.mkdtemp(prefix=DRAFT, dir=folder.parent))
     with suppress(FileNotFoundError):  # Another process was first.
         folder.replace(draft)
@@ -44,7 +44,7 @@ def remove_folder(folder: Path) -> None:
 
 
 def hash_folder(directory: Path) -> str:
-    """Hash the files of a model, without those that lie beside it."""
+    """Hash the files of a model, without those that only lie beside it."""
     beside = (TRAINING_FILE, EMBEDDER_FILE)
     files = sorted(path for path in directory.iterdir() if path.is_file() and path.name not in beside)
     return _hash_files(tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files))
@@ -52,7 +52,7 @@ def hash_folder(directory: Path) -> str:
 
 @lru_cache(maxsize=64)
 def _hash_files(files: tuple[tuple[str, int, int], ...]) -> str:
-    """Hash the contents of files; their sizes and times say when to do so again."""
+    """Hash the contents of files, again only if a size or time has changed."""
     digest = hashlib.blake2b(digest_size=16)
     for path, _, _ in files:
         digest.update(Path(path).name.encode())

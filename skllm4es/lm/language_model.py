@@ -50,7 +50,7 @@ class LanguageModel:
 
     @cached_property
     def fingerprint(self) -> str:
-        """What tells this model from any other: its weights, settings and tokenizer."""
+        """What identifies this model: its weights, settings and tokenizer."""
         return self.source.fingerprint()
 
     @cached_property

@@ -24,12 +24,12 @@ from transformers.utils import logging
 from skllm4es.lm.architecture import is_causal
 from skllm4es.lm.seeding import PROCESS_STATE
 
-#: If this is left open, transformers asks at a terminal whether to run the code that comes with a model.
+#: Without this, transformers asks at the terminal whether to run the code that comes with a model.
 NO_CODE = {"trust_remote_code": False}
 #: Other files of weights are pickles.
 _NO_PICKLE = {"use_safetensors": True}
 
-#: What transformers raises for files that are missing, or not what they should be.
+#: What transformers raises for missing or malformed files.
 _LOADING_ERRORS = (
     OSError,
     ValueError,
@@ -113,7 +113,7 @@ def loading_errors(name: str) -> Iterator[None]:
             f"The language model {name!r} could not be loaded: {_first_line(error)}\n"
             "1. A local model: pass the directory that holds its config.json, and its weights as safetensors; "
             f"{'the directory exists' if os.path.isdir(name) else 'there is no directory of this name'}.\n"
-            "2. A model of the hub: check its spelling (owner/name), and that this machine reaches the hub"
+            "2. A model on the hub: check its spelling (owner/name), and that this machine reaches the hub"
             f"{' (HF_HUB_OFFLINE is set, which forbids it)' if constants.HF_HUB_OFFLINE else ''}; "
             "otherwise download it once on a machine that does, and copy its directory here.\n"
             "3. A gated model: accept its terms on its page, then log in with `hf auth login`.\n"

@@ -8,8 +8,8 @@ from typing import Any
 
 #: The warm-up of the authors' code, in steps; shorter trainings warm up over a tenth of their steps.
 _WARMUP_STEPS = 608
-#: Without a number of epochs, texts are seen until there are this many tokens, but at most this often; of more tokens
-#: than the last, only a part is seen.
+#: Without a number of epochs, texts are repeated to reach this many tokens, but at most this often; training stops
+#: after the last number of tokens.
 _ENOUGH_TOKENS, _MAX_EPOCHS, _MOST_TOKENS = 100_000, 10.0, 500_000
 
 
@@ -20,21 +20,21 @@ class Schedule:
     Parameters
     ----------
     epochs : float or None
-        How often each text is seen; None is once, but as often as makes 100,000 tokens, at most ten times, and a part
-        of the texts if there are more than 500,000 tokens.
+        How often each text is seen; None is once, but small corpora are repeated up to ten times to reach 100,000
+        tokens, and training stops after 500,000 tokens.
     learning_rate : float
         The highest learning rate.
     weight_decay : float
         Weight decay of AdamW (betas 0.9 and 0.95).
     batch_tokens : int
-        About how many tokens there are in the batch of one step, over all devices.
+        About how many tokens a batch has, over all devices.
     warmup : float, default=None
         Share of the steps (below 1) or number of steps (from 1) over which the learning rate rises from zero; then it
-        falls as a cosine. By default 608 steps, as in the authors' code, but at most a tenth of all steps.
+        falls along a cosine. By default 608 steps, as in the authors' code, but at most a tenth of all steps.
     validation_fraction : float, default=None
         Share of the users to hold out.
     patience : int, default=5
-        Evaluations without a lower loss on the held-out texts after which training stops.
+        After how many evaluations on the held-out texts without a lower loss training stops.
     gradient_checkpointing : bool, default=False
         Whether to compute hidden states again in the backward pass instead of holding them.
     arguments : mapping, default={}

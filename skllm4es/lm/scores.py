@@ -1,8 +1,8 @@
-"""How often each token occurs in a text less how often the model expected it, from one forward pass.
+"""How often each token occurs in a text minus how often the model expected it, from one forward pass.
 
-The next-token loss of a text has a gradient in the bias of the output layer: for each token of the vocabulary,
-``s_v = sum_t (1[x_t = v] - P(v | x_<t))``. This is the score of the Fisher kernel (Jaakkola and Haussler, "Exploiting
-generative models in discriminative classifiers", 1998) for the language model.
+The log-likelihood of a text has a gradient with respect to the bias of the output layer: for each token of the
+vocabulary, ``s_v = sum_t (1[x_t = v] - P(v | x_<t))``. This is the score of the Fisher kernel (Jaakkola and Haussler,
+"Exploiting generative models in discriminative classifiers", 1998) for the language model.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _try_product(model: PreTrainedModel) -> bool:
 def score_tokens(
     hidden: torch.Tensor, output: torch.Tensor, ids: torch.Tensor, counted: torch.Tensor, tokens: torch.Tensor
 ) -> torch.Tensor:
-    """Count tokens in texts, less how often the model expected them.
+    """Count tokens in texts, minus how often the model expected them.
 
     Parameters
     ----------

@@ -54,7 +54,7 @@ class Source(ABC):
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Return what tells this model from any other: its weights, settings and tokenizer."""
+        """Return what identifies this model: its weights, settings and tokenizer."""
 
     @abstractmethod
     def read_config(self) -> PretrainedConfig:
@@ -78,7 +78,7 @@ class Source(ABC):
 
 
 def source_of(model: str | os.PathLike[str], revision: str | None = None) -> Source:
-    """Find what a user names: a directory, or a model of the hub.
+    """Return the source that a user names: a directory, or a model on the hub.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def source_of(model: str | os.PathLike[str], revision: str | None = None) -> Sou
 
 @dataclass(frozen=True)
 class HubSource(Source):
-    """A model of the hub, at one commit."""
+    """A model on the hub, at one commit."""
 
     repository: str
     revision: str | None
@@ -269,6 +269,11 @@ class CacheSource(DirectorySource):
             )
         check_whole(Path(self.directory))
         return super().fingerprint()
+
+    def read_config(self) -> PretrainedConfig:
+        """Read the configuration, if the files are those that were written."""
+        self.fingerprint()
+        return super().read_config()
 
     def read_tokenizer(self) -> PreTrainedTokenizerBase:
         """Read the tokenizer."""

@@ -37,7 +37,7 @@ from skllm4es.lm.windows import Window, split, tokenize
 #: The texts of each user.
 Corpus = Sequence[Sequence[str]]
 
-#: Beginnings of the names of settings that say how a training is reported.
+#: Prefixes of the settings that determine how a training is reported.
 _OF_REPORTS = ("report_to", "logging", "log_", "run_name", "project", "trackio")
 #: Bytes of a weight, and of a weight with what AdamW keeps of it.
 _WEIGHT, _WITH_STATE = 4, 12
@@ -92,7 +92,7 @@ class Adapter:
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that makes a trained language model, except the texts.
+    """Everything that determines a trained language model, except the texts.
 
     Parameters
     ----------
@@ -288,7 +288,7 @@ class Training:
         return LanguageModel(CacheSource(str(self.group.agree(folder)), held=model.source))
 
     def _check_room(self, trained: Model, checkpoints: Path | None) -> None:
-        """Refuse to train what could not be written afterwards."""
+        """Raise an OSError if the disk has no room for what training will write."""
         n_trained = sum(weights.numel() for weights in trained.parameters() if weights.requires_grad)
         n_kept = sum(weights.numel() for weights in trained.parameters())
         if self.recipe.adapter is not None and not self.recipe.adapter.merge:
