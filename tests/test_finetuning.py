@@ -15,6 +15,7 @@ from skllm4es.lm.finetuning import finetune
 from skllm4es.lm.packing import collate, make_packs, pack, packed_attention
 from skllm4es.lm.processes import Processes
 from skllm4es.lm.schedule import Schedule
+from skllm4es.lm.windows import Window
 
 ONE_PROCESS = Processes(0, 1)
 
@@ -32,9 +33,15 @@ def assert_equal_weights(one, other):
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def sequences(lengths, seed=0):
+def windows_of(lengths, seed=0):
     generator = np.random.default_rng(seed)
-    return [generator.integers(3, 300, size=length).tolist() for length in lengths]
+    return [Window(generator.integers(3, 300, size=length).tolist(), 0) for length in lengths]
+
+
+def loss_sum(model, window):
+    """The loss of one text by transformers itself, summed over its tokens."""
+    ids = torch.tensor([window.ids])
+    return model(input_ids=ids, labels=ids).loss.item() * (len(window.ids) - 1)
 
 
 def llama():
@@ -53,20 +60,17 @@ class TestPacking:
         assert lengths.sum() / (len(packs) * 2048) > 0.95
 
     def test_the_loss_of_a_pack_is_that_of_its_texts_one_at_a_time(self):
-        texts = sequences([7, 30, 2, 101])
+        texts = windows_of([7, 30, 2, 101])
         model = llama()
         with torch.inference_mode():
-            losses = [
-                model(input_ids=torch.tensor([text]), labels=torch.tensor([text])).loss.item() * (len(text) - 1)
-                for text in texts
-            ]
+            losses = [loss_sum(model, window) for window in texts]
             with packed_attention(model):
                 packed = model(**collate(texts)).loss.item()
-        assert packed == pytest.approx(sum(losses) / sum(len(text) - 1 for text in texts), abs=1e-5)
+        assert packed == pytest.approx(sum(losses) / sum(len(window.ids) - 1 for window in texts), abs=1e-5)
 
     def test_training_on_packs_equals_training_on_texts(self):
         """One step on one pack changes the weights as much as one accumulated step on the same texts."""
-        texts = sequences([20, 31, 12, 40])
+        texts = windows_of([20, 31, 12, 40])
         packed, separate = llama(), llama()
         schedule = {"epochs": 1, "learning_rate": 1e-2, "weight_decay": 0.0, "arguments": {"bf16": False}}
         _, packed_log = finetune(
@@ -81,13 +85,21 @@ class TestPacking:
             torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-5)
 
     def test_texts_with_nothing_to_predict_are_left_out(self):
-        assert make_packs([[1], [2, 3]], 10) == [[[2, 3]]]
+        assert make_packs([Window([1], 0), Window([2, 3], 0)], 10) == [[Window([2, 3], 0)]]
+
+    def test_what_an_earlier_window_had_is_no_label_again(self):
+        batch = collate([Window([1, 2, 3, 4], 2), Window([1, 2, 5, 6], 2, n_repeated=2)])
+        assert batch["labels"].tolist() == [[-100, 2, 3, 4, -100, -100, 5, 6]]
+
+    def test_a_window_longer_than_may_share_is_a_pack_by_itself(self):
+        packs = make_packs(windows_of([10, 3, 30, 4]), capacity=40, longest=20)
+        assert sorted(sorted(len(window.ids) for window in pack) for pack in packs) == [[3, 4, 10], [30]]
 
     def test_a_batch_has_as_many_tokens_as_asked_for(self):
         """128 texts of 16 tokens take 4 steps in batches of 512 tokens, and 32 steps in batches of 64."""
         for batch_tokens, steps in ((512, 4), (64, 32)):
             schedule = Schedule(epochs=1, learning_rate=1e-3, weight_decay=0.0, batch_tokens=batch_tokens)
-            _, log = finetune(llama(), sequences([16] * 128), schedule, max_length=128, seed=0, group=ONE_PROCESS)
+            _, log = finetune(llama(), windows_of([16] * 128), schedule, max_length=128, seed=0, group=ONE_PROCESS)
             assert len(log.losses) == steps
             assert log.n_tokens == 128 * 16
 
@@ -207,15 +219,12 @@ class TestHeldOutUsers:
 
     def test_the_validation_loss_is_the_mean_over_tokens(self):
         """A long text and a short one are two packs: the mean is over tokens, not over packs."""
-        long, short = sequences([120, 3])
+        long, short = windows_of([120, 3])
         schedule = Schedule(epochs=1, learning_rate=1e-9, weight_decay=0, batch_tokens=120, arguments={"bf16": False})
         model = llama()
         _, log = finetune(model, [long], schedule, max_length=120, seed=0, group=ONE_PROCESS, held_out=[long, short])
         with torch.inference_mode():
-            sums = [
-                model(input_ids=torch.tensor([text]), labels=torch.tensor([text])).loss.item() * (len(text) - 1)
-                for text in (long, short)
-            ]
+            sums = [loss_sum(model, window) for window in (long, short)]
         assert log.validation_losses[-1] == pytest.approx(sum(sums) / 121, abs=1e-5)
 
 
@@ -255,7 +264,7 @@ class TestReporting:
     def test_the_loss_curve_includes_the_last_step(self):
         """Of 103 steps, the loss of every second one and of the last one is logged."""
         schedule = Schedule(epochs=103, learning_rate=1e-3, weight_decay=0, batch_tokens=20)
-        _, log = finetune(llama(), sequences([20]), schedule, max_length=20, seed=0, group=ONE_PROCESS)
+        _, log = finetune(llama(), windows_of([20]), schedule, max_length=20, seed=0, group=ONE_PROCESS)
         assert len(log.losses) == 52
         assert log.losses[0] == pytest.approx(math.log(300), rel=0.1)
 

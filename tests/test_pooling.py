@@ -51,10 +51,10 @@ def pool(states, n_header, kind):
         return states.max(axis=1)
     if kind == "events":
         return states[:, n_header if n_header < n_tokens else 0 :].mean(axis=1)
-    return states.mean(axis=1)
+    return states[:, 1:].mean(axis=1) if kind == "rest" else states.mean(axis=1)
 
 
-KINDS = ["mean", "last", "max", "events"]
+KINDS = ["mean", "rest", "last", "max", "events"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -86,9 +86,10 @@ def test_a_text_in_windows_is_pooled_over_all_windows(directory, kind):
     for window in windows:
         with torch.inference_mode():
             output = embedder.load_model()[0](input_ids=torch.tensor([window.ids]), output_hidden_states=True)
-        states.append(torch.cat(output.hidden_states).double().numpy())
-        events.append(states[-1][:, window.n_header :])
-    # As if the windows were one text, repeated headers included.
+        window_states = torch.cat(output.hidden_states).double().numpy()
+        states.append(window_states[:, 0 if kind == "max" else window.n_repeated :])
+        events.append(window_states[:, window.n_header :])
+    # As if the windows were one text, whose header counts once.
     joined = np.concatenate(events if kind == "events" else states, axis=1)
     expected = pool(joined, 0, kind)
     pooled_layers = embedder.transform_layers([TEXTS[4]])[0]
@@ -101,6 +102,13 @@ def test_token_weights_span_all_windows_of_a_text():
         [pytest.approx(0.2)] * 3,
         [pytest.approx(0.2)] * 2,
     ]
+    repeated = [windows[0], Window([1, 4], 1, n_repeated=1)]
+    assert [w.tolist() for w in token_weights("mean", repeated)] == [[0.25] * 3, [0, 0.25]]
+    assert [w.tolist() for w in token_weights("rest", repeated)] == [
+        [0, pytest.approx(1 / 3), pytest.approx(1 / 3)],
+        [0, pytest.approx(1 / 3)],
+    ]
+    assert [w.tolist() for w in token_weights("rest", [Window([1], 0)])] == [[1]]
     assert [w.tolist() for w in token_weights("last", windows)] == [[0, 0, 0], [0, 1]]
     assert [w.tolist() for w in token_weights("events", windows)] == [
         [0, pytest.approx(1 / 3), pytest.approx(1 / 3)],
