@@ -13,7 +13,7 @@ import transformers
 from tiny_models import NOISE, TEXTS, TINY
 
 from skllm4es import FineTuning, LLMEmbedder, LoRA
-from skllm4es.lm import folders
+from skllm4es.lm import folders, training
 
 LONG = {"epochs": 20, "batch_tokens": 100}
 
@@ -95,6 +95,25 @@ def interrupt_long_training(monkeypatch, directory):
         interrupt_after(patch, 40)
         with pytest.raises(KeyboardInterrupt):
             long_training(checkpoint_dir=directory).fit(TEXTS)
+
+
+def test_a_training_killed_after_its_early_stop_stays_stopped(tmp_path, monkeypatch, steps):
+    params = {"epochs": 60, "learning_rate": 0.05, "validation_fraction": 0.5, "patience": 3}
+    params |= {"training_args": {"eval_steps": 6}}
+    undisturbed = long_training(**params).fit(NOISE)
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "remove_folder", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            long_training(checkpoint_dir=tmp_path, **params).fit(NOISE)
+    steps.clear()
+    resumed = long_training(checkpoint_dir=tmp_path, **params).fit(NOISE)
+    assert len(steps) <= 1
+    assert resumed.validation_loss_curve_ == undisturbed.validation_loss_curve_
+    assert_equal_weights(resumed, undisturbed)
+
+
+def interrupt(*args):
+    raise KeyboardInterrupt
 
 
 def test_early_stopping_remembers_how_long_it_has_waited(tmp_path, monkeypatch, steps):

@@ -104,6 +104,13 @@ class TestPacking:
             assert log.n_tokens == 128 * 16
 
 
+def test_a_batch_that_processes_cannot_share_is_announced():
+    with pytest.warns(
+        UserWarning, match=r"about 2,048 tokens, not the 512 that were asked for, because each of 8 "
+    ):
+        finetuning._check_batch(8 * 256, 512, Processes(0, 8))
+
+
 @pytest.mark.parametrize("finetune", ["full", "lora"])
 def test_sharded_weights_are_gathered_after_training(tmp_path, monkeypatch, finetune):
     """The Trainer itself saves them, as with FSDP and DeepSpeed, which do not run on a CPU."""

@@ -122,6 +122,13 @@ def test_an_adapter_of_a_model_from_scratch_raises():
         LLMEmbedder(SMALL, finetune="lora").fit(TEXTS)
 
 
+@pytest.mark.parametrize("modules", [["embed_tokens"], ["q_proj", "lm_head"]])
+def test_an_adapter_on_weights_that_the_model_shares_raises(pretrained, modules):
+    """Merged, it would change the input embeddings and the output layer, of which it was trained on one."""
+    with pytest.raises(ValueError, match="input embeddings or the output layer, whose weights this model shares"):
+        fit_lora(pretrained, target_modules=modules)
+
+
 @pytest.mark.real_data
 def test_a_real_pretrained_llama_is_adapted(data_home):
     directory = data_home / "tinystories-656k"

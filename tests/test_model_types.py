@@ -38,7 +38,13 @@ NO_LAYERS = "cannot be pooled: it has no list of"
 MOST_WEIGHTS = 5_000_000
 
 
-@functools.lru_cache(maxsize=2)
+@pytest.fixture(scope="module", params=TYPES)
+def model_type(request):
+    """Every type in turn, so that a type's tests share its model."""
+    return request.param
+
+
+@functools.lru_cache(maxsize=1)
 def build(model_type):
     """Build a small model of a type; skip where transformers cannot."""
     try:
@@ -79,7 +85,6 @@ def pooler_of(model, **params):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model_type", TYPES)
 @pytest.mark.filterwarnings("ignore")
 def test_texts_in_a_pack_do_not_see_each_other(model_type):
     model = build(model_type)
@@ -94,7 +99,6 @@ def test_texts_in_a_pack_do_not_see_each_other(model_type):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model_type", TYPES)
 @pytest.mark.filterwarnings("ignore")
 def test_a_text_alone_has_the_layers_that_it_has_in_a_batch_and_in_transformers(model_type):
     model = build(model_type)
@@ -117,7 +121,6 @@ def test_a_text_alone_has_the_layers_that_it_has_in_a_batch_and_in_transformers(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model_type", TYPES)
 @pytest.mark.filterwarnings("ignore")
 def test_scores_are_counts_less_the_softmax_of_the_logits(model_type):
     model = build(model_type)

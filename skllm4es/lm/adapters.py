@@ -42,7 +42,7 @@ def add_adapter(
         Its commit on the hub.
     """
     config = LoraConfig(task_type=TaskType.CAUSAL_LM, **settings)
-    with _deprecated_names_allowed():
+    with _peft_warnings_hidden():
         adapted = get_peft_model(model, config, revision=revision)
     if model.config.get_text_config().tie_word_embeddings:
         tied = (model.get_input_embeddings(), model.get_output_embeddings())
@@ -86,7 +86,7 @@ def attach_adapter(model: PreTrainedModel, directory: str | Path) -> PeftModel:
         raise ValueError(f"the adapter in {directory} names other adapters to read: choose one that stands alone.")
     if not (Path(directory) / SAFETENSORS_WEIGHTS_NAME).is_file():  # peft would look for a pickle.
         raise ValueError(f"the adapter in {directory} has no {SAFETENSORS_WEIGHTS_NAME}.")
-    with _deprecated_names_allowed():
+    with _peft_warnings_hidden():
         return PeftModel.from_pretrained(model, str(directory), autocast_adapter_dtype=False).eval()
 
 
@@ -97,8 +97,9 @@ def save_adapter(model: PeftModel, directory: Path) -> None:
 
 
 @contextmanager
-def _deprecated_names_allowed() -> Iterator[None]:
-    """Hide the warning that peft 0.21 uses a name that transformers is about to remove."""
+def _peft_warnings_hidden() -> Iterator[None]:
+    """Hide warnings of peft 0.21: that it uses a name that transformers is about to remove, and of what we refuse."""
     with PROCESS_STATE, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True` and a tied layer", UserWarning)
         yield
