@@ -105,9 +105,7 @@ class TestPacking:
 
 
 def test_a_batch_that_processes_cannot_share_is_announced():
-    with pytest.warns(
-        UserWarning, match=r"about 2,048 tokens, not the 512 that were asked for, because each of 8 "
-    ):
+    with pytest.warns(UserWarning, match=r"about 2,048 tokens, not the 512 that were asked for, because each of 8 "):
         finetuning._check_batch(8 * 256, 512, Processes(0, 8))
 
 

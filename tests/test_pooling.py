@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 import torch
 from tiny_models import save_model, tiny
-from transformers import BertConfig, BertModel, BertTokenizerFast, LlamaConfig, LlamaForCausalLM, T5Config
+from transformers import (
+    BertConfig,
+    BertModel,
+    BertTokenizerFast,
+    LlamaConfig,
+    LlamaForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+    T5Config,
+)
 
 from skllm4es import LLMEmbedder
 from skllm4es.lm.architecture import is_causal
@@ -190,6 +199,15 @@ def encoder_directory(tmp_path_factory):
     )
     BertModel(config).save_pretrained(directory)
     return directory
+
+
+def test_a_model_whose_hidden_states_change_their_length_raises():
+    """OPT may project its hidden states to the length of its embeddings after the last layer."""
+    config = OPTConfig(
+        vocab_size=99, hidden_size=16, word_embed_proj_dim=8, ffn_dim=16, num_hidden_layers=2, num_attention_heads=2
+    )
+    with pytest.raises(ValueError, match="hidden states of OPTDecoder cannot be pooled: it has no list of 2 layers"):
+        LayerPooler(OPTForCausalLM(config).eval(), "mean")
 
 
 def test_causality_is_detected(encoder_directory):

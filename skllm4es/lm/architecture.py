@@ -85,13 +85,13 @@ def _try_layers(decoder: PreTrainedModel) -> torch.nn.ModuleList:
     ]
     ids = _some_ids(decoder)
     try:
-        _run(decoder, ids)
+        last = _run(decoder, ids).last_hidden_state
     finally:
         for hook in hooks:
             hook.remove()
     expected = [(number, torch.Size((*ids.shape, config.hidden_size))) for number in range(config.num_hidden_layers)]
     for layers, calls in zip(candidates, called, strict=True):
-        if calls == expected:
+        if calls == expected and last.shape == expected[-1][1]:
             return layers
     raise ValueError(
         f"The hidden states of {type(decoder).__name__} cannot be pooled: it has no list of {config.num_hidden_layers} "
