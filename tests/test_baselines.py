@@ -541,7 +541,7 @@ def test_an_embedder_from_a_machine_with_a_gpu_runs_on_the_cpu(fitted, X):
         pytest.skip("there is a GPU here")
     embedder = pickle.loads(pickle.dumps(fitted[NEURAL["random"]]))
     stored = pickle.dumps(embedder.set_params(device="cuda"))
-    with pytest.warns(UserWarning, match="There is no device 'cuda' here: the embedder runs on the CPU"):
+    with pytest.warns(UserWarning, match="There is no device 'cuda' on this machine: the embedder runs on the CPU"):
         moved = pickle.loads(stored)
     assert moved.device_ == "cpu"
     np.testing.assert_array_equal(moved.transform(X), fitted[NEURAL["random"]].transform(X))

@@ -9,9 +9,11 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from skllm4es.lm.architecture import decoder_of, is_causal
+from skllm4es.lm.language_model import LanguageModel
 from skllm4es.lm.packing import can_pack, collate, packed_attention
 from skllm4es.lm.pooling import LayerPooler
 from skllm4es.lm.scores import can_score
+from skllm4es.lm.sources import MemorySource
 from skllm4es.lm.windows import Window
 
 TYPES = sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
@@ -124,7 +126,7 @@ def test_a_text_alone_has_the_layers_that_it_has_in_a_batch_and_in_transformers(
 @pytest.mark.filterwarnings("ignore")
 def test_scores_are_counts_less_the_softmax_of_the_logits(model_type):
     model = build(model_type)
-    if not is_causal(model) or not can_score(model):
+    if not is_causal(model) or not can_score(LanguageModel(MemorySource(model, None))):
         pytest.skip(f"scores are not read off {model_type}")
     (ids,) = texts_of([25])
     tokens = np.arange(99)

@@ -73,7 +73,8 @@ def test_two_processes_return_what_one_returns(tmp_path, alone):
 def test_processes_share_a_memory(tmp_path, alone):
     assert_whole_results(launch(tmp_path, tmp_path / "memory"), alone)
     embedder = LLMEmbedder(MODEL, memory=tmp_path / "memory", finetune=FineTuning(**TRAINING), **PARAMS).fit(TEXTS)
-    assert embedder.cache_info().n_models == 1
+    # One of the two processes, and one of this process alone: rounding differs with their number.
+    assert embedder.cache_info().n_models == 2
 
 
 @pytest.mark.slow

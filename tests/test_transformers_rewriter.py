@@ -10,7 +10,7 @@ from instruct_model import ANSWER
 from sklearn.base import clone
 
 from skllm4es import TextEnricher
-from skllm4es.lm import language_model
+from skllm4es.lm import sources
 from skllm4es.rewriters import HKFRRewriter, RewritingError, StreamingRewriter, TransformersRewriter, TRSRRewriter
 from skllm4es.rewriters._prompts import compose
 from skllm4es.serialize import format_events
@@ -158,8 +158,8 @@ def test_a_context_that_is_too_short_for_any_event_is_an_error(rewriter):
 
 def test_the_model_is_loaded_late_and_shared_by_clones(instruct_model, monkeypatch):
     loads = []
-    load = language_model.load_causal_model
-    monkeypatch.setattr(language_model, "load_causal_model", lambda *arguments: loads.append(1) or load(*arguments))
+    load = sources.read_causal_model
+    monkeypatch.setattr(sources, "read_causal_model", lambda *arguments: loads.append(1) or load(*arguments))
     rewriters = [TransformersRewriter(instruct_model, max_new_tokens=40, temperature=t) for t in (0.1, 0.6)]
     rewriters[0].cache_key()
     assert loads == []

@@ -620,14 +620,9 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
     def _check(self, language_model: LanguageModel, features: list[str]) -> tuple[list[int], int]:
         """Reject a model that lacks the features; return the layers to pool and the length of a window."""
         if "scores" in features:
-            import torch
-
             from skllm4es.lm.scores import can_score
 
-            device, dtype = self._resolve_device()
-            # A model that is about to be trained keeps its float32 weights.
-            dtype = "float32" if language_model.source.in_memory else dtype
-            if not can_score(language_model.load_with_head(getattr(torch, dtype), device)):
+            if not can_score(language_model):
                 raise ValueError(
                     f"features={self.features!r} needs a model whose predictions are the product of its hidden states "
                     f"and input embeddings; those of {self.model!r} are not. Set features='hidden'."

@@ -18,7 +18,7 @@ FORWARD = threading.Lock()
 #: What was found out, for as long as the models exist.
 _DECODERS: weakref.WeakKeyDictionary[PreTrainedModel, weakref.ref[PreTrainedModel]] = weakref.WeakKeyDictionary()
 _LAYERS: weakref.WeakKeyDictionary[PreTrainedModel, weakref.ref[torch.nn.ModuleList]] = weakref.WeakKeyDictionary()
-_EXACT: weakref.WeakKeyDictionary[PreTrainedModel, dict[int, int]] = weakref.WeakKeyDictionary()
+_EXACT: weakref.WeakKeyDictionary[PreTrainedModel, tuple[int, int]] = weakref.WeakKeyDictionary()
 _CAUSAL: weakref.WeakKeyDictionary[PreTrainedModel, bool] = weakref.WeakKeyDictionary()
 
 
@@ -152,10 +152,10 @@ def exact_length(decoder: PreTrainedModel, longest: int) -> int:
     int
         `longest`, if there is no such length below it.
     """
-    known = _EXACT.setdefault(decoder, {})
-    if longest not in known:
-        known[longest] = longest if longest <= _N_TRIED else _try_lengths(decoder, longest)
-    return known[longest]
+    tried, exact = _EXACT.get(decoder, (_N_TRIED, _N_TRIED))
+    if longest > tried:
+        tried, exact = _EXACT[decoder] = longest, _try_lengths(decoder, longest)
+    return longest if exact == tried else min(longest, exact)
 
 
 def _try_lengths(decoder: PreTrainedModel, longest: int) -> int:

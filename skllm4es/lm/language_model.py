@@ -92,8 +92,6 @@ class LanguageModel:
 
     def load_with_head(self, dtype: torch.dtype, device: str) -> PreTrainedModel:
         """Return the model in evaluation mode with its head, to write with. It may be shared: do not change it."""
-        if isinstance(self.source, MemorySource):
-            return self.source.read_causal(dtype).to(device).eval()
         key = (f"{self.fingerprint} with its head", dtype, device)
         return _shared(key, lambda: self.source.read_causal(dtype).to(device))
 

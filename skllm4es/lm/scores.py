@@ -7,30 +7,30 @@ vocabulary, ``s_v = sum_t (1[x_t = v] - P(v | x_<t))``. This is the score of the
 
 from __future__ import annotations
 
-import weakref
-
 import torch
 from transformers import PreTrainedModel
 
 from skllm4es.lm.architecture import FORWARD, decoder_of
+from skllm4es.lm.language_model import LanguageModel
+from skllm4es.lm.sources import MemorySource
 
-_PREDICTABLE: weakref.WeakKeyDictionary[PreTrainedModel, bool] = weakref.WeakKeyDictionary()
+#: What was found out about models that have a fingerprint.
+_SCORABLE: dict[str, bool] = {}
 
 #: Predictions that are held at once: tokens of text times tokens of the vocabulary.
 _HELD_PREDICTIONS = {"cpu": 2**20, "cuda": 2**28}
 
 
-def can_score(model: PreTrainedModel) -> bool:
+def can_score(language_model: LanguageModel) -> bool:
     """Find out, by trying once, whether a model's logits are the product of hidden states and input embeddings.
 
-    Parameters
-    ----------
-    model : transformers.PreTrainedModel
-        The model with its head, in evaluation mode.
+    In float32, because bfloat16 hides what some models do to their logits afterwards.
     """
-    if model not in _PREDICTABLE:
-        _PREDICTABLE[model] = _try_product(model)
-    return _PREDICTABLE[model]
+    if isinstance(language_model.source, MemorySource):
+        return _try_product(language_model.source.read_causal())
+    if language_model.fingerprint not in _SCORABLE:
+        _SCORABLE[language_model.fingerprint] = _try_product(language_model.source.read_causal())
+    return _SCORABLE[language_model.fingerprint]
 
 
 @torch.inference_mode()
@@ -38,13 +38,12 @@ def _try_product(model: PreTrainedModel) -> bool:
     ids = torch.arange(8, device=model.device)[None] % model.config.get_text_config().vocab_size
     decoder = decoder_of(model)
     with FORWARD:
-        logits = model(input_ids=ids, use_cache=False).logits.float()
-        hidden = decoder(input_ids=ids, use_cache=False).last_hidden_state.float()
-    embeddings = model.get_input_embeddings().weight.float()
+        logits = model(input_ids=ids, use_cache=False).logits
+        hidden = decoder(input_ids=ids, use_cache=False).last_hidden_state
+    embeddings = model.get_input_embeddings().weight
     if hidden.shape[-1] != embeddings.shape[-1] or logits.shape[-1] != len(embeddings):
         return False
-    tolerance = 1e-4 if model.dtype == torch.float32 else 2e-2
-    return bool((logits - hidden @ embeddings.T).abs().max() <= tolerance * logits.abs().max())
+    return bool((logits - hidden @ embeddings.T).abs().max() <= 1e-4 * logits.abs().max())
 
 
 def score_tokens(
