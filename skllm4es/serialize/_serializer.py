@@ -22,7 +22,7 @@ from skllm4es.events._encoding import encode_values, encoding_pays
 from skllm4es.events._flat import FlatEvents, flatten_events
 from skllm4es.events._frames import repeated
 from skllm4es.events._kinds import is_list, is_time, value_kind
-from skllm4es.serialize._compact import CompactColumn, plan_columns
+from skllm4es.serialize._compact import CompactColumn, is_whole, plan_columns
 from skllm4es.serialize._fields import EncodedFields, Fields, FillAndQuote, PlainFields, write_compact, write_lines
 from skllm4es.serialize._labels import Labeller, check_labels
 from skllm4es.serialize._scaling import fit_scaler, scale
@@ -124,8 +124,11 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
     -----
     This is the serialisation of LLM4ES (arXiv 2508.05688, section 3.1).
 
-    **Values.** A number is written in the shortest form that reads back to the same number, a whole one without a
-    decimal point; a decimal with all its digits; a time as ``2024-03-01 18:30:00``, in its own zone but without naming
+    **Values.** The text of a value depends on that value alone, and equal numbers have equal texts, whatever their type:
+    5411, 5411.0 and ``Decimal("5411.00")`` are ``5411``. A number is written in the shortest form that reads back to the
+    same number, whole ones below 1e20 exactly; digits that only arise when a float32 is converted to a float64 are left
+    out (``12.99``, not ``12.989999771118164``). Decimals keep all their digits except zeros at the end. A time is
+    written as ``2024-03-01 18:30:00``, in its own zone but without naming
     it (``%z`` writes the offset); a duration in seconds; a boolean as ``true`` or ``false``; a categorical as its
     value; a list inside an event as its elements joined by a semicolon and a space, quoted if they hold a semicolon.
     Structs inside an event raise an error: make columns of their fields.
@@ -354,17 +357,19 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
         texts = {
             name: column.write(0, n_events).to_pylist() for name, column in zip(sample.columns, fields, strict=True)
         }
-        points = {name for name, column in sample.columns.items() if self._is_point(name, column.type)}
+        points = {name for name, column in sample.columns.items() if self._is_point(name, column.type, texts[name])}
         return plan_columns(texts, sample.offsets.tolist(), points)
 
-    def _is_point(self, name: str, type_: pa.DataType) -> bool:
-        """Whether the values of a field are written as points in time."""
+    def _is_point(self, name: str, type_: pa.DataType, texts: list[str]) -> bool:
+        """Whether the values of a field are written as points in time; whole numbers are, whatever their type."""
         if name in self.scalers_ or name in (self.labels or {}):
             return False
         if style := self._style(name, type_):
             return style.counts
         kind = value_kind(type_)
-        return is_time(kind) or (name == self.time_ and pa.types.is_integer(type_))
+        return is_time(kind) or (
+            name == self.time_ and kind == "numbers" and all(is_whole(text) or text == self.missing for text in texts)
+        )
 
     def _style(self, name: str, type_: pa.DataType) -> Style | None:
         spec = (self.formats or {}).get(name, ".2f" if name in self.scalers_ else None)
