@@ -12,12 +12,12 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 from sklearn.base import BaseEstimator
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from skllm4es._compat import Interval, StrOptions, fit_context
 from skllm4es._messages import raise_if
 from skllm4es._texts import TEXT, TextTransformerMixin
-from skllm4es.events._checks import changes_since_fit, disorder, find_time, kinds_of, missing_fields
+from skllm4es.events._checks import changes_since_fit, check_read_columns, disorder, find_time, kinds_of, missing_fields
 from skllm4es.events._encoding import encode_values, encoding_pays
 from skllm4es.events._flat import FlatEvents, flatten_events
 from skllm4es.events._frames import repeated
@@ -111,9 +111,9 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
     scalers_ : dict of str to transformer
         The fitted scalers.
     n_features_in_ : int
-        Number of columns of `X` seen during :term:`fit`.
+        Number of columns of `X` that are read: those named by `events`.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of the columns of `X` seen during :term:`fit`.
+        Names of the columns of `X` that are read; others may be absent, or be added, after :term:`fit`.
 
     See Also
     --------
@@ -309,7 +309,7 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
 
     def _read(self, X: Any, *, reset: bool) -> FlatEvents:
         flat = flatten_events(X, self.events)
-        validate_data(self, X, reset=reset, skip_check_array=True)
+        check_read_columns(self, X, self.events, reset=reset)
         return flat
 
     def _header(self, name: str) -> str:

@@ -78,7 +78,8 @@ def _number_style(spec: str, type_: pa.DataType) -> Style | None:
     for_whole, for_others = _accepts(spec, 1), _accepts(spec, 1.5)
     if not spec or not (for_others or (for_whole and pa.types.is_integer(type_))):
         return None
-    if not pa.types.is_decimal(type_) and (not for_whole or format(_ANY_WHOLE, spec) == format(float(_ANY_WHOLE), spec)):
+    alike = for_others and (not for_whole or format(_ANY_WHOLE, spec) == format(float(_ANY_WHOLE), spec))
+    if alike and not pa.types.is_decimal(type_):
         return Style(partial(_write_each, write=lambda value: format(value + 0.0, spec)))  # No negative zero.
     return Style(partial(_write_each, write=partial(_write_formatted, spec=spec, whole=int if for_whole else float)))
 
