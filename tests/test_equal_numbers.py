@@ -33,6 +33,7 @@ NUMBERS = (
 def holders(number):
     """Return one array for each type that holds a number exactly."""
     arrays = []
+    singles_and_doubles = [np.array([float(number)], dtype) for dtype in ("float64", "float32")]
     if number == int(number):
         for type_ in INT_TYPES:
             low, high = (0, 2**type_.bit_width) if "u" in str(type_) else (-(2 ** (type_.bit_width - 1)),) * 2
@@ -94,7 +95,7 @@ def test_decimals_and_the_floats_that_are_read_from_the_same_text_are_written_al
     assert text_of(pa.array([number], pa.decimal256(76, 40))) == text_of(pa.array([float(number)])) if number else True
 
 
-@given(st.integers(-99_999_99, 99_999_99).map(lambda cents: cents / 100))
+@given(st.integers(-32_000_00, 32_000_00).map(lambda cents: cents / 100))
 def test_amounts_are_written_alike_in_single_and_double_precision(amount):
     single = pa.array([amount], pa.float32())
     assert text_of(single) == text_of(pa.array([amount])) == text_of(single.cast(pa.float64()))
@@ -104,9 +105,8 @@ def test_amounts_are_written_alike_in_single_and_double_precision(amount):
     "number", ["2.5", "5411", "-0", "0.1", "12.99", "1e-7", "2097152.25", "12345678901.5", "12345678901", "0.000012"]
 )
 def test_a_number_is_written_as_it_is_usually_written(number):
-    types = [pa.float64(), pa.decimal128(38, 12)]
-    texts = {text_of(pa.array([Decimal(number)]).cast(pa.decimal128(38, 12)).cast(type_)) for type_ in types}
-    assert texts == {"0" if number == "-0" else number}
+    arrays = [pa.array([float(number)]), pa.array([Decimal(number)], pa.decimal128(38, 12))]
+    assert set(map(text_of, arrays)) == {"0" if number == "-0" else number}
 
 
 @pytest.mark.parametrize(

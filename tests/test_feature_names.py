@@ -76,11 +76,8 @@ def test_fields_and_values_that_meet_at_an_underscore_stay_apart(baseline, field
         {"time": i, fields[0]: one, fields[1]: other, "amount": i / 3, "net_amount": i / 7, "gap": i / 9}
         for i, (one, other) in enumerate((one, other) for one in texts for other in texts)
     ]
-    events = [event | {fields[0]: event[fields[0]], fields[1]: event[fields[1]]} for event in events]
     X = pd.DataFrame({"events": [events[::2], events[1::2]]})
-    settings = {"numeric": ["amount", "net_amount"], "categorical": [*dict.fromkeys([*fields])]}
-    settings |= {"time": "time", "columns": [*fields, "amount", "net_amount"]}
-    names = names_of(clone(baseline).set_params(**settings), X)
+    names = names_of(clone(baseline).set_params(time="time", columns=[*fields, "amount", "net_amount"]), X)
     assert len(set(names)) == len(names)
 
 

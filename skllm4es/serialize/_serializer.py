@@ -124,14 +124,14 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
     -----
     This is the serialisation of LLM4ES (arXiv 2508.05688, section 3.1).
 
-    **Values.** The text of a value depends on that value alone, and equal numbers have equal texts, whatever their type:
-    5411, 5411.0 and ``Decimal("5411.00")`` are ``5411``. A number is written in the shortest form that reads back to the
-    same number, whole ones below 1e20 exactly; digits that only arise when a float32 is converted to a float64 are left
-    out (``12.99``, not ``12.989999771118164``). Decimals keep all their digits except zeros at the end. A time is
-    written as ``2024-03-01 18:30:00``, in its own zone but without naming
-    it (``%z`` writes the offset); a duration in seconds; a boolean as ``true`` or ``false``; a categorical as its
-    value; a list inside an event as its elements joined by a semicolon and a space, quoted if they hold a semicolon.
-    Structs inside an event raise an error: make columns of their fields.
+    **Values.** The text of a value depends on that value alone, and equal numbers have equal texts, whatever their
+    type: 5411, 5411.0 and ``Decimal("5411.00")`` are ``5411``. A number is written in the shortest form that reads back
+    to the same number, whole ones below 1e20 exactly; digits that only arise when a float32 is converted to a float64
+    are left out (``12.99``, not ``12.989999771118164``). Decimals keep all their digits except zeros at the end. A time
+    is written as ``2024-03-01 18:30:00``, in its own zone but without naming it (``%z`` writes the offset); a duration
+    in seconds; a boolean as ``true`` or ``false``; a categorical as its value; a list inside an event as its elements
+    joined by a semicolon and a space, quoted if they hold a semicolon. Structs inside an event raise an error: make
+    columns of their fields.
 
     **Compact form.** A line looks like ``POS 3600 12.5 Grocery``. An empty field repeats the line above, a column
     marked ``+`` in the header holds distances, one marked ``~`` holds the first words of values that have been written
