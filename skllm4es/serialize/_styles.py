@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -109,7 +110,7 @@ def _time_style(spec: str, *, zoned: bool) -> Style | None:
     return Style(format_values, partial(_since_origin, seconds=seconds, origin=origin), counts=True)
 
 
-def _write_each(values: Column, write: Callable[[object], str]) -> pa.Array:
+def _write_each(values: Column, write: Callable[[Any], str]) -> pa.Array:
     if pa.types.is_duration(values.type):
         values = seconds_of(values)
     return pa.array(

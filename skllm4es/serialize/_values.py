@@ -157,8 +157,8 @@ def _write_digits(value: Decimal) -> str | None:
         text = format(value, "f")
         return text.rstrip("0").rstrip(".") if "." in text else text
     sign, digits, _ = value.as_tuple()
-    first, *others = "".join(map(str, digits)).rstrip("0")
-    return f"{'-' * sign}{first}{'.' * bool(others)}{''.join(others)}e{exponent:+d}"
+    others = "".join(map(str, digits[1:])).rstrip("0")
+    return f"{'-' * sign}{digits[0]}{'.' * bool(others)}{others}e{exponent:+d}"
 
 
 def _format_timestamps(column: Column) -> Column:
