@@ -168,7 +168,9 @@ def test_transform_uses_the_features_of_fit(fitted):
 
 
 def test_a_model_that_caps_its_predictions_raises(tmp_path):
-    Gemma2ForCausalLM(Gemma2Config(**TINY.config, head_dim=4, num_key_value_heads=1)).save_pretrained(tmp_path)
+    model = Gemma2ForCausalLM(Gemma2Config(**TINY.config, head_dim=4, num_key_value_heads=1))
+    model.get_input_embeddings().weight.data *= 100  # Predictions as large as those of trained models.
+    model.save_pretrained(tmp_path)
     LLMEmbedder(TINY, random_state=0).fit(TEXTS).load_model()[1].save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="predictions are the product of its hidden states and input embeddings"):
         LLMEmbedder(tmp_path, features="scores", finetune=None).fit(TEXTS)

@@ -9,15 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from skllm4es.baselines._base import CountingTransformer
-from skllm4es.baselines._features import (
-    Codes,
-    EncodedEvents,
-    EventFeatures,
-    Floats,
-    Integers,
-    names_of_values,
-    unique_names,
-)
+from skllm4es.baselines._features import Codes, EncodedEvents, EventFeatures, Floats, Integers
+from skllm4es.baselines._names import ColumnNames, escape
 from skllm4es.events._flat import FlatEvents
 
 
@@ -76,7 +69,7 @@ class EventAggregator(CountingTransformer):
 
     def _fit(self, features: EventFeatures, events: EncodedEvents) -> None:
         nobody = features.encode(FlatEvents({}, np.zeros(1, dtype=np.int64)), None)
-        self._names = unique_names([name for name, _ in _statistics(nobody, features.categories)])
+        self._names = [name for name, _ in _statistics(nobody, features.categories)]
 
     def _transform(self, events: EncodedEvents) -> npt.NDArray[np.float32]:
         statistics = np.empty((len(events.lengths), len(self._names)), dtype=np.float32)
@@ -89,28 +82,30 @@ def _statistics(events: EncodedEvents, categories: dict[str, list[str | None]]) 
     """Yield each column with its name."""
     owners, n_users = events.owners, len(events.lengths)
     yield "n_events", events.lengths.astype(np.float64)
-    gaps = [] if events.gaps is None else [("gap", events.gaps)]
-    for name, numbers in [*events.numbers.items(), *gaps]:
-        sums, means, deviations = _moments(numbers, owners, n_users)
-        yield from {f"{name}_sum": sums, f"{name}_mean": means, f"{name}_std": deviations}.items()
+    gaps = [] if events.gaps is None else [("gap", "_2" if "gap" in events.numbers else "", events.gaps)]
+    for name, end, numbers in [*((escape(field), "", numbers) for field, numbers in events.numbers.items()), *gaps]:
+        for statistic, values in zip(("sum", "mean", "std"), _moments(numbers, owners, n_users), strict=True):
+            yield f"{name}_{statistic}{end}", values
+    names = ColumnNames([*events.codes, *events.numbers, "gap"], list(events.numbers))
     for name, codes in events.codes.items():
-        yield from _category_statistics(name, categories[name], codes, events)
+        yield from _category_statistics(name, categories[name], codes, events, names)
 
 
 def _category_statistics(
-    name: str, categories: list[str | None], codes: Codes, events: EncodedEvents
+    name: str, categories: list[str | None], codes: Codes, events: EncodedEvents, names: ColumnNames
 ) -> Iterator[tuple[str, Floats]]:
     n_users, n_codes = len(events.lengths), len(categories) + 1
     groups = events.owners[codes.rows] * n_codes + codes.values
     counts = np.bincount(groups, minlength=n_users * n_codes).reshape(n_users, n_codes)
-    yield f"{name}_n_distinct", (counts > 0).sum(axis=1).astype(np.float64)
-    values = names_of_values(name, categories)
+    yield f"{escape(name)}_n_distinct", (counts > 0).sum(axis=1).astype(np.float64)
+    values = [names.value(name, value) for value in categories]
     yield from ((f"{value}_count", counts[:, code].astype(np.float64)) for code, value in enumerate(values, start=1))
     for number, column in events.numbers.items():
         _, means, deviations = _moments(column[codes.rows], groups, n_users * n_codes)
         for statistic, table in {"mean": means, "std": deviations}.items():
             columns = table.reshape(n_users, n_codes).T[1:]
-            yield from ((f"{value}_{number}_{statistic}", c) for value, c in zip(values, columns, strict=True))
+            numbers = [f"{names.number_of_value(value, number)}_{statistic}" for value in values]
+            yield from zip(numbers, columns, strict=True)
 
 
 def _moments(values: Floats, groups: Integers, n_groups: int) -> tuple[Floats, Floats, Floats]:

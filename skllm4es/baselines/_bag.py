@@ -14,7 +14,8 @@ from sklearn.feature_extraction.text import TfidfTransformer
 
 from skllm4es._compat import Interval
 from skllm4es.baselines._base import CountingTransformer
-from skllm4es.baselines._features import EncodedEvents, EventFeatures, Floats, names_of_values, unique_names
+from skllm4es.baselines._features import EncodedEvents, EventFeatures, Floats
+from skllm4es.baselines._names import MISSING, ColumnNames, escape
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -106,10 +107,11 @@ class BagOfEvents(CountingTransformer):
                 self._svd.fit(tfidf.transform(counts))
             names = [f"bagofevents{i}" for i in range(n_components)]
         else:
-            names = [value for field in features.categories.items() for value in names_of_values(*field)]
+            named = ColumnNames(features.kinds, [])
+            names = [named.value(field, value) for field, values in features.categories.items() for value in values]
             for name, inner in edges.items():
-                names += [f"{name}_missing", *(f"{name}_bin{i}" for i in range(len(inner) + 1))]
-        self.bin_edges_, self._tfidf, self._names = edges, tfidf, unique_names(names)
+                names += [f"{escape(name)}_{end}" for end in (MISSING, *(f"bin{i}" for i in range(len(inner) + 1)))]
+        self.bin_edges_, self._tfidf, self._names = edges, tfidf, names
         self._seen = sparse.diags((counts.getnnz(axis=0) > 0).astype(float))
 
     def _transform(self, events: EncodedEvents) -> npt.NDArray[np.float32] | sparse.csr_matrix:

@@ -15,12 +15,13 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from skllm4es._compat import Interval, fit_context
 from skllm4es._docstrings import fill
 from skllm4es._messages import raise_if
 from skllm4es.baselines._features import EncodedEvents, EventFeatures, learn_features
+from skllm4es.events._checks import check_read_columns
 from skllm4es.events._flat import FlatEvents, flatten_events
 
 _PARAGRAPHS = {
@@ -32,9 +33,9 @@ numeric_ : list of str
 time_ : str or None
     The field with the time of the events.
 n_features_in_ : int
-    Number of columns of `X` seen during :term:`fit`.
+    Number of columns of `X` that are read: those named by `events`.
 feature_names_in_ : ndarray of shape (`n_features_in_`,)
-    Names of the columns of `X` seen during :term:`fit`.""",
+    Names of the columns of `X` that are read; others may be absent, or be added, after :term:`fit`.""",
     "training": """\
 loss_curve_ : list of float
     The mean loss of each epoch.
@@ -183,7 +184,7 @@ events : str or sequence of str, default={events}
 
     def _flatten(self, X: Any, *, reset: bool) -> FlatEvents:
         flat = flatten_events(X, self.events)
-        validate_data(self, X, reset=reset, skip_check_array=True)
+        check_read_columns(self, X, self.events, reset=reset)
         return flat
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -214,7 +215,9 @@ class CountingTransformer(EventTransformer):
         Returns
         -------
         names : ndarray of shape (n_features_out,), dtype object
-            Unique names of letters, digits and underscores, such as ``"amount_mean"`` or ``"film_Alien"``.
+            Unique names, such as ``"amount_mean"`` or ``"film_Alien"``. A name means the same value in every fit.
+            Letters of any alphabet are kept; characters that LightGBM, XGBoost or JSON forbid, spaces among them, are
+            escaped as in URLs: ``"film_Pulp%20Fiction"``.
         """
         check_is_fitted(self)
         return np.array(self._names, dtype=object)

@@ -154,27 +154,6 @@ def learn_features(
     )
 
 
-def names_of_values(field: str, values: Sequence[str | None]) -> list[str]:
-    """Name the columns of the values of a categorical field."""
-    return [f"{field}_{'missing' if value is None else value}" for value in values]
-
-
-def unique_names(names: Sequence[str]) -> list[str]:
-    """Turn names into unique ones of letters, digits and underscores."""
-    taken: dict[str, int] = {}
-    unique = []
-    for name in names:
-        clean = "".join(char if char.isascii() and char.isalnum() else "_" for char in name)
-        candidate, number = clean, taken.get(clean, 1)
-        while candidate in taken:
-            number += 1
-            candidate = f"{clean}_{number}"
-        taken[clean] = number
-        taken.setdefault(candidate, 1)
-        unique.append(candidate)
-    return unique
-
-
 def _check_names(
     flat: FlatEvents, used: list[str], numeric: Sequence[str], categorical: Sequence[str], time: str | None
 ) -> None:

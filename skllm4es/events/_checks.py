@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+from sklearn.utils.validation import validate_data
 
 from skllm4es.events._flat import FlatEvents
 from skllm4es.events._frames import row_label
 from skllm4es.events._kinds import is_temporal, is_time, value_kind
+
+
+def check_read_columns(estimator: Any, X: Any, events: str | Sequence[str], *, reset: bool) -> None:
+    """Learn or compare the names of the columns that hold the events; others, such as profiles, are never read."""
+    validate_data(
+        estimator, X[[events] if isinstance(events, str) else list(events)], reset=reset, skip_check_array=True
+    )
 
 
 def find_time(flat: FlatEvents) -> str | None:

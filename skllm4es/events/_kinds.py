@@ -29,7 +29,7 @@ def is_time(kind: str) -> bool:
 
 
 def value_kind(type_: pa.DataType) -> str:
-    """Name what the values of a type are, a dictionary by its values; types of one kind are written alike.
+    """Name what the values of a type are, a dictionary by its values; equal values of one kind are written alike.
 
     The kinds are "numbers", "texts", "booleans", "dates", "times" (followed by their zone), "times of day",
     "durations", "lists of ...", and "nothing" if all values are missing. Other types raise a TypeError.

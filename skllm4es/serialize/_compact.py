@@ -232,6 +232,11 @@ def _parse_header(header: str) -> list[CompactColumn]:
     return columns
 
 
+def is_whole(text: str) -> bool:
+    """Whether a value is a whole number, written so that its distance to others can take its place."""
+    return _WHOLE_NUMBER.fullmatch(text) is not None
+
+
 def _distance(above: Point | None, point: Point | None) -> str | None:
     if above is None or point is None or above[0] != point[0]:
         return None
@@ -266,4 +271,4 @@ def _read_point(text: str) -> Point | None:
             return "date", date.fromisoformat(text).toordinal()
     except ValueError:
         return None  # It looks like a date but is none, such as 31 February.
-    return ("number", int(text)) if _WHOLE_NUMBER.fullmatch(text) else None
+    return ("number", int(text)) if is_whole(text) else None

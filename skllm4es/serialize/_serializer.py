@@ -12,17 +12,17 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 from sklearn.base import BaseEstimator
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from skllm4es._compat import Interval, StrOptions, fit_context
 from skllm4es._messages import raise_if
 from skllm4es._texts import TEXT, TextTransformerMixin
-from skllm4es.events._checks import changes_since_fit, disorder, find_time, kinds_of, missing_fields
+from skllm4es.events._checks import changes_since_fit, check_read_columns, disorder, find_time, kinds_of, missing_fields
 from skllm4es.events._encoding import encode_values, encoding_pays
 from skllm4es.events._flat import FlatEvents, flatten_events
 from skllm4es.events._frames import repeated
 from skllm4es.events._kinds import is_list, is_time, value_kind
-from skllm4es.serialize._compact import CompactColumn, plan_columns
+from skllm4es.serialize._compact import CompactColumn, is_whole, plan_columns
 from skllm4es.serialize._fields import EncodedFields, Fields, FillAndQuote, PlainFields, write_compact, write_lines
 from skllm4es.serialize._labels import Labeller, check_labels
 from skllm4es.serialize._scaling import fit_scaler, scale
@@ -111,9 +111,9 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
     scalers_ : dict of str to transformer
         The fitted scalers.
     n_features_in_ : int
-        Number of columns of `X` seen during :term:`fit`.
+        Number of columns of `X` that are read: those named by `events`.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of the columns of `X` seen during :term:`fit`.
+        Names of the columns of `X` that are read; others may be absent, or be added, after :term:`fit`.
 
     See Also
     --------
@@ -124,11 +124,14 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
     -----
     This is the serialisation of LLM4ES (arXiv 2508.05688, section 3.1).
 
-    **Values.** A number is written in the shortest form that reads back to the same number, a whole one without a
-    decimal point; a decimal with all its digits; a time as ``2024-03-01 18:30:00``, in its own zone but without naming
-    it (``%z`` writes the offset); a duration in seconds; a boolean as ``true`` or ``false``; a categorical as its
-    value; a list inside an event as its elements joined by a semicolon and a space, quoted if they hold a semicolon.
-    Structs inside an event raise an error: make columns of their fields.
+    **Values.** The text of a value depends on that value alone, and equal numbers have equal texts, whatever their
+    type: 5411, 5411.0 and ``Decimal("5411.00")`` are ``5411``. A number is written in the shortest form that reads back
+    to the same number, whole ones below 1e20 exactly; digits that only arise when a float32 is converted to a float64
+    are left out (``12.99``, not ``12.989999771118164``). Decimals keep all their digits except zeros at the end. A time
+    is written as ``2024-03-01 18:30:00``, in its own zone but without naming it (``%z`` writes the offset); a duration
+    in seconds; a boolean as ``true`` or ``false``; a categorical as its value; a list inside an event as its elements
+    joined by a semicolon and a space, quoted if they hold a semicolon. Structs inside an event raise an error: make
+    columns of their fields.
 
     **Compact form.** A line looks like ``POS 3600 12.5 Grocery``. An empty field repeats the line above, a column
     marked ``+`` in the header holds distances, one marked ``~`` holds the first words of values that have been written
@@ -306,7 +309,7 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
 
     def _read(self, X: Any, *, reset: bool) -> FlatEvents:
         flat = flatten_events(X, self.events)
-        validate_data(self, X, reset=reset, skip_check_array=True)
+        check_read_columns(self, X, self.events, reset=reset)
         return flat
 
     def _header(self, name: str) -> str:
@@ -354,17 +357,19 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
         texts = {
             name: column.write(0, n_events).to_pylist() for name, column in zip(sample.columns, fields, strict=True)
         }
-        points = {name for name, column in sample.columns.items() if self._is_point(name, column.type)}
+        points = {name for name, column in sample.columns.items() if self._is_point(name, column.type, texts[name])}
         return plan_columns(texts, sample.offsets.tolist(), points)
 
-    def _is_point(self, name: str, type_: pa.DataType) -> bool:
-        """Whether the values of a field are written as points in time."""
+    def _is_point(self, name: str, type_: pa.DataType, texts: list[str]) -> bool:
+        """Whether the values of a field are written as points in time; whole numbers are, whatever their type."""
         if name in self.scalers_ or name in (self.labels or {}):
             return False
         if style := self._style(name, type_):
             return style.counts
         kind = value_kind(type_)
-        return is_time(kind) or (name == self.time_ and pa.types.is_integer(type_))
+        return is_time(kind) or (
+            name == self.time_ and kind == "numbers" and all(is_whole(text) or text == self.missing for text in texts)
+        )
 
     def _style(self, name: str, type_: pa.DataType) -> Style | None:
         spec = (self.formats or {}).get(name, ".2f" if name in self.scalers_ else None)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,8 @@ _COUNT = re.compile(r"(days|hours|minutes|seconds) since (previous event|\d{4}-\
 _DIGITS = re.compile(r"([1-9]|1[0-5]) significant digits?")
 _DIRECTIVE = re.compile(r"%(.?)")
 _DIRECTIVES = set("aAbBcCdDeFgGhHIjmMnprRStTuUVwWxXyY%")
+_ANY_WHOLE = 1_234_567  # Long enough for formats to differ between integers and floats.
+_MAX_WHOLE = 10**20  # More than Arrow's integers.
 _SECONDS = {"days": 86_400, "hours": 3_600, "minutes": 60, "seconds": 1}
 
 _FOR_NUMBERS = "a Python format such as '.2f', 'N significant digits' with N from 1 to 15"
@@ -72,13 +75,22 @@ def _number_style(spec: str, type_: pa.DataType) -> Style | None:
         return Style(format_values, _since_previous)
     if digits := _DIGITS.fullmatch(spec):
         return Style(partial(_write_each, write=partial(_round_to_digits, n_digits=int(digits[1]))))
-    whole = pa.types.is_integer(type_)
-    example = 1 if whole else Decimal(1) if pa.types.is_decimal(type_) else 1.0
+    # Numbers are written as they are, not as their type is: a whole float or decimal as an integer, if the format can.
+    for_whole, for_others = _accepts(spec, 1), _accepts(spec, 1.5)
+    if not spec or not (for_others or (for_whole and pa.types.is_integer(type_))):
+        return None
+    alike = for_others and (not for_whole or format(_ANY_WHOLE, spec) == format(float(_ANY_WHOLE), spec))
+    if alike and not pa.types.is_decimal(type_):
+        return Style(partial(_write_each, write=lambda value: format(value + 0.0, spec)))  # No negative zero.
+    return Style(partial(_write_each, write=partial(_write_formatted, spec=spec, whole=int if for_whole else float)))
+
+
+def _accepts(spec: str, example: float) -> bool:
     try:
         format(example, spec)
     except ValueError:
-        return None
-    return Style(partial(_write_each, write=lambda value: format(value, spec))) if spec else None
+        return False
+    return True
 
 
 def _time_style(spec: str, *, zoned: bool) -> Style | None:
@@ -98,7 +110,7 @@ def _time_style(spec: str, *, zoned: bool) -> Style | None:
     return Style(format_values, partial(_since_origin, seconds=seconds, origin=origin), counts=True)
 
 
-def _write_each(values: Column, write: Callable[[object], str]) -> pa.Array:
+def _write_each(values: Column, write: Callable[[Any], str]) -> pa.Array:
     if pa.types.is_duration(values.type):
         values = seconds_of(values)
     return pa.array(
@@ -106,8 +118,16 @@ def _write_each(values: Column, write: Callable[[object], str]) -> pa.Array:
     )
 
 
+def _write_formatted(value: float | Decimal, spec: str, whole: type[float]) -> str:
+    if abs(value) < _MAX_WHOLE and value == int(value):
+        return format(whole(value), spec)
+    number = float(value)
+    # A decimal with more digits than a float keeps them.
+    return format(number if isinstance(value, float) or Decimal(repr(number)) == value else value, spec)
+
+
 def _round_to_digits(value: float, n_digits: int) -> str:
-    return np.format_float_positional(float(value), precision=n_digits, unique=False, fractional=False, trim="-")
+    return np.format_float_positional(float(value) + 0.0, precision=n_digits, unique=False, fractional=False, trim="-")
 
 
 def _write_times(values: Column, pattern: str) -> pa.Array:
@@ -154,7 +174,9 @@ def _since_previous(
     if seconds is None:
         if pa.types.is_duration(column.type):
             column = seconds_of(column)
-        values = combine(column.cast(pa.int64()) if pa.types.is_integer(column.type) else column)
+        if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+            column = column.cast(pa.int64() if pa.types.is_integer(column.type) else pa.float64())
+        values = combine(column)
         before = pa.concat_arrays([pa.nulls(min(1, len(values)), values.type), values[:-1]])
         distances = pc.subtract_checked(values, before)
         return pa.chunked_array([pc.if_else(pa.array(firsts), pa.scalar(None, distances.type), distances)])

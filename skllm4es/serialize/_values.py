@@ -6,14 +6,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from skllm4es.events._arrow import Column, combine
 from skllm4es.events._kinds import is_list
-from skllm4es.events._numbers import UNITS_PER_SECOND
+from skllm4es.events._numbers import UNITS_PER_SECOND, decimals_to_floats
 
 #: Writes each value of a column as a string; nulls and NaN stay null.
 WriteValues = Callable[[Column], Column]
@@ -22,14 +25,20 @@ WriteValues = Callable[[Column], Column]
 _ELEMENT_SEPARATOR = "; "
 _SPECIAL_IN_ELEMENT = '[;"]|^$'
 
-_FIRST_EXPONENT = 1e10
+# Numbers from 1e-6 to 1e20, beyond which Arrow holds no integers, are written without an exponent.
+_ARROWS_FIRST_EXPONENT = 1e10
+_FIRST_EXPONENT = 20
+_LAST_NEGATIVE_EXPONENT = -7
+
+# Decimals of so many digits are floats' shortest forms.
+_DIGITS_OF_FLOATS = 15
 
 
 def format_values(column: Column) -> Column:
     """Write each value of a column, except lists, as a large string; nulls and NaN stay null.
 
-    Numbers get the shortest form that reads back to the same number, decimals all their digits, times ISO 8601 without
-    a zero fraction of a second, durations seconds, booleans ``true`` and ``false``.
+    Equal numbers get the same text, whatever type holds them and whatever else the column holds. Times are written as
+    ISO 8601 without a zero fraction of a second, durations in seconds, booleans as ``true`` and ``false``.
     """
     types = pa.types
     if types.is_floating(column.type):
@@ -38,8 +47,8 @@ def format_values(column: Column) -> Column:
         return _format_timestamps(column)
     if types.is_time(column.type) and column.type.unit != "s":
         return _trim_fraction(column.cast(pa.large_string()))
-    if types.is_decimal(column.type):  # Arrow writes small ones with exponents.
-        return _format_each(column, lambda value: format(value, "f"))
+    if types.is_decimal(column.type):
+        return _format_decimals(column)
     if types.is_duration(column.type):
         per_second = UNITS_PER_SECOND[column.type.unit]
         return _format_each(column.cast(pa.int64()), lambda units: format_seconds(units, per_second))
@@ -90,14 +99,66 @@ def format_seconds(units: int, per_second: int) -> str:
     return f"{'-' if units < 0 else ''}{whole}{fraction}"
 
 
-def _format_floats(column: Column) -> Column:
-    present = pc.if_else(pc.is_nan(column), None, column)
-    texts = present.cast(pa.large_string())
-    if not (pc.max(pc.abs(present)).as_py() or 0) >= _FIRST_EXPONENT:
+def _format_floats(column: Column) -> pa.Array:
+    """Write floats of any width: whole numbers as integers are written, others in their shortest form.
+
+    A number that single precision holds gets the digits that single precision needs, in a column of doubles, too: 12.99
+    is otherwise written as 12.989999771118164 once it has been widened. Sixteenths keep all of their few digits.
+    """
+    numbers = pc.fill_null(combine(column).cast(pa.float64()), np.nan).to_numpy() + 0.0  # No negative zero.
+    with np.errstate(over="ignore"):
+        singles = numbers.astype(np.float32)
+    short = singles == numbers
+    short[short] = ~_has_few_digits(numbers[short])
+    long = ~short & (np.abs(numbers) >= _ARROWS_FIRST_EXPONENT) & (np.abs(numbers) < 10.0**_FIRST_EXPONENT)
+    parts = [_cast(numbers, ~(short | long | np.isnan(numbers)))]
+    if short.any():
+        parts.append(_cast(singles, short))
+    if long.any():  # Arrow would write an exponent.
+        whole = long & (np.floor(numbers) == numbers) & (np.abs(numbers) < 2.0**63)
+        parts.append(_cast(np.where(whole, numbers, 0).astype(np.int64), whole))
+        rest = [_plain(number) if is_rest else None for number, is_rest in zip(numbers, long & ~whole, strict=True)]
+        parts.append(pa.array(rest, pa.large_string()))
+    return pc.coalesce(*parts) if len(parts) > 1 else parts[0]
+
+
+def _has_few_digits(singles: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    sixteenths = singles * 16
+    return (np.rint(sixteenths) == sixteenths) & (np.abs(singles) < 10.0**_FIRST_EXPONENT)
+
+
+def _cast(values: npt.NDArray[Any], where: npt.NDArray[np.bool_]) -> pa.Array:
+    return pa.array(values, mask=~where).cast(pa.large_string())
+
+
+def _plain(number: float) -> str:
+    """Write a number without an exponent, a whole one exactly."""
+    return str(int(number)) if number.is_integer() else np.format_float_positional(number, trim="-")
+
+
+def _format_decimals(column: Column) -> Column:
+    """Write decimals as the nearest floats are written, unless they have more digits than a float can tell apart."""
+    floats = decimals_to_floats(column)
+    texts = _format_floats(floats)
+    long = pc.greater_equal(pc.abs(floats), 10.0 ** (_DIGITS_OF_FLOATS - column.type.scale))
+    if not pc.any(long).as_py():
         return texts
-    # Whole numbers that Arrow would write with an exponent: codes that became floats because one of them is missing.
-    whole = pc.and_(pc.equal(pc.floor(present), present), pc.less(pc.abs(present), 2.0**53))
-    return pc.if_else(whole, pc.if_else(whole, present, 0.0).cast(pa.int64()).cast(pa.large_string()), texts)
+    digits = _format_each(pc.if_else(long, column, None), _write_digits)
+    return pc.coalesce(digits, texts)
+
+
+def _write_digits(value: Decimal) -> str | None:
+    """Write a decimal, in the form of floats, with all its digits; return None if a float has just these digits."""
+    number, exponent = float(value), value.adjusted()
+    whole = exponent < _FIRST_EXPONENT and value == int(value)
+    if not whole and value in (number, Decimal(repr(number))):
+        return None
+    if _LAST_NEGATIVE_EXPONENT < exponent < _FIRST_EXPONENT:
+        text = format(value, "f")
+        return text.rstrip("0").rstrip(".") if "." in text else text
+    sign, digits, _ = value.as_tuple()
+    others = "".join(map(str, digits[1:])).rstrip("0")
+    return f"{'-' * sign}{digits[0]}{'.' * bool(others)}{others}e{exponent:+d}"
 
 
 def _format_timestamps(column: Column) -> Column:
@@ -113,5 +174,5 @@ def _trim_fraction(texts: Column) -> Column:
     return pc.utf8_rtrim(pc.utf8_rtrim(texts, "0"), ".")
 
 
-def _format_each(column: Column, write: Callable[[Any], str]) -> pa.Array:
+def _format_each(column: Column, write: Callable[[Any], str | None]) -> pa.Array:
     return pa.array([None if value is None else write(value) for value in column.to_pylist()], pa.large_string())
