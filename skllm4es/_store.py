@@ -45,21 +45,33 @@ def hash_of(*parts: str | bytes) -> bytes:
     return digest.digest()
 
 
-def directory_of(memory: Any) -> str | os.PathLike[str] | None:
-    """Give the directory that a parameter `memory` means.
+def directory_of(memory: Any, *, make: bool) -> Path | None:
+    """Return the directory that a parameter `memory` means.
 
     Parameters
     ----------
     memory : str, path, joblib.Memory or None
         The parameter.
+    make : bool
+        Whether to make the directory: what only predicts, perhaps on another machine, uses one that is there.
 
     Returns
     -------
-    str, path or None
-        The directory; None where there is to be no cache.
+    pathlib.Path or None
+        The directory; None if there is to be no cache.
+
+    Raises
+    ------
+    OSError
+        If it cannot be made.
     """
-    directory: str | os.PathLike[str] | None = getattr(memory, "location", memory)
-    return directory
+    location = getattr(memory, "location", memory)
+    if location is None:
+        return None
+    directory = Path(location).expanduser().absolute()
+    if make:
+        make_directory(directory)
+    return directory if os.path.isdir(directory) else None
 
 
 def umask() -> int:

@@ -320,6 +320,8 @@ class TextEnricher(TextTransformerMixin, BaseEstimator):
         self.formats_ = list(formats)
         # Another rewriter may know other formats; it is asked for them, and says so if not.
         _check_formats(self.formats_, available_formats() if self.rewriter is None else self.formats_)
+        if hasattr(self.rewriter_, "cache_key") and not isinstance(self.rewriter_, TemplateRewriter):
+            directory_of(self.memory, make=True)
         self.seed_ = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
 
     def _rewrite(self, texts: list[str], n_variants: int, *, like: Any) -> list[list[str]]:
@@ -357,8 +359,7 @@ class TextEnricher(TextTransformerMixin, BaseEstimator):
         return [[variant.text for variant in variants[number::n_variants]] for number in range(n_variants)]
 
     def _cache(self) -> RewriteCache | None:
-        directory = directory_of(self.memory)
-        if directory is None or isinstance(self.rewriter_, TemplateRewriter):
+        if self.memory is None or isinstance(self.rewriter_, TemplateRewriter):
             return None
         if not hasattr(self.rewriter_, "cache_key"):
             warn(
@@ -371,7 +372,8 @@ class TextEnricher(TextTransformerMixin, BaseEstimator):
                 "With random_state=None every run asks for other rewritings, so that memory spares none of them. Set "
                 "random_state to an int."
             )
-        return RewriteCache(directory)
+        directory = directory_of(self.memory, make=False)
+        return None if directory is None else RewriteCache(directory)
 
     def _format(self, text: str, number: int) -> str:
         """Choose the format of a text's variant: each format once before any comes again."""
