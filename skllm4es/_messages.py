@@ -26,6 +26,30 @@ def raise_if(problems: list[str], what: str, end: str = "") -> None:
         raise ValueError(f"{what}: {'; '.join(problems)}. {end}".rstrip())
 
 
+def check_has_length(values: object, what: str) -> None:
+    """Reject what has no length, such as a generator.
+
+    Parameters
+    ----------
+    values : object
+        What was given.
+    what : str
+        What is expected, for the error.
+
+    Raises
+    ------
+    TypeError
+        If it has no length.
+    """
+    try:
+        len(values)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(
+            f"{what}; got {type(values).__name__}, which has no length. An iterator can be read only once: make it a "
+            "list first."
+        ) from None
+
+
 def warn(message: str) -> None:
     """Warn with the place where the user called this package, possibly through scikit-learn or joblib."""
     frame, level = sys._getframe(1), 2

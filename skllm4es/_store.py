@@ -34,10 +34,18 @@ def hash_of(*parts: str | bytes) -> bytes:
     return digest.digest()
 
 
-def directory_of(memory: Any) -> str | os.PathLike[str] | None:
-    """Return the directory of a parameter `memory`, which may be a `joblib.Memory`; None means no cache."""
-    directory: str | os.PathLike[str] | None = getattr(memory, "location", memory)
-    return directory
+def directory_of(memory: Any, *, make: bool) -> Path | None:
+    """Return the directory of a parameter `memory`, which may be a `joblib.Memory`; None means no cache.
+
+    `make` says whether to make it; what only predicts, perhaps on another machine, uses one that is there.
+    """
+    location = getattr(memory, "location", memory)
+    if location is None:
+        return None
+    directory = Path(location).expanduser().absolute()
+    if make:
+        make_directory(directory)
+    return directory if os.path.isdir(directory) else None
 
 
 def umask() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping, Set
 from typing import Any, Self
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 from sklearn.base import TransformerMixin
 
 from skllm4es._compat import output_library, set_output_library
+from skllm4es._messages import check_has_length
 
 #: The column of raw texts, which are embedded; all other columns hold texts to train on.
 TEXT = "text"
@@ -32,7 +34,7 @@ class TextTransformerMixin(TransformerMixin):
         Parameters
         ----------
         transform : {"default", "pandas", "polars"}, default=None
-            "default" is the library of the input; None leaves the choice as it is.
+            "default" is polars for input of polars, otherwise pandas; None leaves the choice as it is.
 
         Returns
         -------
@@ -55,7 +57,19 @@ class TextTransformerMixin(TransformerMixin):
             return pl.DataFrame({name: pl.from_arrow(array) for name, array in arrays.items()})
         index = like.index if isinstance(like, pd.DataFrame | pd.Series) else None
         data = {name: pd.arrays.ArrowExtensionArray(array) for name, array in arrays.items()}
-        return pd.DataFrame(data, index=index)
+        return _sharing_nothing(pd.DataFrame(data, index=index))
+
+
+def _sharing_nothing(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a frame that shares no Python object with others, such as the index of `y`.
+
+    joblib hashes a shared object in another way than equal ones. Without this, a step of ``Pipeline(memory=...)`` would
+    not recognise its input once that comes from the cache, and would train again.
+    """
+    buffers: list[pickle.PickleBuffer] = []
+    content = pickle.dumps(frame, protocol=5, buffer_callback=buffers.append)
+    shared_with_none: pd.DataFrame = pickle.loads(content, buffers=buffers)  # From this process.  # nosec B301
+    return shared_with_none
 
 
 def _as_chunks(texts: Any) -> pa.ChunkedArray:
@@ -63,10 +77,11 @@ def _as_chunks(texts: Any) -> pa.ChunkedArray:
 
 
 def read_texts(X: Any, *, caller: str) -> dict[str, list[str]]:
-    """Read columns of texts from a dataframe, an array of one or two dimensions, a series or a list.
+    """Read columns of texts from a dataframe, a table, an array of one or two dimensions, a series or a list.
 
-    A single column is called ``text``, whatever its name; unnamed columns are called ``text``, ``1``, ``2``, ... Error
-    messages begin with `caller`.
+    What is neither an array nor has a length is rejected: an iterator can be read only once, and then `transform` would
+    find nothing of what `fit` read. A single column is called ``text``, whatever its name; unnamed columns are called
+    ``text``, ``1``, ``2``, ... Error messages begin with `caller`.
     """
     if isinstance(X, str | bytes):
         raise TypeError(f"{caller}: iterable over texts expected, string object received. Wrap it in a list: [text].")
@@ -81,6 +96,15 @@ def read_texts(X: Any, *, caller: str) -> dict[str, list[str]]:
     for name, texts in columns.items():
         _check_strings(texts, name, caller)
     return columns
+
+
+def cells(column: Any) -> list[Any]:
+    """Return the cells of a series or an array of any library, or of a list, in their order."""
+    for method in ("to_list", "to_pylist", "tolist"):
+        if hasattr(column, method):
+            values: list[Any] = getattr(column, method)()
+            return values
+    return list(column)
 
 
 def _check_strings(texts: list[Any], name: str, caller: str) -> None:
@@ -101,14 +125,26 @@ def _check_strings(texts: list[Any], name: str, caller: str) -> None:
 
 
 def _columns(X: Any, caller: str) -> dict[str, list[Any]]:
-    if hasattr(X, "columns"):
-        names = [str(name) for name in X.columns]
-        if len(set(names)) < len(names):
-            raise ValueError(f"{caller}: X has columns of the same name: {names}.")
-        return {str(name): X[name].to_list() for name in X.columns}
-    if hasattr(X, "to_list"):
-        return {TEXT: X.to_list()}
-    array = X if isinstance(X, np.ndarray) else _as_array(X, caller)
+    if type(X).__name__ == "LazyFrame":
+        raise TypeError(f"{caller}: a LazyFrame has no rows until it is collected. Pass X.collect().")
+    if isinstance(X, np.ndarray):
+        return _columns_of_array(X, caller)
+    check_has_length(X, f"{caller}: iterable over texts expected")
+    X = _from_arrow(X)
+    if isinstance(X, pa.Table):
+        names, columns = X.column_names, X.columns
+    elif hasattr(X, "columns"):
+        names, columns = [str(name) for name in X.columns], [X[name] for name in X.columns]
+    elif hasattr(X, "to_list") or hasattr(X, "to_pylist"):
+        return {TEXT: cells(X)}
+    else:
+        return _columns_of_array(_as_array(X, caller), caller)
+    if len(set(names)) < len(names):
+        raise ValueError(f"{caller}: X has columns of the same name: {names}.")
+    return {name: cells(column) for name, column in zip(names, columns, strict=True)}
+
+
+def _columns_of_array(array: np.ndarray[Any, Any], caller: str) -> dict[str, list[Any]]:
     if array.ndim == 1:
         return {TEXT: array.tolist()}
     if array.ndim != 2 or not array.shape[1]:
@@ -116,15 +152,30 @@ def _columns(X: Any, caller: str) -> dict[str, list[Any]]:
     return dict(zip([TEXT, *map(str, range(1, array.shape[1]))], array.T.tolist(), strict=True))
 
 
+def _from_arrow(X: Any) -> Any:
+    """Read tables and arrays of Arrow, and of libraries that pass theirs on as these; return others as they are."""
+    of_pandas = isinstance(X, pd.DataFrame | pd.Series | pd.Index)
+    if of_pandas or type(X).__module__.partition(".")[0] == "polars":
+        return X
+    is_array = hasattr(X, "__arrow_c_array__")
+    if not is_array and not hasattr(X, "__arrow_c_stream__"):
+        return X
+    if hasattr(X, "columns"):
+        return pa.table(X)
+    return pa.array(X) if is_array else pa.chunked_array(X)
+
+
 def _as_array(X: Any, caller: str) -> np.ndarray[Any, Any]:
     if isinstance(X, Mapping | Set):
         raise TypeError(f"{caller}: iterable over texts expected; got {type(X).__name__}, which is not a sequence.")
-    try:
-        cells = list(X)
-    except TypeError:
-        raise TypeError(f"{caller}: iterable over texts expected; got {type(X).__name__}.") from None
-    if any(isinstance(cell, list | tuple | np.ndarray) for cell in cells):
-        return np.array(cells, dtype=object)
-    array = np.empty(len(cells), dtype=object)
-    array[:] = cells
+    rows = list(X)
+    if len(rows) != len(X):
+        raise ValueError(
+            f"{caller}: {type(X).__name__} has the length {len(X)}, but gave {len(rows)} texts: it can be read only "
+            "once. Pass a list."
+        )
+    if any(isinstance(row, list | tuple | np.ndarray) for row in rows):
+        return np.array(rows, dtype=object)
+    array = np.empty(len(rows), dtype=object)
+    array[:] = rows
     return array

@@ -264,6 +264,19 @@ def test_an_invalid_horizon_is_an_error(path, horizon):
         load_mimic_iv(path, horizon=horizon)
 
 
+@pytest.mark.parametrize("horizon", ["48", " 48 ", "48.5", "+48", "1 day 48", "1h30", "48,0h"])
+def test_a_horizon_whose_number_has_no_unit_is_an_error(path, horizon):
+    with pytest.raises(ValueError, match="horizon must be a length of time with a unit, such as '48h'"):
+        load_mimic_iv(path, horizon=horizon)
+
+
+@pytest.mark.parametrize(
+    "horizon", ["48h", "48 hours", "2D", "2 days 00:00:00", "48:00:00", "1 day 24h", "P2D", "PT48H", "2.0 days"]
+)
+def test_a_horizon_may_be_written_in_many_ways(path, horizon):
+    pd.testing.assert_frame_equal(load_mimic_iv(path, horizon=horizon).data, load_mimic_iv(path).data)
+
+
 def test_a_horizon_beyond_all_admissions_says_how_long_they_are(path):
     with pytest.raises(ValueError, match=r"None of the 4 admissions lasts .*the longest one takes 9 days 03:00:00"):
         load_mimic_iv(path, horizon="30 days")

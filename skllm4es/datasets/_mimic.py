@@ -5,6 +5,7 @@ known by then; the functions below say when that was for each table.
 """
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, cast, overload
@@ -86,6 +87,8 @@ _EVENTS = pa.schema(
         ("note", _WORDS),
     ]
 )
+#: Hours, minutes and seconds, as in "2 days 03:00:00", and a number that no unit follows.
+_CLOCK, _WITHOUT_UNIT = re.compile(r"\d+(:\d+)+(\.\d+)?"), re.compile(r"[\d.]+(?!\s*[\d.A-Za-zµμ])")
 _CONSTRAINTS = {
     "path": [str, os.PathLike],
     "horizon": [str, pd.Timedelta],
@@ -172,7 +175,7 @@ def load_mimic_iv(
         The folder of MIMIC-IV or of its demo, which holds the folder ``hosp`` with its csv files, compressed
         (``.csv.gz``) or not.
     horizon : str or pandas.Timedelta, default="48h"
-        How long after admission the question is asked.
+        How long after admission the question is asked, with a unit.
     profile : bool, default=False
         Whether `X` also has what is known of the patient at admission: ``gender``, ``age`` (years; above 89 as MIMIC-IV
         changes it), ``admission_type`` and ``admission_location``.
@@ -258,6 +261,11 @@ def load_mimic_iv(
 
 
 def _read_horizon(horizon: str | pd.Timedelta) -> pd.Timedelta:
+    if isinstance(horizon, str) and _WITHOUT_UNIT.search(_CLOCK.sub("", horizon)):
+        # Nanoseconds to pandas.
+        raise ValueError(
+            f"horizon must be a length of time with a unit, such as '48h' or '2 days'; {horizon!r} has none."
+        )
     try:
         length = pd.Timedelta(horizon)
     except ValueError as error:

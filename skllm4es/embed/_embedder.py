@@ -111,8 +111,9 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         than float32. Fine-tuning keeps float32 weights.
     memory : str, path or joblib.Memory, default=None
         Directory that keeps fine-tuned models and each text's pooled layers, so that neither is computed twice: a
-        search over `pooling_depth` costs one fine-tuning per fold and one pass over each text. Several processes may
-        share it, on a local disk; a text that two of them need at the same time is embedded by both. It grows until you
+        search over `pooling_depth` costs one fine-tuning per fold and one pass over each text. `fit` makes it; an
+        embedder that only transforms, such as one from a pickle, uses it if it is there. Several processes may share
+        it, on a local disk; a text that two of them need at the same time is embedded by both. It grows until you
         delete it. With ``random_state=None``, later fits find the model of the first one.
     random_state : int, RandomState instance or None, default=None
         Determines initial weights and the order of training.
@@ -203,7 +204,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         "finetune": [StrOptions({"full", "lora"}), FineTuning, None],
         "max_length": [Interval(Integral, 8, None, closed="left"), StrOptions({"auto"})],
         "overflow": [StrOptions({"chunk", "truncate"})],
-        "extra_texts": ["array-like", HasMethods("to_list"), HasMethods("columns"), None],
+        "extra_texts": [object],  # Read like X, with its errors.
         "device": [str, None],
         "dtype": [StrOptions({"auto", "float32", "bfloat16", "float16"})],
         "memory": [str, os.PathLike, HasMethods(["cache"]), None],
@@ -290,6 +291,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         features = self._resolve_features()
         finetuning = self._resolve_finetuning(features)
         texts, corpus = self._read(X, features, finetuning)
+        directory_of(self.memory, make=True)
         with trainer_callbacks(self) as callbacks:
             training = self._training(finetuning, callbacks)
             language_model = training.prepare(corpus)
@@ -372,7 +374,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         """
         cache = self._cache()
         if cache is None:
-            raise ValueError("There is no cache: set memory=DIR.")
+            raise ValueError("There is no cache: set memory=DIR, and fit, which makes the directory.")
         return cache.info()
 
     def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
@@ -576,12 +578,14 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         """Read the text of each user that is embedded, and the texts of each user that are trained on."""
         # Scores are those of the raw texts, whose form a model from scratch would otherwise never see.
         raw = self._from_scratch is not None and "scores" in features
-        texts, corpus = _texts_of_users(X, raw=raw, unused=finetuning is None)
+        texts, corpus = _texts_of_users(X, caller="LLMEmbedder", raw=raw, unused=finetuning is None)
         if not corpus:
             raise ValueError("LLMEmbedder: found 0 texts in X; a minimum of 1 is required.")
         if self.extra_texts is None:
             return texts, corpus
-        more_texts, more_corpus = _texts_of_users(self.extra_texts, raw=raw, unused=finetuning is None)
+        more_texts, more_corpus = _texts_of_users(
+            self.extra_texts, caller="LLMEmbedder: extra_texts", raw=raw, unused=finetuning is None
+        )
         return texts + more_texts, corpus + more_corpus
 
     def _training(self, finetuning: FineTuning | None, callbacks: list[Any]) -> Training | Frozen:
@@ -647,7 +651,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
     def _cache(self) -> Cache | None:
         from skllm4es.lm.cache import Cache
 
-        directory = directory_of(self.memory)
+        directory = directory_of(self.memory, make=False)
         return None if directory is None else Cache(directory)
 
     def _text_embedder(self, language_model: LanguageModel, dtype: str, device: str, max_length: int) -> TextEmbedder:
@@ -719,12 +723,12 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         return tags
 
 
-def _texts_of_users(X: Any, *, raw: bool, unused: bool) -> tuple[list[str], list[list[str]]]:
+def _texts_of_users(X: Any, *, caller: str, raw: bool, unused: bool) -> tuple[list[str], list[list[str]]]:
     """Read the text of each user that is embedded, and those to train on.
 
     `raw` says whether the text is one of these as well, `unused` whether nothing is trained, so that a warning is due.
     """
-    columns = read_texts(X, caller="LLMEmbedder")
+    columns = read_texts(X, caller=caller)
     columns = {TEXT: columns.pop(TEXT)} | columns
     if unused and len(columns) > 1:
         others = [name for name in columns if name != TEXT]

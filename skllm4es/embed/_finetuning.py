@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator
 
 from skllm4es._compat import Interval, StrOptions, validate_parameter_constraints
 from skllm4es._messages import did_you_mean
+from skllm4es.embed._settings import plain
 
 if TYPE_CHECKING:
     from skllm4es.lm.schedule import Schedule
@@ -180,10 +181,10 @@ class FineTuning(BaseEstimator):
         return Schedule(
             **{name: resolve(name, float) for name in ("epochs", "learning_rate", "warmup", "weight_decay")},
             batch_tokens=resolve("batch_tokens", int),
-            validation_fraction=self.validation_fraction,
+            validation_fraction=plain(self.validation_fraction),
             patience=int(self.patience),
-            gradient_checkpointing=self.gradient_checkpointing,
-            arguments=dict(self.training_args or {}),
+            gradient_checkpointing=bool(self.gradient_checkpointing),
+            arguments=plain(self.training_args or {}),
         )
 
     def _adapter(self) -> Adapter | None:
@@ -307,8 +308,8 @@ class LoRA(FineTuning):
         from skllm4es.lm.training import Adapter
 
         modules = self.target_modules if isinstance(self.target_modules, str) else list(self.target_modules)
-        settings = {"r": int(self.r), "lora_alpha": self.lora_alpha, "target_modules": modules}
-        return Adapter(settings | dict(self.lora_args or {}), self.merge)
+        settings = {"r": self.r, "lora_alpha": self.lora_alpha, "target_modules": modules}
+        return Adapter(plain(settings | dict(self.lora_args or {})), bool(self.merge))
 
     @property
     def _pretrained_defaults(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from sklearn.base import BaseEstimator
 
 from skllm4es._compat import Interval, StrOptions, validate_parameter_constraints
 from skllm4es._messages import did_you_mean
+from skllm4es.embed._settings import plain
 
 if TYPE_CHECKING:
     from skllm4es.lm.training import Scratch
@@ -55,7 +56,7 @@ class FromScratch(BaseEstimator):
 
         from skllm4es.lm.training import Scratch
 
-        config = dict(self.config or {})
+        config = plain(self.config or {})
         known = LlamaConfig().to_dict()
         unknown = [name for name in config if name not in known]
         if unknown:

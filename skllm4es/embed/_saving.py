@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 from skllm4es._store import hash_of
 from skllm4es.embed._finetuning import FineTuning, LoRA
 from skllm4es.embed._from_scratch import FromScratch
+from skllm4es.embed._settings import plain
 from skllm4es.lm.folders import EMBEDDER_FILE, hash_folder, new_folder, writing_errors
 
 _ARRAYS_FILE = "scores.safetensors"
@@ -94,8 +95,7 @@ def _as_json(name: str, value: Any) -> Any:
         return {type(value).__name__: parameters_as_json(value.get_params(deep=False))}
     if isinstance(value, os.PathLike):
         return os.fspath(value)
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
+    value = plain(value)
     try:
         json.dumps(value)
     except TypeError as error:

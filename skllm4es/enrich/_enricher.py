@@ -323,6 +323,8 @@ class TextEnricher(TextTransformerMixin, BaseEstimator):
             raise ValueError(f"formats is empty. Pass None or some of {available_formats()}.")
         if self.rewriter is None:  # Other rewriters may know other formats, and check them when they rewrite.
             check_formats(self.formats_)
+        if hasattr(self.rewriter_, "cache_key") and not self._is_cheap():
+            directory_of(self.memory, make=True)
         self.seed_ = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
 
     def _rewrite(self, texts: list[str], n_variants: int, *, like: Any) -> list[list[str]]:
@@ -363,8 +365,7 @@ class TextEnricher(TextTransformerMixin, BaseEstimator):
         return getattr(self.rewriter_, "cheap", False)
 
     def _cache(self) -> RewriteCache | None:
-        directory = directory_of(self.memory)
-        if directory is None or self._is_cheap():
+        if self.memory is None or self._is_cheap():
             return None
         if not hasattr(self.rewriter_, "cache_key"):
             warn(
@@ -377,7 +378,8 @@ class TextEnricher(TextTransformerMixin, BaseEstimator):
                 "With random_state=None every run asks for other rewritings, so memory saves nothing. Set random_state "
                 "to an int."
             )
-        return RewriteCache(directory)
+        directory = directory_of(self.memory, make=False)
+        return None if directory is None else RewriteCache(directory)
 
     def _format(self, text: str, number: int) -> str:
         """Choose the format of a text's variant; each format comes once before any comes again."""

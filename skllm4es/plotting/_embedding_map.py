@@ -13,6 +13,7 @@ from sklearn.decomposition import PCA
 from sklearn.pipeline import Pipeline
 from sklearn.utils import assert_all_finite
 
+from skllm4es._messages import check_has_length
 from skllm4es.plotting._base import Display
 
 if TYPE_CHECKING:
@@ -149,6 +150,8 @@ class EmbeddingMapDisplay(Display):
         ValueError
             If there are too few vectors, their number differs from that of the targets, or they hold NaN or infinity.
         """
+        if not hasattr(embeddings, "shape"):
+            check_has_length(embeddings, "array-like of vectors expected")
         vectors = np.asarray(embeddings, dtype=np.float64)
         if vectors.ndim != 2 or min(vectors.shape) < 2:
             raise ValueError(
@@ -229,6 +232,7 @@ _METHODS = {"pca": _pca, "umap": _umap}
 
 
 def _as_series(target: Any, n_users: int) -> pd.Series:
+    check_has_length(target, "array-like as target expected")
     series = pd.Series(target).reset_index(drop=True)
     if len(series) != n_users:
         raise ValueError(f"The target has {len(series)} entries, but there are {n_users} users.")

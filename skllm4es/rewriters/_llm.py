@@ -22,7 +22,7 @@ from skllm4es._compat import Interval, StrOptions
 from skllm4es.formats import FORMATS
 from skllm4es.rewriters._answers import clean_answer
 from skllm4es.rewriters._base import RewritingError
-from skllm4es.rewriters._checks import check_formats, check_lengths
+from skllm4es.rewriters._checks import as_lists, check_formats
 from skllm4es.rewriters._prompts import Message, compose, hash_prompts, seed_of
 from skllm4es.rewriters._splitting import read_events, split_events
 from skllm4es.rewriters._template import TemplateRewriter
@@ -143,6 +143,7 @@ class StepwiseRewriter(BaseEstimator, ABC):
         RewritingError
             If a text cannot be rewritten. `iter_rewrites` continues with the others.
         """
+        texts, formats, seeds = as_lists(texts, formats, seeds)
         rewritten = [""] * len(texts)
         for position, result in self.iter_rewrites(texts, formats, seeds):
             if isinstance(result, RewritingError):
@@ -170,7 +171,7 @@ class StepwiseRewriter(BaseEstimator, ABC):
             The position of a text, and its rewriting or the error of this text. Each position comes once, in any
             order. An error that concerns all texts is raised.
         """
-        check_lengths(texts, formats, seeds)
+        texts, formats, seeds = as_lists(texts, formats, seeds)
         check_formats(formats, self.default_formats)
         self._validate_params()
         return self._iterate(texts, formats, seeds)

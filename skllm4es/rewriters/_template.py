@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator
 
 from skllm4es.formats import FORMATS, Variation
 from skllm4es.rewriters._base import UnreadableTextError
-from skllm4es.rewriters._checks import check_formats, check_lengths
+from skllm4es.rewriters._checks import as_lists, check_formats
 from skllm4es.serialize import EventTable, parse_events
 
 
@@ -94,7 +94,7 @@ class TemplateRewriter(BaseEstimator):
         RewritingError
             If a text is not in the serialised form; the error is a ValueError as well.
         """
-        check_lengths(texts, formats, seeds)
+        texts, formats, seeds = as_lists(texts, formats, seeds)
         check_formats(formats)
         variation = Variation(self.paraphrase_names, self.vary_values, self.analysis)
         return [

@@ -118,7 +118,7 @@ def _write_each(values: Column, write: Callable[[Any], str]) -> pa.Array:
     )
 
 
-def _write_formatted(value: float | Decimal, spec: str, whole: type[float]) -> str:
+def _write_formatted(value: Any, spec: str, whole: type[float]) -> str:
     if abs(value) < _MAX_WHOLE and value == int(value):
         return format(whole(value), spec)
     number = float(value)
