@@ -139,6 +139,13 @@ def test_texts_do_not_depend_on_the_type_in_fit_or_in_transform(fitted, served, 
     assert EventSerializer(**params).fit(same).transform(other)["text"].to_list() == expected
 
 
+@pytest.mark.parametrize("served", [*TYPES, pa.decimal128(38, 2), pa.decimal256(76, 2)], ids=str)
+def test_distances_of_equal_numbers_are_equal(served):
+    X, other = frame(CODES.cast(pa.int64()), CODES.cast(served))
+    serializer = EventSerializer(formats={"n": "since previous event"}).fit(X)
+    assert serializer.transform(other)["text"].to_list() == ['n\n""\n-1300\n1300\n588']
+
+
 @pytest.mark.parametrize("fitted", TYPES, ids=str)
 def test_the_compact_form_writes_whole_times_alike_whatever_their_type(fitted):
     times = pa.array([Decimal(10), Decimal(12), Decimal(19)], pa.decimal128(9, 2))

@@ -176,6 +176,8 @@ def _since_previous(
             column = seconds_of(column)
         if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
             column = column.cast(pa.int64() if pa.types.is_integer(column.type) else pa.float64())
+        elif pa.types.is_decimal(column.type):  # The difference has one digit more.
+            column = column.cast(pa.decimal256(min(column.type.precision, 75), column.type.scale))
         values = combine(column)
         before = pa.concat_arrays([pa.nulls(min(1, len(values)), values.type), values[:-1]])
         distances = pc.subtract_checked(values, before)
