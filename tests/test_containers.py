@@ -8,15 +8,16 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from estimators import OF_EVENTS, TINY_MODEL, installed
+from estimators import ON_EVENTS, installed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from recording_rewriter import RecordingRewriter
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.pipeline import Pipeline
+from tiny_models import tiny
 from tqdm.auto import tqdm
 
-from skllm4es import EventSerializer, FineTuning, FromScratch, LLMEmbedder, TextEnricher
+from skllm4es import EventSerializer, FineTuning, LLMEmbedder, TextEnricher
 from skllm4es._texts import TextTransformerMixin, read_texts
 from skllm4es.datasets import make_transactions
 from skllm4es.plotting import EmbeddingMapDisplay, TokenLengthDisplay
@@ -96,7 +97,7 @@ READ_ONCE = {
 @pytest.fixture(scope="module")
 def embedder():
     return LLMEmbedder(
-        FromScratch(config=TINY_MODEL),
+        tiny(num_hidden_layers=1),
         features="hidden",
         dtype="float32",
         random_state=0,
@@ -169,7 +170,7 @@ def test_what_is_empty_when_it_is_read_again_is_refused(embedder):
             again(once)
 
 
-@pytest.mark.parametrize("estimator", installed(OF_EVENTS).values(), ids=installed(OF_EVENTS))
+@pytest.mark.parametrize("estimator", installed(ON_EVENTS).values(), ids=installed(ON_EVENTS))
 def test_events_in_an_iterator_are_refused(estimator):
     X, _ = make_transactions(3, mean_events=3, random_state=0)
     with pytest.raises(TypeError, match=r"X must be a pandas or polars dataframe .*; got generator"):
