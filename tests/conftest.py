@@ -82,7 +82,7 @@ def as_kind(request):
     ``as_kind.name`` is the name of the kind, for expectations that differ, and ``as_kind.is_polars`` says whether `X`
     is a polars dataframe. A kind whose library is not installed is skipped.
     """
-    from skllm4es.events._cells import convert_cells
+    from skllm4es.events._objects import convert_objects
 
     name = request.param
 
@@ -90,7 +90,7 @@ def as_kind(request):
         if isinstance(users, pd.DataFrame):
             index = users.index if index is None else index
             users = pa.array(users["events"].array)
-        lists = users if isinstance(users, pa.Array | pa.ChunkedArray) else convert_cells(users)
+        lists = users if isinstance(users, pa.Array | pa.ChunkedArray) else convert_objects(users)
         lists = lists.combine_chunks() if isinstance(lists, pa.ChunkedArray) else lists
         return EVENT_KINDS[name](lists, pd.RangeIndex(len(lists)) if index is None else index)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -53,17 +55,21 @@ def decode_irregular(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column if regular else decode_strings(column)
 
 
-def without_views(column: Column) -> Column:
-    """Convert views to plain strings or bytes, and dictionaries of lists to lists: Arrow cannot take rows of them."""
+def is_offset(zone: str) -> bool:
+    """Whether a time zone is a mere offset from UTC, such as "+01:00"."""
+    return re.fullmatch(r"[+-]\d\d:?\d\d", zone) is not None
+
+
+def to_plain(column: Column) -> Column:
+    """Convert views to plain strings or bytes, dictionaries of lists to lists, and times with a mere offset to UTC.
+
+    Arrow cannot take rows of the former; offsets change with the seasons, and one column may have only one of them.
+    """
     encoded = pa.types.is_dictionary(column.type)
     values = column.type.value_type if encoded else column.type
     if encoded and pa.types.is_nested(values):
         return decode(column)
-    plain = values
-    if pa.types.is_string_view(values):
-        plain = pa.large_string()
-    elif pa.types.is_binary_view(values):
-        plain = pa.large_binary()
+    plain = _plain_type(values)
     if plain == values:
         return column
     if not encoded:
@@ -77,7 +83,7 @@ def without_views(column: Column) -> Column:
 
 def regularise(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Convert what Arrow cannot compute with: dictionaries of anything but strings, string views, 16-bit floats."""
-    column = without_views(column)
+    column = to_plain(column)
     type_ = _regular_type(column.type)
     if pa.types.is_dictionary(column.type) and not pa.types.is_dictionary(type_):
         column = decode(column)
@@ -90,9 +96,17 @@ def _regular_type(type_: pa.DataType) -> pa.DataType:
     if is_list(type_):
         regular = _regular_type(type_.value_type)
         return type_ if regular == type_.value_type else pa.large_list(regular)
+    return pa.float32() if pa.types.is_float16(type_) else _plain_type(type_)
+
+
+def _plain_type(type_: pa.DataType) -> pa.DataType:
     if pa.types.is_string_view(type_):
         return pa.large_string()
-    return pa.float32() if pa.types.is_float16(type_) else type_
+    if pa.types.is_binary_view(type_):
+        return pa.large_binary()
+    if pa.types.is_timestamp(type_) and type_.tz and is_offset(type_.tz):
+        return pa.timestamp(type_.unit, "UTC")
+    return type_
 
 
 def unify_dictionaries(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -108,11 +122,12 @@ def unify_dictionaries(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column.unify_dictionaries()
 
 
-def list_array(structs: pa.StructArray, offsets: npt.NDArray[np.int64]) -> pa.Array:
-    """Cut structs into lists at the offsets."""
+def list_array(values: pa.Array, offsets: npt.NDArray[np.int64], missing: Sequence[bool] = ()) -> pa.Array:
+    """Cut values into lists at the offsets; those that are missing become null."""
+    mask = pa.array(missing) if any(missing) else None
     if offsets[-1] <= np.iinfo(np.int32).max:
-        return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), structs)
-    return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), structs)
+        return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values, mask=mask)
+    return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), values, mask=mask)
 
 
 def offsets_of(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

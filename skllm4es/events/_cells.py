@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,47 +12,33 @@ import pandas as pd
 import pyarrow as pa
 
 from skllm4es.events._arrow import combine_encoded, list_array, offsets_of
-from skllm4es.events._frames import REMEDY, arrow_table, find_unfit, is_polars, row_label, to_arrow
-from skllm4es.events._kinds import is_list
+from skllm4es.events._frames import REMEDY, is_polars, row_label, to_arrow
+from skllm4es.events._kinds import kind_in_cells
+from skllm4es.events._objects import (
+    Problem,
+    UnfitError,
+    convert_objects,
+    elements_of,
+    find_unfit,
+    go_together,
+    is_missing,
+    mixture,
+    shown,
+)
 
 
 def read_cells(column: Any, name: str) -> pa.Array:
     """Convert a column of pandas or polars whose cells are lists of dicts, arrays, dataframes or missing."""
-    cells = [None if _is_missing(cell) else cell for cell in column.to_list()]
-    strange = [i for i, cell in enumerate(cells) if not (cell is None or _is_frame(cell) or _is_sequence(cell))]
-    if strange:
-        first, row = cells[strange[0]], row_label(column, strange[0])
-        raise not_events(
-            name,
-            f"{len(strange)} of its cells are neither lists nor dataframes, first in row {row!r}, which "
-            f"holds {first!r:.60} ({type(first).__name__})",
-        )
+    cells = [None if is_missing(cell) else cell for cell in column.to_list()]
+    _check_cells(cells, column, name)
     try:
-        return convert_cells(cells)
-    except MemoryError:
-        raise
-    except Exception as error:
-        position = find_unfit(cells, convert_cells)
-        why = _unfit_fields(cells[: position + 1], column) or str(error)
-        raise TypeError(
-            f"The cells of the column {name!r} cannot form one column: row {row_label(column, position)!r} does not "
-            f"fit the rows before it: {why if REMEDY in why else f'{why}. {REMEDY}'}"
-        ) from error
-
-
-def convert_cells(cells: list[Any]) -> pa.Array:
-    """Convert cells that are lists of dicts, dataframes or None, and keep the order of the fields."""
-    if any(_is_frame(cell) for cell in cells):
-        return _convert_frames(cells)
-    lists = pa.array(cells, from_pandas=True)
-    if not is_list(lists.type) or not pa.types.is_struct(lists.type.value_type):
-        return lists
-    # Older versions of pyarrow sort the keys.
-    keys = dict.fromkeys(
-        key for cell in cells if cell is not None for event in cell if isinstance(event, dict) for key in event
-    )
-    ordered = pa.list_(pa.struct([lists.type.value_type.field(key) for key in keys]))
-    return lists if lists.type == ordered else pa.array(cells, ordered, from_pandas=True)
+        return _convert_frames(cells) if any(map(_is_frame, cells)) else convert_objects(cells)
+    except UnfitError as error:
+        problems = [
+            problem.describe("" if problem.path else name, "object", partial(row_label, column))
+            for problem in error.problems
+        ]
+    raise TypeError(f"The cells of the column {name!r} cannot form one column: {'; '.join(problems)}. {REMEDY}")
 
 
 def not_events(name: str, seen: str) -> TypeError:
@@ -60,35 +49,71 @@ def not_events(name: str, seen: str) -> TypeError:
     )
 
 
+def _check_cells(cells: list[Any], column: Any, name: str) -> None:
+    strange = [i for i, cell in enumerate(cells) if not (cell is None or _is_frame(cell) or _is_sequence(cell))]
+    if strange:
+        first, row = cells[strange[0]], row_label(column, strange[0])
+        raise not_events(
+            name,
+            f"{len(strange)} of its cells are neither lists nor dataframes, first in row {row!r}, which "
+            f"holds {shown(first)} ({type(first).__name__})",
+        )
+
+
 def _convert_frames(cells: list[Any]) -> pa.Array:
-    tables = [to_arrow(cell if _is_frame(cell) else pd.DataFrame([] if cell is None else list(cell))) for cell in cells]
-    events = pa.concat_tables(tables, promote_options="permissive")
+    """Convert cells that are dataframes, some of which may be lists of dicts instead."""
+    tables = []
+    for position, cell in enumerate(cells):
+        try:
+            tables.append(to_arrow(cell) if _is_frame(cell) else _table_of_dicts(cell or []))
+        except UnfitError as error:
+            raise error.moved(np.full(len(cell), position)) from error
+        except TypeError as error:  # It names the columns, and the rows of this cell.
+            raise UnfitError(Problem(str(error).removesuffix(f". {REMEDY}"), position, cell)) from error
+        if cell is not None and len(cell) != len(tables[-1]):
+            raise UnfitError(Problem("its events have no fields", position, cell))
+    _check_kinds(tables)
+
+    def concat(tables: list[pa.Table]) -> pa.Table:
+        return pa.concat_tables(tables, promote_options="permissive")
+
+    try:
+        events = concat(tables)
+    except pa.ArrowException as error:
+        position = find_unfit(tables, concat)
+        raise UnfitError(Problem(str(error), position, cells[position])) from error
     fields = [combine_encoded(column) for column in events.columns]
     offsets = offsets_of(np.array([len(table) for table in tables]))
     return list_array(pa.StructArray.from_arrays(fields, names=events.column_names), offsets)
 
 
-def _unfit_fields(cells: list[Any], column: Any) -> str:
-    """Name the fields of dicts that cannot be converted on their own, and say why."""
-    events = [
-        (row_label(column, position), event)
-        for position, cell in enumerate(cells)
-        if _is_sequence(cell)
-        for event in cell
-        if isinstance(event, dict)
+def _table_of_dicts(events: Any) -> pa.Table:
+    structs = convert_objects(list(elements_of(events) or []))
+    if not pa.types.is_struct(structs.type):  # Without events, or where all of them are missing.
+        if structs.null_count < len(structs):
+            raise UnfitError(Problem("it holds neither dicts nor a dataframe", 0, events))
+        return pa.table({})
+    return pa.Table.from_arrays(structs.flatten(), names=[field.name for field in structs.type])
+
+
+def _check_kinds(tables: list[pa.Table]) -> None:
+    """Check that the values of a field are of one kind in all tables: Arrow would make bytes of texts."""
+    kinds: dict[str, dict[str, int]] = {}
+    for position, table in enumerate(tables):
+        for field in table.schema:
+            if kind := kind_in_cells(field.type):
+                kinds.setdefault(field.name, {}).setdefault(kind, position)
+    problems = [
+        replace(mixture(positions, list(positions), _first_values(tables, name)), path=(name,))
+        for name, positions in kinds.items()
+        if not go_together(positions)
     ]
-    rows = [row for row, _ in events]
-    keys = dict.fromkeys(key for _, event in events for key in event)
-    columns = [pd.Series([event.get(key) for _, event in events], rows, dtype=object) for key in keys]
-    try:
-        arrow_table([str(key) for key in keys], columns)
-    except TypeError as error:
-        return str(error)
-    return ""
+    if problems:
+        raise UnfitError(*problems)
 
 
-def _is_missing(cell: Any) -> bool:
-    return cell is None or cell is pd.NA or cell is pd.NaT or (isinstance(cell, float) and cell != cell)
+def _first_values(tables: list[pa.Table], name: str) -> Callable[[int], Any]:
+    return lambda position: tables[position][name].slice(0, 3).to_pylist()
 
 
 def _is_frame(cell: Any) -> bool:
@@ -96,4 +121,7 @@ def _is_frame(cell: Any) -> bool:
 
 
 def _is_sequence(cell: Any) -> bool:
-    return isinstance(cell, list | tuple) or (isinstance(cell, np.ndarray) and cell.ndim == 1)
+    try:
+        return elements_of(cell) is not None
+    except Exception:  # Tensors that numpy cannot read, on another device or of a type that it lacks.
+        return False

@@ -5,15 +5,16 @@ An error names every column that Arrow cannot hold, and the first row whose valu
 
 from __future__ import annotations
 
-import bisect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from skllm4es.events._arrow import Column, without_views
+from skllm4es.events._arrow import Column, decode, to_plain
+from skllm4es.events._objects import UnfitError, convert_objects
 
 #: What to do with values that Arrow cannot hold.
 REMEDY = (
@@ -80,47 +81,48 @@ def arrow_table(names: list[str], columns: list[Any]) -> pa.Table:
             arrays[-1].validate()  # For nested arrays, pyarrow sometimes builds broken lists.
         except MemoryError:
             raise
+        except UnfitError as error:
+            problems += [
+                problem.describe(name, str(column.dtype).lower(), partial(row_label, column))
+                for problem in error.problems
+            ]
         except Exception as error:
             type_ = column.type if isinstance(column, pa.ChunkedArray) else column.dtype
-            problems.append(f"{name!r} ({type_}{_first_problem(column)}): {error}")
+            problems.append(f"{name!r} ({type_}): {error}")
     if problems:
         raise TypeError(f"Events are kept in Arrow, which cannot hold {'; '.join(problems)}. {REMEDY}")
     return pa.Table.from_arrays(arrays, names=names)
 
 
-def find_unfit(values: Any, convert: Callable[[Any], Any]) -> int:
-    """Return the position of the first value that cannot be converted with those before it, or their number."""
-
-    def is_unfit(n_values: int) -> bool:
-        try:
-            convert(values[:n_values])
-        except Exception:
-            return True
-        return False
-
-    return bisect.bisect_left(range(1, len(values) + 1), True, key=is_unfit)
-
-
 def _column_to_arrow(column: Any) -> Column:
-    if is_object(column):  # Polars would export the addresses of its objects.
-        column = pd.Series(column.to_list(), dtype=object)
-    if not isinstance(column, pd.Series):
-        return without_views(column if isinstance(column, pa.ChunkedArray) else _from_polars(column))
-    if isinstance(column.dtype, pd.SparseDtype):
+    if isinstance(column, pd.Series) and isinstance(column.dtype, pd.SparseDtype):
         column = pd.Series(np.asarray(column))
+    if is_object(column):  # Polars would export the addresses of its objects.
+        return to_plain(convert_objects(column.to_list()))
+    if not isinstance(column, pd.Series):
+        return to_plain(column if isinstance(column, pa.ChunkedArray) else _from_polars(column))
+    if isinstance(column.dtype, pd.CategoricalDtype) and is_object(column.cat.categories):
+        return to_plain(_categories_to_arrow(column))
     array = pa.array(column, from_pandas=True)
     type_ = array.type.value_type if pa.types.is_dictionary(array.type) else array.type
-    return _as_texts(column) if isinstance(type_, pa.BaseExtensionType) else without_views(array)
+    return _as_texts(column) if isinstance(type_, pa.BaseExtensionType) else to_plain(array)
 
 
-def _first_problem(column: Any) -> str:
-    if not is_object(column):
-        return ""
-    values = pd.Series(column.to_list(), dtype=object)
-    position = find_unfit(values, _column_to_arrow)
-    if position == len(values):  # The values are not the problem.
-        return ""
-    return f", from row {row_label(column, position)!r} on, which holds {values[position]!r:.60}"
+def _categories_to_arrow(column: pd.Series) -> pa.DictionaryArray:
+    """Convert a categorical whose categories are objects."""
+    codes = column.cat.codes.to_numpy()
+    try:
+        categories = convert_objects(column.cat.categories.to_list())
+    except UnfitError as error:
+        used = column.cat.remove_unused_categories()
+        if len(used.cat.categories) < len(column.cat.categories):
+            return _categories_to_arrow(used)
+        known = np.flatnonzero(codes >= 0)
+        raise error.moved(known[np.unique(codes[known], return_index=True)[1]]) from error
+    if pa.types.is_dictionary(categories.type):
+        categories = decode(categories).combine_chunks()
+    indices = pa.array(codes, mask=codes < 0)
+    return pa.DictionaryArray.from_arrays(indices, categories, ordered=bool(column.cat.ordered))
 
 
 def _from_polars(column: Any) -> pa.Array:

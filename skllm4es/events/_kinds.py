@@ -56,6 +56,27 @@ def value_kind(type_: pa.DataType) -> str:
     raise TypeError(_no_text(type_))
 
 
+def kind_in_cells(type_: pa.DataType) -> str:
+    """Name the kind of values that go together, as for Python objects; nothing if all are missing."""
+    types = pa.types
+    if types.is_dictionary(type_):
+        return kind_in_cells(type_.value_type)
+    if is_list(type_):
+        return f"lists of {kind_in_cells(type_.value_type)}".removesuffix(" of ")
+    if types.is_timestamp(type_):
+        return f"times in {type_.tz}" if type_.tz else "times without a zone"
+    kinds: dict[str, Callable[[pa.DataType], bool]] = {
+        "": types.is_null,
+        "integers": types.is_integer,
+        "floats": types.is_float64,
+        "decimals": types.is_decimal,
+        "texts": is_string,
+        "durations": types.is_duration,
+        "times of day": types.is_time,
+    }
+    return next((kind for kind, check in kinds.items() if check(type_)), str(type_))
+
+
 def unreadable(name: str, type_: pa.DataType) -> TypeError:
     """Return the error for a field of a type that cannot be read."""
     return TypeError(f"The field {name!r} of the events: {_no_text(type_)}.")
