@@ -41,7 +41,7 @@ def main() -> int:
     open_ones = [(package, vulnerability) for package, vulnerability in found if vulnerability["id"] not in ACCEPTED]
     for package, vulnerability in open_ones:
         fixed = ", ".join(vulnerability["fix_versions"]) or "no version yet"
-        print(f"{package['name']} {package['version']}: {vulnerability['id']}, mended in {fixed}")
+        print(f"{package['name']} {package['version']}: {vulnerability['id']}, fixed in {fixed}")
     n_audited = len(packages) - len(skipped)
     n_accepted = len(found) - len(open_ones)
     print(f"{n_audited} of {len(packages)} packages audited: {len(open_ones)} vulnerabilities, {n_accepted} accepted.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import pickle  # only what this process wrote  # nosec B403
 from collections.abc import Mapping, Set
 from typing import Any, Self
 
