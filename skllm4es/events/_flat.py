@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,15 +107,16 @@ def flatten_events(X: Any, events: str | Sequence[str] = "events") -> FlatEvents
     ValueError
         If `X` lacks a column, or a user's lists differ in length.
     """
-    names = [events] if isinstance(events, str) else list(events)
+    single = isinstance(events, str) or not isinstance(events, Iterable)  # In pandas, 0 may be a name.
+    names: list[Any] = [events] if single else list(events)
     _check_frame(X, names)
     lists = {name: _read_lists(X, name) for name in names}
     lengths = {name: pc.fill_null(pc.list_value_length(column), 0).to_numpy() for name, column in lists.items()}
     _check_equal_lengths(lengths, X)
-    if isinstance(events, str):
-        columns = _fields_of_structs(lists[events], events)
+    if single:
+        columns = _fields_of_structs(lists[names[0]], names[0])
     else:
-        columns = {name: pc.list_flatten(column) for name, column in lists.items()}
+        columns = {str(name): pc.list_flatten(column) for name, column in lists.items()}
     columns = {name: _regular_field(column, name) for name, column in columns.items()}
     return FlatEvents(columns, offsets_of(lengths[names[0]]))
 

@@ -11,11 +11,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from skllm4es._messages import warn
 from skllm4es.events._arrow import decode_irregular, decode_strings, encode_strings, list_array
 from skllm4es.events._flat import flatten_events
-from skllm4es.events._frames import column_names, is_polars, repeated, to_arrow
+from skllm4es.events._frames import arrow_table, column_names, is_polars, repeated, to_arrow
 from skllm4es.events._kinds import is_string, unreadable
-from skllm4es.events._order import factorize, order_of_events, sortable
+from skllm4es.events._order import factorize, factorize_together, order_of_events, sortable, sorts_like_time
 
 if TYPE_CHECKING:
     import polars as pl
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 def nest_events(
     events: pd.DataFrame | pl.DataFrame | pa.Table,
     *,
-    user: str,
-    time: str,
+    user: str | list[str],
+    time: str | None = None,
     columns: Sequence[str] | None = None,
 ) -> DataFrame:
     """Gather a long table of events into a dataframe with one row per user.
@@ -36,11 +37,13 @@ def nest_events(
     ----------
     events : pandas.DataFrame, polars.DataFrame or pyarrow.Table of shape (n_events, n_columns)
         One row per event, in any order. It is not changed.
-    user : str
-        The column that identifies the user.
-    time : str
+    user : str or list of str
+        The column that identifies the user, or a list of columns that do so together. Users whose values compare equal
+        are one.
+    time : str, default=None
         The column that orders a user's events: numbers, times, texts or anything else with an order (an ordered
-        categorical has its own). Events at equal times keep the order of the table.
+        categorical has its own). Events at equal times keep the order of the table, and so do all events by default:
+        leave it out only if the table is in order already.
     columns : sequence of str, default=None
         The columns to keep with each event, in this order; all except `user` by default.
 
@@ -48,18 +51,26 @@ def nest_events(
     -------
     X : pandas.DataFrame or polars.DataFrame of shape (n_users, 1)
         One row per user, sorted by user, with the list-typed column ``events``. A polars table becomes a polars
-        frame whose first column holds the users; other tables become a pandas frame with the users as its index
-        and ``events`` of type ``ArrowDtype(list<struct>)``. Strings are dictionary-encoded. NaN in a pandas table is
-        a null, as in pandas itself. Values that only pandas has, such as periods and the intervals of `pandas.cut`,
-        become texts that keep their order; sparse columns become dense.
+        frame whose first columns hold the users; other tables become a pandas frame with the users as its index (a
+        `pandas.MultiIndex` for several columns) and ``events`` of type ``ArrowDtype(list<struct>)``. Strings are
+        dictionary-encoded. NaN in a pandas table is a null, as in pandas itself. Values that only pandas has, such as
+        periods and the intervals of `pandas.cut`, become texts that keep their order; sparse columns become dense.
+        Column names that are not strings, such as 0, become strings. Times with a mere offset, such as ``+01:00``,
+        become times in UTC.
 
     Raises
     ------
     TypeError
-        If `events` is not a table, if Arrow cannot hold a column (complex numbers, or texts mixed with numbers), or if
-        the values of `user` or `time` have no order.
+        If `events` is not a table, if Arrow cannot hold a column (complex numbers, sets, or objects of several kinds,
+        such as texts and numbers, dates and times, or times with and without a zone), or if the values of `user` or
+        `time` have no order.
     ValueError
         If a named column is missing or repeated, or an event has no user or time.
+
+    Warns
+    -----
+    UserWarning
+        If the times are texts whose order may not be that of the times they stand for, such as "10.1.2024".
 
     See Also
     --------
@@ -79,26 +90,33 @@ def nest_events(
     [99.9, 12.5]
     """
     names = column_names(events)
-    columns = _check_columns(names, user=user, time=time, columns=columns)
-    used = list(dict.fromkeys([user, time, *columns]))
+    users = [str(name) for name in (user if isinstance(user, list) else [user])]
+    time = None if time is None else str(time)
+    columns = _check_columns(events, users=users, time=time, columns=columns)
+    roles = [("user", name) for name in users] + ([] if time is None else [("time", time)])
+    used = list(dict.fromkeys([*(name for _, name in roles), *columns]))
     table = to_arrow(_select(events, [names.index(name) for name in used]))
-    keys = {name: decode_irregular(table[name]) for name in (user, time)}
-    _check_no_nulls({"user": user, "time": time}, keys)
-    users, user_codes = factorize(keys[user], user)
-    order = order_of_events(user_codes, sortable(keys[time], time))
+    keys = {name: decode_irregular(table[name]) for _, name in roles}
+    _check_no_nulls(roles, keys)
+    distinct, user_codes = factorize_together({name: keys[name] for name in users})
+    order = order_of_events(user_codes, None if time is None else _time_in_order(keys[time], time))
     fields = [_field_in_order(table[name], name, order) for name in columns]
     user_codes = user_codes if order is None else user_codes[order]
-    offsets = np.searchsorted(user_codes, np.arange(len(users) + 1))
+    offsets = np.searchsorted(user_codes, np.arange(len(distinct[0]) + 1))
     lists = list_array(pa.StructArray.from_arrays(fields, names=columns), offsets)
     if is_polars(events):
         import polars as pl
 
-        return pl.DataFrame([pl.Series(user, pl.from_arrow(users)), pl.Series("events", pl.from_arrow(lists))])
-    index = pd.Index(_column_for_pandas(users, user), name=user)
+        ids = [pl.Series(name, pl.from_arrow(values)) for name, values in zip(users, distinct, strict=True)]
+        return pl.DataFrame([*ids, pl.Series("events", pl.from_arrow(lists))])
+    levels = [_column_for_pandas(values, name) for name, values in zip(users, distinct, strict=True)]
+    index = pd.Index(levels[0], name=users[0]) if len(users) == 1 else pd.MultiIndex.from_arrays(levels, names=users)
     return pd.DataFrame({"events": pd.arrays.ArrowExtensionArray(lists)}, index=index)
 
 
-def unnest_events(X: DataFrame, *, events: str | Sequence[str] = "events", user: str | None = None) -> DataFrame:
+def unnest_events(
+    X: DataFrame, *, events: str | Sequence[str] = "events", user: str | list[str] | None = None
+) -> DataFrame:
     """Turn a dataframe with one row per user into a long table with one row per event.
 
     Parameters
@@ -108,16 +126,17 @@ def unnest_events(X: DataFrame, *, events: str | Sequence[str] = "events", user:
         reads. It is not changed.
     events : str or sequence of str, default="events"
         The column that holds the events, or the columns that hold one list per feature.
-    user : str, default=None
+    user : str or list of str, default=None
         The name of the user column. For pandas, this is what the index is called in the table, by default its own name
-        or ``"user"`` if it has none; for polars, it is the column that holds the users, by default the first one that
-        is not `events`.
+        or ``"user"`` if it has none; for a `pandas.MultiIndex`, there is one column per level, by default called as the
+        level or ``"level_0"``, ``"level_1"``, ... if it has no name. For polars, it is the column that holds the users,
+        or a list of them, by default the first one that is not `events`.
 
     Returns
     -------
     table : pandas.DataFrame or polars.DataFrame of shape (n_events, 1 + n_features)
-        The user column, then the fields of the events; users and events keep the order of `X`. A user without
-        events has no row, and other columns of `X` are left out. A pandas table has numpy types (nullable ones for
+        The user columns, then the fields of the events; users and events keep the order of `X`. A user without events
+        has no row, and other columns of `X` are left out. A pandas table has numpy types (nullable ones for
         integers and booleans with nulls). Time zones, units of time, widths of numbers, dates and decimals are those of
         the table that was nested; categoricals become their values, and Arrow and nullable types without nulls become
         numpy types.
@@ -127,7 +146,7 @@ def unnest_events(X: DataFrame, *, events: str | Sequence[str] = "events", user:
     TypeError
         If `X` is not a dataframe or the column `events` does not hold events.
     ValueError
-        If a named column is missing, or list columns differ in length.
+        If a named column is missing, list columns differ in length, or a name would be repeated.
 
     See Also
     --------
@@ -145,22 +164,17 @@ def unnest_events(X: DataFrame, *, events: str | Sequence[str] = "events", user:
     2       7    2    12.5
     """
     flat = flatten_events(X, events)
-    if not isinstance(X, pd.DataFrame):
-        taken = [events] if isinstance(events, str) else events
-        user = user or next((name for name in X.columns if name not in taken), None)
-        if user is None or user not in X.columns:
-            raise ValueError(f"X has no user column {user!r}; its columns are {list(X.columns)}. Pass user=NAME.")
-        users = to_arrow(X[[user]])[0]
-    else:
-        user = user or str(X.index.name or "user")
-        users = to_arrow(pd.DataFrame({user: X.index}))[0]
-    if user in flat.columns:
-        raise ValueError(f"The events already have a field {user!r}. Rename the user column with user=NAME.")
-    if is_string(users.type):
-        users = users.cast(pa.large_string())
+    names = [str(name) for name in user] if isinstance(user, list) else user if user is None else [str(user)]
+    users = _users_of_index(X.index, names) if isinstance(X, pd.DataFrame) else _users_of_columns(X, events, names)
+    if taken := repeated([*users.column_names, *flat.columns]):
+        raise ValueError(f"The events already have a field {taken[0]!r}. Rename the user column with user=NAME.")
     owners = pa.array(np.repeat(np.arange(flat.n_users), flat.lengths))
-    decoded = {name: decode_strings(column) for name, column in flat.columns.items()}
-    table = pa.table({user: users.take(owners), **decoded})
+    long = {
+        name: column.cast(pa.large_string()) if is_string(column.type) else column
+        for name, column in zip(users.column_names, users.columns, strict=True)
+    }
+    long = {name: column.take(owners) for name, column in long.items()}
+    table = pa.table(long | {name: decode_strings(column) for name, column in flat.columns.items()})
     if is_polars(X):
         import polars as pl
 
@@ -168,31 +182,72 @@ def unnest_events(X: DataFrame, *, events: str | Sequence[str] = "events", user:
     return _to_pandas(table)
 
 
-def _check_columns(names: list[str], *, user: str, time: str, columns: Sequence[str] | None) -> list[str]:
+def _users_of_index(index: pd.Index, names: list[str] | None) -> pa.Table:
+    if names is None:
+        default = "user" if index.nlevels == 1 else "level_{}"
+        names = [default.format(i) if name is None else str(name) for i, name in enumerate(index.names)]
+    if len(names) != index.nlevels:
+        raise ValueError(
+            f"The index of X has {index.nlevels} levels, {list(index.names)}, but user names {len(names)}: {names}. "
+            "Name each level in a list, or leave user out."
+        )
+    levels = [pd.Series(index.get_level_values(i)) for i in range(index.nlevels)]
+    return arrow_table(names, levels)
+
+
+def _users_of_columns(X: Any, events: str | Sequence[str], names: list[str] | None) -> pa.Table:
+    taken = [events] if isinstance(events, str) else events
+    names = names or [name for name in X.columns if name not in taken][:1]
+    if not names or not set(names) <= set(X.columns):
+        raise ValueError(f"X has no user column {names}; its columns are {list(X.columns)}. Pass user=NAME.")
+    return to_arrow(X[names])
+
+
+def _check_columns(events: Any, *, users: list[str], time: str | None, columns: Sequence[str] | None) -> list[str]:
+    names = column_names(events)
     if isinstance(columns, str):
         raise TypeError(f"columns must be a list of column names; got the string {columns!r}. Write [{columns!r}].")
-    kept = [name for name in names if name != user] if columns is None else list(columns)
-    problems = [
-        f"{role} {name!r} is not a column of the table"
-        for role, name in [("user", user), ("time", time), *(("columns:", name) for name in kept)]
-        if name not in names
-    ]
+    kept = [name for name in names if name not in users] if columns is None else [str(name) for name in columns]
+    roles = [("user", name) for name in users] + ([] if time is None else [("time", time)])
+    roles += [("columns:", name) for name in kept]
+    problems = [f"{role} {name!r} is not a column of the table" for role, name in roles if name not in names]
     problems += [f"the column {name!r} appears {names.count(name)} times" for name in repeated(names)]
     problems += [f"columns names {name!r} more than once" for name in repeated(kept) if columns is not None]
+    problems += [f"user names {name!r} more than once" for name in repeated(users)]
+    if not users:
+        problems.append("user names no column")
     if not kept:
         problems.append("no column is left to keep with the events")
     if problems:
-        raise ValueError(f"nest_events cannot read this table: {'; '.join(problems)}. Its columns are {names}.")
+        levels = [str(name) for name in events.index.names] if isinstance(events, pd.DataFrame) else []
+        in_index = [name for _, name in roles if name in levels and name not in names]
+        remedy = f" {in_index[0]!r} is in its index: pass table.reset_index()." if in_index else ""
+        raise ValueError(f"nest_events cannot read this table: {'; '.join(problems)}. Its columns are {names}.{remedy}")
     return kept
 
 
-def _check_no_nulls(roles: dict[str, str], columns: dict[str, pa.ChunkedArray]) -> None:
+def _time_in_order(column: pa.ChunkedArray, name: str) -> npt.NDArray[Any]:
+    """Return numbers in the order of time, and warn if that of its texts is another one."""
+    encoded = pa.types.is_dictionary(column.type)
+    if is_string(column.type.value_type if encoded else column.type) and not (encoded and column.type.ordered):
+        texts, codes = factorize(column, name)
+        if not sorts_like_time(texts):
+            warn(
+                f"The times in the column {name!r} are texts and are sorted as texts, from {texts[0].as_py()!r} to "
+                f"{texts[-1].as_py()!r}. If that is not their order in time, convert them first, for example with "
+                "pd.to_datetime or pd.to_numeric."
+            )
+        return codes
+    return sortable(column, name)
+
+
+def _check_no_nulls(roles: list[tuple[str, str]], columns: dict[str, pa.ChunkedArray]) -> None:
     # NaN too: pandas' own are nulls by now, those of polars and Arrow are not.
-    missing = {role: pc.sum(pc.is_null(columns[name], nan_is_null=True)).as_py() for role, name in roles.items()}
+    missing = {name: pc.sum(pc.is_null(column, nan_is_null=True)).as_py() for name, column in columns.items()}
     problems = [
-        f"{count} of {len(columns[roles[role]])} events have no {role} (column {roles[role]!r} is null or NaN)"
-        for role, count in missing.items()
-        if count
+        f"{missing[name]} of {len(columns[name])} events have no {role} (column {name!r} is null or NaN)"
+        for role, name in roles
+        if missing[name]
     ]
     if problems:
         raise ValueError(f"nest_events cannot read this table: {'; '.join(problems)}. Drop these rows or fill them in.")

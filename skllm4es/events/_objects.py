@@ -17,6 +17,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
@@ -152,7 +153,7 @@ def is_missing(value: Any) -> bool:
     return isinstance(value, Decimal) and value.is_nan()
 
 
-def elements_of(value: Any) -> Sequence[Any] | None:
+def elements_of(value: Any) -> Sequence[Any] | npt.NDArray[Any] | None:
     """Return the elements of a list, tuple, array, series or tensor of one dimension; None for anything else."""
     if isinstance(value, list | tuple):
         return value
@@ -278,7 +279,7 @@ def _convert_lists(values: Sequence[Any]) -> pa.Array:
     return list_array(elements, offsets, [cell is None for cell in cells])
 
 
-def _convert_end_to_end(cells: list[Sequence[Any]]) -> pa.Array:
+def _convert_end_to_end(cells: list[Any]) -> pa.Array:
     dtypes = {cell.dtype if isinstance(cell, np.ndarray) else None for cell in cells if len(cell)}
     dtype = next(iter(dtypes)) if len(dtypes) == 1 else None
     if dtype is not None and dtype.kind in "biufmM":
@@ -292,7 +293,8 @@ def _convert_end_to_end(cells: list[Sequence[Any]]) -> pa.Array:
 def _convert_dicts(values: Sequence[Any]) -> pa.Array:
     missing = [value is None for value in values]
     present: Sequence[Mapping[Any, Any]] = [value or {} for value in values] if any(missing) else values
-    fields, problems = {}, []
+    fields: dict[str, pa.Array] = {}
+    problems: list[Problem] = []
     for key in dict.fromkeys(chain.from_iterable(present)):
         try:
             if not isinstance(key, str):
