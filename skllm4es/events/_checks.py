@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import pyarrow as pa
 from sklearn.utils.validation import validate_data
 
 from skllm4es.events._flat import FlatEvents
@@ -67,7 +68,13 @@ def changes_since_fit(
     seen = kinds_of(flat, [name for name in kinds if name in flat.columns])
     changed = [name for name, kind in seen.items() if kind != kinds[name] != "nothing" != kind]
     problems += [
-        f"{name!r} holds {seen[name]} ({flat.columns[name].type}), where fit saw {kinds[name]}" for name in changed
+        f"{name!r} holds {seen[name]} ({_type_name(flat.columns[name].type)}), where fit saw {kinds[name]}"
+        for name in changed
     ]
     problems += [] if time in changed else disorder(flat, time, X)
     return problems, flat.select([name for name in seen if name not in changed])
+
+
+def _type_name(type_: pa.DataType) -> str:
+    """Name a type as users do, who do not choose how wide the offsets of strings are."""
+    return str(type_).removeprefix("large_")
