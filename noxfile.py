@@ -18,7 +18,7 @@ DRAWING = "--ignore=skllm4es/plotting"
 
 
 @nox.session(python=PYTHONS)
-@nox.parametrize("dependencies", [nox.param(each, id=each, tags=[each]) for each in CONSTRAINTS])
+@nox.parametrize("dependencies", [nox.param(versions, id=versions, tags=[versions]) for versions in CONSTRAINTS])
 @nox.parametrize("extra", EXTRAS, ids=EXTRAS)
 def tests(session: nox.Session, extra: str, dependencies: str) -> None:
     """Install the package with one extra, all or none, and run the tests that go with it."""

@@ -120,7 +120,7 @@ def test_settings_that_change_the_model_train_it_again(tmp_path, counts, changed
 @pytest.mark.parametrize(
     "changed",
     [
-        {"finetune__patience": 9},
+        {"finetune": FineTuning(epochs=2, gradient_checkpointing=True)},
         {"finetune__gradient_checkpointing": True},
         {"finetune__training_args": {"logging_steps": 1}},
         {"pooling_depth": 2},

@@ -292,3 +292,24 @@ class TestFrozenModels:
             ValueError, match="extra_texts are texts to train on, and have no effect with finetune=None"
         ):
             LLMEmbedder("no/model", finetune=None, extra_texts=TEXTS).fit(TEXTS)
+
+    @pytest.mark.parametrize(
+        ("params", "message"),
+        [
+            ({"finetune": FineTuning(patience=2)}, "patience=2 has no effect without validation_fraction"),
+            ({"finetune": LoRA(lora_args={"r": 4})}, r"lora_args cannot take \['r'\]. Set them as parameters of LoRA"),
+            ({"finetune": LoRA(target_modules=[])}, "target_modules is empty"),
+            ({"model": FromScratch(config={"bos_token_id": 5})}, r"config cannot take \['bos_token_id'\]"),
+            (
+                {"model": FromScratch(n_params=1000, config={"hidden_size": 8})},
+                r"n_params=1000 chooses the size of the model, which config sets too \(hidden_size=8\)",
+            ),
+        ],
+    )
+    def test_settings_that_conflict_or_have_no_effect_are_rejected(self, params, message):
+        with pytest.raises(ValueError, match=message):
+            LLMEmbedder(**{"model": "no/model", **params}).fit(TEXTS)
+
+    def test_a_parameter_that_never_has_parameters_is_said_to_be_invalid(self):
+        with pytest.raises((ValueError, AttributeError)):
+            LLMEmbedder(features=["hidden", "scores"]).set_params(features__n=1)

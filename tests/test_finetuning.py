@@ -219,7 +219,7 @@ class TestHeldOutUsers:
         assert len(fitted.loss_curve_) < 50
 
     def test_a_validation_fraction_that_leaves_no_users_raises(self):
-        with pytest.raises(ValueError, match=r"validation_fraction=0.5 holds out 1 of 1 users"):
+        with pytest.raises(ValueError, match=r"A validation fraction of 0.5 holds out 1 of 1 users"):
             embedder(finetune=FineTuning(validation_fraction=0.5)).fit(TEXTS[:1])
 
     def test_the_validation_loss_is_the_mean_over_tokens(self):

@@ -487,7 +487,9 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
             outer, _, inner = name.partition("__")
             value = params.get(outer, getattr(self, outer, None))
             if inner and hasattr(self, outer) and not hasattr(value, "set_params"):
-                suggested = _OBJECTS.get((outer, value), _OBJECTS.get(outer, "..."))
+                if outer not in _OBJECTS:
+                    break  # It never has parameters of its own: scikit-learn says so.
+                suggested = _OBJECTS[("finetune", "lora") if value == "lora" else outer]
                 raise ValueError(
                     f"{name} cannot be set, because {outer}={value!r} is not an object with parameters. Pass one: "
                     f"LLMEmbedder({outer}={suggested})."

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sklearn.base import BaseEstimator
 
 from skllm4es._compat import Interval, StrOptions, validate_parameter_constraints
-from skllm4es._messages import did_you_mean
-from skllm4es.embed._settings import plain
+from skllm4es.embed._settings import check_names, plain
 
 if TYPE_CHECKING:
     from skllm4es.lm.schedule import Schedule
@@ -24,6 +23,8 @@ _PRETRAINED = {"epochs": 2, "learning_rate": 1e-5, "weight_decay": 1e-6, "batch_
 _FROM_SCRATCH = {"epochs": None, "learning_rate": 5e-3, "weight_decay": 1e-2, "batch_tokens": 512}
 #: Ten times the paper's, as "LoRA Without Regret" (Schulman et al., 2025) finds.
 _LORA_LEARNING_RATE = 1e-4
+
+_PATIENCE = 5
 
 #: Settings of `transformers.TrainingArguments` that may not be passed, and the parameters to set instead, if any.
 _RESERVED = {
@@ -98,7 +99,7 @@ class FineTuning(BaseEstimator):
     See Also
     --------
     LoRA : Trains small matrices beside the weights.
-    LLMEmbedder : The embedder whose model is trained.
+    LLMEmbedder : The embedder that uses this object.
 
     Notes
     -----
@@ -135,7 +136,7 @@ class FineTuning(BaseEstimator):
         weight_decay: float | str = "auto",
         batch_tokens: int | str = "auto",
         validation_fraction: float | None = None,
-        patience: int = 5,
+        patience: int = _PATIENCE,
         gradient_checkpointing: bool = False,
         checkpoint_dir: str | os.PathLike[str] | None = None,
         training_args: Mapping[str, Any] | None = None,
@@ -154,10 +155,15 @@ class FineTuning(BaseEstimator):
     def _check(self) -> None:
         """Reject parameters that conflict or do not exist."""
         validate_parameter_constraints(self._parameter_constraints, self.get_params(deep=False), type(self).__name__)
+        if self.patience != _PATIENCE and self.validation_fraction is None:
+            raise ValueError(
+                f"patience={self.patience} has no effect without validation_fraction. Set validation_fraction, or "
+                f"leave patience at {_PATIENCE}."
+            )
         from transformers import TrainingArguments
 
         arguments = self.training_args or {}
-        _check_names(
+        check_names(
             "training_args", arguments, {field.name for field in fields(TrainingArguments)}, "TrainingArguments"
         )
         reserved = [
@@ -240,7 +246,7 @@ class LoRA(FineTuning):
     See Also
     --------
     FineTuning : Trains all weights.
-    LLMEmbedder : The embedder whose model is trained.
+    LLMEmbedder : The embedder that uses this object.
 
     Examples
     --------
@@ -273,7 +279,7 @@ class LoRA(FineTuning):
         weight_decay: float | str = "auto",
         batch_tokens: int | str = "auto",
         validation_fraction: float | None = None,
-        patience: int = 5,
+        patience: int = _PATIENCE,
         gradient_checkpointing: bool = False,
         checkpoint_dir: str | os.PathLike[str] | None = None,
         training_args: Mapping[str, Any] | None = None,
@@ -300,9 +306,13 @@ class LoRA(FineTuning):
         super()._check()
         from peft import LoraConfig
 
-        own = {"task_type", "inference_mode", "r", "lora_alpha", "target_modules"}
-        known = {field.name for field in fields(LoraConfig)} - own
-        _check_names("lora_args", self.lora_args or {}, known, "peft.LoraConfig, or parameters of LoRA itself")
+        own = {"r", "lora_alpha", "target_modules"} & set(self.lora_args or {})
+        if own:
+            raise ValueError(f"lora_args cannot take {sorted(own)}. Set them as parameters of LoRA, such as LoRA(r=8).")
+        if not isinstance(self.target_modules, str) and not len(self.target_modules):
+            raise ValueError("target_modules is empty, so there is nothing to train. Name modules, or 'all-linear'.")
+        known = {field.name for field in fields(LoraConfig)} - {"task_type", "inference_mode"}
+        check_names("lora_args", self.lora_args or {}, known, "peft.LoraConfig")
 
     def _adapter(self) -> Adapter | None:
         from skllm4es.lm.training import Adapter
@@ -314,10 +324,3 @@ class LoRA(FineTuning):
     @property
     def _pretrained_defaults(self) -> dict[str, Any]:
         return _PRETRAINED | {"learning_rate": _LORA_LEARNING_RATE}
-
-
-def _check_names(parameter: str, given: Mapping[str, Any], known: set[str], where: str) -> None:
-    unknown = [name for name in given if name not in known]
-    if unknown:
-        hint = did_you_mean(unknown, known) or " See its documentation for their names."
-        raise ValueError(f"{parameter} names {unknown}, which are not settings of {where}.{hint}")

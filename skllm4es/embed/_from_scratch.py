@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 from sklearn.base import BaseEstimator
 
 from skllm4es._compat import Interval, StrOptions, validate_parameter_constraints
-from skllm4es._messages import did_you_mean
-from skllm4es.embed._settings import plain
+from skllm4es.embed._settings import check_names, plain
 
 if TYPE_CHECKING:
     from skllm4es.lm.training import Scratch
+
+#: Settings that the tokenizer decides.
+_OF_THE_TOKENIZER = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 class FromScratch(BaseEstimator):
@@ -30,7 +32,7 @@ class FromScratch(BaseEstimator):
 
     See Also
     --------
-    LLMEmbedder : The embedder whose model it is.
+    LLMEmbedder : The embedder that uses this object.
 
     Examples
     --------
@@ -57,9 +59,13 @@ class FromScratch(BaseEstimator):
         from skllm4es.lm.training import Scratch
 
         config = plain(self.config or {})
-        known = LlamaConfig().to_dict()
-        unknown = [name for name in config if name not in known]
-        if unknown:
-            hint = did_you_mean(unknown, known) or " See its documentation for their names."
-            raise ValueError(f"config names {unknown}, which are not settings of transformers.LlamaConfig.{hint}")
+        check_names("config", config, set(LlamaConfig().to_dict()), "transformers.LlamaConfig")
+        reserved = [name for name in config if name in _OF_THE_TOKENIZER]
+        if reserved:
+            raise ValueError(f"config cannot take {reserved}, which come from the tokenizer. Leave them out.")
+        if self.n_params != "auto" and "hidden_size" in config:
+            raise ValueError(
+                f"n_params={self.n_params} chooses the size of the model, which config sets too "
+                f"(hidden_size={config['hidden_size']}). Pass one of them."
+            )
         return Scratch(self.n_params if self.n_params == "auto" else int(self.n_params), config)

@@ -1,4 +1,4 @@
-"""Settings that are passed on to other libraries, which often take numbers of Python only."""
+"""Settings that are passed on to other libraries: their names, and their numbers, which must be those of Python."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+
+from skllm4es._messages import did_you_mean
 
 
 def plain(value: Any) -> Any:
@@ -17,3 +19,11 @@ def plain(value: Any) -> Any:
     if type(value) in (list, tuple):
         return type(value)(map(plain, value))
     return value
+
+
+def check_names(parameter: str, settings: Mapping[str, Any], known: set[str], owner: str) -> None:
+    """Raise a ValueError if a parameter holds settings that their owner does not have."""
+    unknown = [name for name in settings if name not in known]
+    if unknown:
+        hint = did_you_mean(unknown, known) or " See its documentation for their names."
+        raise ValueError(f"{parameter} names {unknown}, which are not settings of {owner}.{hint}")

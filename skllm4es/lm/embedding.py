@@ -20,7 +20,7 @@ from skllm4es.lm.pooling import LayerPooler
 from skllm4es.lm.processes import Processes
 from skllm4es.lm.windows import Window, groups_of, split, tokenize, truncate
 
-#: Raised whenever the vector of a text changes, so that no older one is taken for it.
+#: Increased when the vector of a text changes, so that no older one is taken for it.
 _VERSION = "3"
 #: Texts that are read from the cache together.
 _CACHE_BATCH = 256

@@ -180,8 +180,8 @@ def _check_batch(n_tokens: float, wanted: int, group: Processes) -> None:
     if group.size > 1 and group.rank == 0 and n_tokens > _LARGER_BATCH * wanted:
         warn(
             f"Batches have about {n_tokens:,.0f} tokens, not the {wanted:,} that were asked for, because each of "
-            f"{group.size} processes trains on one window per step. So there are fewer steps than with one process: "
-            "use fewer processes, or ask for such batches."
+            f"{group.size} processes trains on one window per step. Training takes fewer steps than with one process. "
+            "Use fewer processes, or larger batches."
         )
 
 

@@ -118,9 +118,9 @@ def loading_errors(name: str) -> Iterator[None]:
             "otherwise download it once on a machine that does, and copy its directory here.\n"
             "3. A gated model: accept its terms on its page, then log in with `hf auth login`.\n"
             "4. Only a causal language model can be fine-tuned by next-token prediction: choose a decoder such as "
-            "Llama, Qwen or GPT-2. An encoder such as BERT can embed if it is not fine-tuned (finetune=None); an "
+            "Llama, Qwen or GPT-2. An encoder such as BERT can embed if it is not fine-tuned; an "
             "encoder-decoder such as T5 cannot.\n"
-            "5. No pretrained model: LLMEmbedder() trains a small one from scratch, offline."
+            "5. No pretrained model: a small one can be trained from scratch, offline (`LLMEmbedder()`)."
         ) from error
 
 

@@ -49,7 +49,7 @@ class Source(ABC):
 
     @property
     def in_memory(self) -> bool:
-        """Whether the model is in memory already, and belongs to nobody else."""
+        """Whether the model is in memory already, and is not shared."""
         return False
 
     @abstractmethod

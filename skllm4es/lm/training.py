@@ -41,7 +41,7 @@ Corpus = Sequence[Sequence[str]]
 _OF_REPORTS = ("report_to", "logging", "log_", "run_name", "project", "trackio")
 #: Bytes of a weight, and of a weight with what AdamW keeps of it.
 _WEIGHT, _WITH_STATE = 4, 12
-#: Raised whenever other weights come of the same settings and texts.
+#: Increased when the same settings and texts produce different weights.
 _VERSION = 4
 #: Checkpoints that exist while one is written.
 _N_CHECKPOINTS = 3
@@ -147,8 +147,8 @@ class Recipe:
         n_held_out = max(1, round(fraction * len(corpus)))
         if n_held_out >= len(corpus):
             raise ValueError(
-                f"validation_fraction={fraction} holds out {n_held_out} of {len(corpus)} users, which leaves none to "
-                "train on. Lower it, or pass more users."
+                f"A validation fraction of {fraction} holds out {n_held_out} of {len(corpus)} users, which leaves none "
+                "to train on. Lower it, or pass more users."
             )
         order = np.random.default_rng(self.seed).permutation(len(corpus))
         held_out = set(order[:n_held_out].tolist())
