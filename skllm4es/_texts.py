@@ -79,8 +79,8 @@ def _as_chunks(texts: Any) -> pa.ChunkedArray:
 def read_texts(X: Any, *, caller: str) -> dict[str, list[str]]:
     """Read columns of texts from a dataframe, a table, an array of one or two dimensions, a series or a list.
 
-    What is neither an array nor has a length is rejected: an iterator can be read only once, and then `transform` would
-    find nothing of what `fit` read. A single column is called ``text``, whatever its name; unnamed columns are called ``text``, ``1``, ``2``, ... Error
+    What has no length is rejected: an iterator can be read only once, and would be empty when it is read again. A
+    single column is called ``text``, whatever its name; unnamed columns are called ``text``, ``1``, ``2``, ... Error
     messages begin with `caller`.
     """
     if isinstance(X, str | bytes):
@@ -153,7 +153,7 @@ def _columns_of_array(array: np.ndarray[Any, Any], caller: str) -> dict[str, lis
 
 
 def _from_arrow(X: Any) -> Any:
-    """Read tables and arrays of Arrow, and of any library that passes its own on as these; return others as they are."""
+    """Read tables and arrays of Arrow, and whatever else has its interface; return others as they are."""
     of_pandas = isinstance(X, pd.DataFrame | pd.Series | pd.Index)
     if of_pandas or type(X).__module__.partition(".")[0] == "polars":
         return X

@@ -155,9 +155,7 @@ def test_what_can_be_read_only_once_is_refused(make, embedder):
         lambda X: TokenLengthDisplay.from_texts(X, tokenizer=None),
     ]
     for call in calls:
-        with pytest.raises(
-            TypeError, match=r"iterable over texts expected; got .*read only once: make it a list first"
-        ):
+        with pytest.raises(TypeError, match=r"iterable over texts expected; got .* only once: make it a list first"):
             call(make())
 
 
@@ -172,7 +170,7 @@ def test_what_is_empty_when_it_is_read_again_is_refused(embedder):
 @pytest.mark.parametrize("estimator", installed(OF_EVENTS).values(), ids=installed(OF_EVENTS))
 def test_events_in_an_iterator_are_refused(estimator):
     X, _ = make_transactions(3, mean_events=3, random_state=0)
-    with pytest.raises(TypeError, match="X must be a pandas or polars dataframe .*; got generator"):
+    with pytest.raises(TypeError, match=r"X must be a pandas or polars dataframe .*; got generator"):
         clone(estimator).fit(X[name] for name in X)
 
 

@@ -2,6 +2,8 @@
 
 import math
 import os
+import pickle
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -544,6 +546,17 @@ def test_templates_are_not_kept(tmp_path):
 def test_memory_tells_of_a_rewriter_that_it_cannot_keep(tmp_path):
     with pytest.warns(UserWarning, match="memory keeps nothing of Echo"):
         TextEnricher(Echo(), formats="table", memory=tmp_path, random_state=0).fit_transform(TEXTS)
+
+
+def test_an_enricher_that_only_transforms_makes_no_directory(tmp_path):
+    for enrich in ("train", "always"):
+        directory = tmp_path / enrich / "cache"
+        enricher = TextEnricher(Language(), enrich=enrich, memory=directory, random_state=0).fit(TEXTS)
+        expected = enricher.transform(TEXTS)
+        assert directory.is_dir()
+        shutil.rmtree(directory.parent)
+        pd.testing.assert_frame_equal(pickle.loads(pickle.dumps(enricher)).transform(TEXTS), expected)
+        assert not directory.parent.exists()
 
 
 def test_memory_tells_that_it_needs_a_seed(tmp_path):

@@ -264,7 +264,8 @@ def _read_horizon(horizon: str | pd.Timedelta) -> pd.Timedelta:
     if isinstance(horizon, str) and _WITHOUT_UNIT.search(_CLOCK.sub("", horizon)):
         # Nanoseconds to pandas.
         raise ValueError(
-            f"horizon must be a length of time with a unit, such as '48h' or '2 days'; a number in {horizon!r} has none."
+            f"horizon must be a length of time with a unit, such as '48h' or '2 days'; a number in {horizon!r} has "
+            "none."
         )
     try:
         length = pd.Timedelta(horizon)

@@ -111,10 +111,10 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         than float32. Fine-tuning has float32 weights.
     memory : str, path or joblib.Memory, default=None
         Directory that keeps fine-tuned models and each text's pooled layers, so that neither is computed twice: a
-        search over `pooling_depth` costs one fine-tuning per fold and one pass over each text. `fit` makes it; an
-        embedder that only transforms, as where a pickle is loaded, uses it if it is there. Several processes may share
-        it, on a local disk; a text that two of them need at the same time is embedded by both. It grows until you delete
-        it. With ``random_state=None`` the model that is found is the one of the first `fit`.
+        search over `pooling_depth` costs one fine-tuning per fold and one pass over each text. `fit` makes it;
+        `transform` uses it if it is there. Several processes may share it, on a local disk; a text that two of them
+        need at the same time is embedded by both. It grows until you delete it. With ``random_state=None`` the model
+        that is found is the one of the first `fit`.
     random_state : int, RandomState instance or None, default=None
         Determines initial weights and the order of training.
     verbose : int, default=0

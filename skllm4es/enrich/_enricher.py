@@ -81,9 +81,10 @@ class TextEnricher(TextTransformerMixin, BaseEstimator):
         others are done, let a template rewrite it, or leave it raw.
     memory : str, path or joblib.Memory, default=None
         Directory in which rewritten texts are kept, each from the moment when it is there. So an interrupted run goes
-        on where it was, and no folds or searches rewrite a text twice. Several processes may share it. Give an int as
-        `random_state`, or another run asks for other rewritings. It is for rewriters with a ``cache_key``, as those
-        with language models: templates are written anew, which is cheaper than looking them up.
+        on where it was, and no folds or searches rewrite a text twice. `fit` makes it; `transform` uses it if it is
+        there. Several processes may share it. Give an int as `random_state`, or another run asks for other rewritings.
+        It is for rewriters with a ``cache_key``, as those with language models: writing texts by templates again is
+        cheaper than looking them up.
     n_jobs : int, default=None
         Number of processes for templates (and other rewriters without ``iter_rewrites``), as joblib counts them. The
         texts do not depend on it.
