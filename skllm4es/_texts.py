@@ -55,21 +55,21 @@ class TextTransformerMixin(TransformerMixin):
             import polars as pl
 
             return pl.DataFrame({name: pl.from_arrow(array) for name, array in arrays.items()})
-        index = like.index if isinstance(like, pd.DataFrame | pd.Series) else None
+        index = _unshared(like.index) if isinstance(like, pd.DataFrame | pd.Series) else None
         data = {name: pd.arrays.ArrowExtensionArray(array) for name, array in arrays.items()}
-        return _sharing_nothing(pd.DataFrame(data, index=index))
+        for dtype in (column.dtype for column in data.values()):
+            assert isinstance(dtype, pd.ArrowDtype)
+            dtype.pyarrow_dtype = _unshared(dtype.pyarrow_dtype)  # An index of strings may have the same one.
+        return pd.DataFrame(data, index=index)
 
 
-def _sharing_nothing(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a frame that shares no Python object with others, such as the index of `y`.
+def _unshared(value: Any) -> Any:
+    """Return a value as it comes from a cache, which shares no Python object with others, such as the index of `y`.
 
     joblib hashes a shared object in another way than equal ones. Without this, a step of ``Pipeline(memory=...)`` would
     not recognise its input once that comes from the cache, and would train again.
     """
-    buffers: list[pickle.PickleBuffer] = []
-    content = pickle.dumps(frame, protocol=5, buffer_callback=buffers.append)
-    shared_with_none: pd.DataFrame = pickle.loads(content, buffers=buffers)  # From this process.  # nosec B301
-    return shared_with_none
+    return pickle.loads(pickle.dumps(value))  # From this process.  # nosec B301
 
 
 def _as_chunks(texts: Any) -> pa.ChunkedArray:

@@ -1,6 +1,7 @@
 """`memory`: nothing is computed twice, and nothing damaged is used."""
 
 import multiprocessing
+import pickle
 import shutil
 import sqlite3
 
@@ -10,7 +11,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import Pipeline
-from tiny_models import TEXTS, TINY, save_model, tiny
+from tiny_models import TEXTS, TINY, TINY_CONFIG, save_model, tiny
 
 from skllm4es import FineTuning, LLMEmbedder
 from skllm4es.lm import embedding, pooling, sources, training
@@ -141,6 +142,29 @@ def test_a_changed_model_in_the_same_directory_is_noticed(tmp_path, pretrained, 
     other = LLMEmbedder(TINY, features="hidden", dtype="float32", random_state=1).fit(TEXTS)
     save_model(other, pretrained)
     assert not np.allclose(embed(), first)
+
+
+def test_numbers_of_numpy_are_those_of_python(tmp_path, counts):
+    """A search sets numpy's."""
+    of_numpy = tiny(**{name: np.int64(value) for name, value in TINY_CONFIG.items()})
+    finetunes = [
+        FineTuning(epochs=1, batch_tokens=64, training_args={"adam_beta2": 0.5, "logging_steps": 1}),
+        FineTuning(
+            epochs=np.int32(1),
+            batch_tokens=np.int64(64),
+            gradient_checkpointing=np.bool_(False),
+            training_args={"adam_beta2": np.float32(0.5), "logging_steps": np.int64(1)},
+        ),
+    ]
+    settings = {"features": "hidden", "memory": tmp_path / "cache", "random_state": 0}
+    expected = LLMEmbedder(TINY, finetune=finetunes[0], **settings).fit_transform(TEXTS)
+    embedder = LLMEmbedder(of_numpy, finetune=finetunes[1], **settings)
+    np.testing.assert_array_equal(embedder.fit_transform(TEXTS), expected)
+    assert counts["models"] == 1
+    embedder.save_pretrained(tmp_path / "saved")
+    loaded = LLMEmbedder.from_pretrained(tmp_path / "saved")
+    assert loaded.model.config == TINY_CONFIG
+    np.testing.assert_array_equal(loaded.transform(TEXTS), expected)
 
 
 def test_the_loss_curve_is_restored_from_the_cache(tmp_path):
@@ -363,6 +387,57 @@ def test_several_processes_can_create_the_file_at_once(tmp_path):
     with multiprocessing.get_context("fork").Pool(4) as pool:
         for i in range(30):
             assert pool.map(open_cache, [tmp_path / str(i)] * 8, chunksize=1) == [0] * 8
+
+
+# Where a fitted embedder only transforms
+
+
+@pytest.mark.parametrize("features", ["hidden", "scores"])
+@pytest.mark.parametrize("relative", [True, False], ids=["relative", "absolute"])
+def test_a_loaded_embedder_makes_no_directory(tmp_path, monkeypatch, features, relative):
+    fit_here, predict_here = tmp_path / "fit", tmp_path / "predict"
+    fit_here.mkdir()
+    predict_here.mkdir()
+    monkeypatch.chdir(fit_here)
+    memory = "cache" if relative else fit_here / "cache"
+    embedder = LLMEmbedder(TINY, features=features, memory=memory, random_state=0).fit(TEXTS)
+    content, expected = pickle.dumps(embedder), embedder.transform(TEXTS)
+    assert embedder.cache_info().n_vectors
+    monkeypatch.chdir(predict_here)
+    shutil.rmtree(fit_here)
+    loaded = pickle.loads(content)
+    np.testing.assert_array_equal(loaded.transform(TEXTS), expected)
+    loaded.transform_layers(TEXTS)
+    assert list(predict_here.iterdir()) == []
+    assert not fit_here.exists()
+    with pytest.raises(ValueError, match="fit, which makes the directory"):
+        loaded.cache_info()
+
+
+def test_a_loaded_embedder_needs_no_directory_that_cannot_be_made(tmp_path):
+    embedder = embedder_in(tmp_path / "cache").fit(TEXTS)
+    loaded = pickle.loads(pickle.dumps(embedder))
+    expected = embedder.transform(TEXTS)
+    shutil.rmtree(tmp_path / "cache")
+    (tmp_path / "cache").write_text("a file where the directory was")
+    np.testing.assert_array_equal(loaded.transform(TEXTS), expected)
+    with pytest.raises(OSError, match="cannot be used"):
+        loaded.fit(TEXTS)
+
+
+def test_a_loaded_embedder_uses_a_directory_that_is_there(tmp_path, counts):
+    embedder = embedder_in(tmp_path / "cache").fit(TEXTS)
+    loaded = pickle.loads(pickle.dumps(embedder))
+    loaded.transform(TEXTS)
+    loaded.transform(TEXTS)
+    assert counts["texts"] == len(TEXTS)
+
+
+def test_fit_of_a_frozen_model_makes_the_directory(tmp_path, pretrained, counts):
+    embedder = LLMEmbedder(pretrained, memory=tmp_path / "cache", finetune=None).fit(TEXTS)
+    embedder.transform(TEXTS)
+    embedder.transform(TEXTS)
+    assert counts["texts"] == len(TEXTS)
 
 
 def test_cache_info_needs_a_memory():

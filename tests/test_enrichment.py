@@ -2,6 +2,8 @@
 
 import math
 import os
+import pickle
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -580,6 +582,17 @@ def test_templates_are_not_cached(tmp_path):
 def test_memory_warns_about_a_rewriter_without_cache_key(tmp_path):
     with pytest.warns(UserWarning, match="memory cannot cache the texts of Echo"):
         TextEnricher(Echo(), formats="table", memory=tmp_path, random_state=0).fit_transform(TEXTS)
+
+
+def test_an_enricher_that_only_transforms_makes_no_directory(tmp_path):
+    for enrich in ("train", "always"):
+        directory = tmp_path / enrich / "cache"
+        enricher = TextEnricher(Language(), enrich=enrich, memory=directory, random_state=0).fit(TEXTS)
+        expected = enricher.transform(TEXTS)
+        assert directory.is_dir()
+        shutil.rmtree(directory.parent)
+        pd.testing.assert_frame_equal(pickle.loads(pickle.dumps(enricher)).transform(TEXTS), expected)
+        assert not directory.parent.exists()
 
 
 def test_memory_warns_without_random_state(tmp_path):
