@@ -195,7 +195,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
     (2, 8)
     """
 
-    _parameter_constraints: dict[str, list[Any]] = {
+    _parameter_constraints: dict[str, Any] = {
         "model": [str, os.PathLike, FromScratch, None],
         "features": [StrOptions({"auto", *_FEATURES}), "array-like"],
         "pooling_depth": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
@@ -204,7 +204,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         "finetune": [StrOptions({"full", "lora"}), FineTuning, None],
         "max_length": [Interval(Integral, 8, None, closed="left"), StrOptions({"auto"})],
         "overflow": [StrOptions({"chunk", "truncate"})],
-        "extra_texts": [object],  # Read like X, with its errors.
+        "extra_texts": "no_validation",  # Read like X, with its errors.
         "device": [str, None],
         "dtype": [StrOptions({"auto", "float32", "bfloat16", "float16"})],
         "memory": [str, os.PathLike, HasMethods(["cache"]), None],
