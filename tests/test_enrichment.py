@@ -479,6 +479,21 @@ def test_nothing_is_rewritten_twice(tmp_path, wrap):
     assert len(rewriter.calls) == 24
 
 
+@pytest.mark.parametrize("n_variants", [1, 3, 9, 20])
+def test_adding_a_format_asks_for_that_format_alone(tmp_path, n_variants):
+    texts = [f"{text}\n2020-04-01, Rent, {number}" for number in range(20) for text in TEXTS]
+    names = [*FORMATS][:8]
+    rewriter = Language()
+    enricher = TextEnricher(rewriter, n_variants=n_variants, memory=tmp_path, check=None, random_state=0)
+    enricher.set_params(formats=names[:-1]).fit_transform(texts)
+    before, n_calls = enricher.report_[["user", "format"]].drop_duplicates(), len(rewriter.calls)
+    enricher.set_params(formats=names).fit_transform(texts)
+    after = enricher.report_[["user", "format"]].drop_duplicates()
+    # By chance, the new format is among the first of `n_variants / len(names)` of the texts.
+    assert len(before.merge(after)) >= (1 - n_variants / len(names)) * len(before)
+    assert {name for _, name, _ in rewriter.calls[n_calls:]} == {names[-1]}
+
+
 def test_equal_texts_are_rewritten_once():
     rewriter = Language()
     out = TextEnricher(rewriter, random_state=0).fit_transform(TEXTS + TEXTS)

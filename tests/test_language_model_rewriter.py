@@ -293,6 +293,29 @@ def test_markup_from_the_data_remains(value, answer):
     assert clean(answer, format_events(["merchant"], [[value]])) == answer
 
 
+@pytest.mark.parametrize(
+    "paragraph",
+    [
+        "Note that on 2024-03-02 it was 300.50.",
+        "Note that it was March 2, 2024.",
+        "Note: 1,300 was paid.",
+        "I hope that the drug stores had it.",
+        "Feel free to count.\n\n(Note: in 2024, **Heat** was seen.)",
+    ],
+)
+@pytest.mark.parametrize("farewell", ["", "\n\nLet me know if you need more!"])
+def test_a_last_paragraph_that_holds_values_remains(paragraph, farewell):
+    rows = [["2024-03-02", "Heat", "300.50"], ["2024-03-03", "Drug Stores", "1300"]]
+    data = format_events(["date", "title", "amount"], rows)
+    answer = f"Alien came first.\n\n{paragraph}"
+    assert clean(answer + farewell, data) == answer
+
+
+@pytest.mark.parametrize("closing", ["Note: Heating is left out.", "Note that I grouped them into 3 parts."])
+def test_a_last_paragraph_with_parts_of_values_is_talk(closing):
+    assert clean(f"[1]\n\n{closing}", format_events(["title", "rating"], [["Heat", "53"]])) == "[1]"
+
+
 def test_words_that_are_only_parts_of_words_in_the_data_are_talk():
     assert clean("Sure! Here is the text:\n[1]", "merchant\nInsurely Measures") == "[1]"
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import count, islice
 from numbers import Integral, Real
 from typing import Any, Self
 
@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from skllm4es._compat import HasMethods, Interval, StrOptions, fit_context
 from skllm4es._messages import warn
-from skllm4es._store import directory_of
+from skllm4es._store import directory_of, hash_of
 from skllm4es._texts import TEXT, TextTransformerMixin, read_texts
 from skllm4es.enrich._report import error_of, report_of, warning_of
 from skllm4es.enrich._rewrite_cache import RewriteCache
@@ -332,9 +332,9 @@ class TextEnricher(TextTransformerMixin, BaseEstimator):
         """Rewrite each text `n_variants` times, into one list of texts per variant."""
         users = like.index if isinstance(like, pd.DataFrame | pd.Series) else range(len(texts))
         variants = [
-            Variant(user, number, text, self._format(text, number))
+            Variant(user, number, text, name, turn)
             for user, text in zip(users, texts, strict=True)
-            for number in range(n_variants)
+            for number, (name, turn) in enumerate(islice(self._formats_of(text), n_variants))
         ]
         self.__dict__.pop("report_", None)  # It must never be that of another call, whatever happens.
         check = None if self.check == "warn" and getattr(self.rewriter_, "lossless", False) else self.check
@@ -382,11 +382,14 @@ class TextEnricher(TextTransformerMixin, BaseEstimator):
         directory = directory_of(self.memory, make=False)
         return None if directory is None else RewriteCache(directory)
 
-    def _format(self, text: str, number: int) -> str:
-        """Choose the format of a text's variant; each format comes once before any comes again."""
-        turn, place = divmod(number, len(self.formats_))
-        generator = random.Random(f"{self.seed_} {turn} {text}")
-        return generator.sample(self.formats_, len(self.formats_))[place]
+    def _formats_of(self, text: str) -> Iterator[tuple[str, int]]:
+        """Yield the format of each variant of a text and how often the format came before.
+
+        Formats are ranked by a hash of their own, so that a further format only takes the place of others, and the
+        rewritings that remain are found in the cache.
+        """
+        ranked = sorted(set(self.formats_), key=lambda name: hash_of(str(self.seed_), text, name))
+        return ((name, turn) for turn in count() for name in ranked)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -35,6 +35,8 @@ class Variant:
     number: int
     original: str
     format: str
+    #: How many earlier variants of the text have the same format.
+    turn: int
     rewriting: Rewriting = _NOT_YET
     n_retries: int = 0
     outcome: str = ""
@@ -86,8 +88,7 @@ def make_variants(
     pending, attempt = list(variants), 0
     while pending:
         requests = [
-            Request(variant.original, variant.format, seed + variant.number + attempt * _SEED_STEP)
-            for variant in pending
+            Request(variant.original, variant.format, seed + variant.turn + attempt * _SEED_STEP) for variant in pending
         ]
         rewritings = rewrite(requests)
         for variant, request in zip(pending, requests, strict=True):
@@ -162,10 +163,10 @@ def _write_template(variant: Variant, seed: int, earlier: set[str]) -> str | Rew
     """Write a template that repeats no earlier variant, in the variant's format if templates know it."""
     name = variant.format
     if name not in FORMATS:
-        name = random.Random(f"{seed} {variant.original}").choice(available_formats())
+        name = random.Random(f"{seed} {name} {variant.original}").choice(available_formats())
     for attempt in range(MAX_CHEAP_RETRIES):
         # Negative, so that no other variant has this seed.
-        template_seed = -1 - seed - variant.number - attempt * _SEED_STEP
+        template_seed = -1 - seed - variant.turn - attempt * _SEED_STEP
         try:
             (text,) = TemplateRewriter().rewrite([variant.original], [name], [template_seed])
         except RewritingError as error:

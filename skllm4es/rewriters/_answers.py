@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 from skllm4es.rewriters._prompts import Message
+from skllm4es.serialize import parse_events
 
 _THOUGHT = re.compile(r"\A\s*<(think|thinking|thought|reasoning)>.*?(?:</\1>|\Z)", re.DOTALL | re.IGNORECASE)
 _END_OF_THOUGHT = "</think>"
@@ -28,6 +29,8 @@ _CLOSING = re.compile(
     r"\b[^\n]*\Z",
     re.IGNORECASE,
 )
+
+_THOUSANDS = re.compile(r"(?<=[0-9])[, ](?=[0-9]{3}(?![0-9]))")
 
 
 def clean_answer(answer: str, message: Message) -> str:
@@ -54,9 +57,26 @@ def _without_chatter(text: str, data: str) -> str:
     opening = _OPENING.match(text)
     if opening and _is_chatter(opening, data):
         text = text[opening.end() :]
-    while (closing := _CLOSING.search(text)) and _is_chatter(closing, data):
+    while (closing := _CLOSING.search(text)) and _is_chatter(closing, data) and not _holds_values(closing[0], data):
         text = text[: closing.start()]
     return text
+
+
+def _holds_values(paragraph: str, data: str) -> bool:
+    """Whether a number of the data, in any notation of numbers and dates, or another whole value is in a paragraph."""
+    if not set(_numbers(paragraph)).isdisjoint(_numbers(data)):
+        return True
+    try:
+        rows = parse_events(data).rows
+    except ValueError:  # A summary of events, not the events themselves.
+        return False
+    values = {value.strip().casefold() for row in rows for value in row}
+    words = paragraph.casefold()
+    return any(value in words and re.search(rf"(?<!\w){re.escape(value)}(?!\w)", words) for value in values if value)
+
+
+def _numbers(text: str) -> list[str]:
+    return re.findall(r"[0-9]+", _THOUSANDS.sub("", text))
 
 
 def _is_chatter(found: re.Match[str], data: str) -> bool:
