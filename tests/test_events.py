@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 
-from skllm4es import nest_events, unnest_events
+from skllm4es import EventSerializer, nest_events, unnest_events
 from skllm4es.events._flat import flatten_events
 
 
@@ -649,3 +649,16 @@ def test_nan_does_not_make_a_user_unsorted():
 
 def test_users_nested_by_time_are_sorted():
     assert flatten_events(nest_events(_table(), user="user", time="time")).unsorted_users("time").tolist() == []
+
+
+def test_users_in_a_parquet_file_are_read_by_pandas_and_polars(tmp_path):
+    pl = pytest.importorskip("polars")
+    table = pd.DataFrame({"user": [1, 1, 2], "item": ["x", "y", "x"], "time": [1, 2, 3]})
+    X = nest_events(table, user="user", time="time")
+    X.to_parquet(tmp_path / "X.parquet")
+    expected = EventSerializer().fit_transform(X)
+    read = pd.read_parquet(tmp_path / "X.parquet", dtype_backend="pyarrow")
+    assert read.index.tolist() == [1, 2]
+    assert EventSerializer().fit_transform(read)["text"].to_list() == expected["text"].to_list()
+    read = pl.read_parquet(tmp_path / "X.parquet")
+    assert EventSerializer().fit_transform(read)["text"].to_list() == expected["text"].to_list()
