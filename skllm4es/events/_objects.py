@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import bisect
 import datetime as dt
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from itertools import chain
@@ -26,9 +26,10 @@ from skllm4es.events._arrow import is_offset, list_array, offsets_of
 #: Kinds whose values are written alike and convert to one type exactly, or not at all.
 _TOGETHER = ({"integers", "floats"}, {"integers", "decimals"})
 
-#: Kinds that are decided by the type of a value; the first that fits counts, as booleans are integers in Python.
+#: Kinds that the type of a value decides. The first that fits counts: booleans and numpy's durations are integers, too.
 _KINDS_OF_TYPES: tuple[tuple[type | tuple[type, ...], str], ...] = (
     ((bool, np.bool_), "booleans"),
+    ((dt.timedelta, np.timedelta64), "durations"),
     ((int, np.integer), "integers"),
     (float, "floats"),
     (np.float32, "32-bit floats"),
@@ -36,7 +37,6 @@ _KINDS_OF_TYPES: tuple[tuple[type | tuple[type, ...], str], ...] = (
     (Decimal, "decimals"),
     (str, "texts"),
     ((bytes, bytearray, memoryview), "bytes"),
-    ((dt.timedelta, np.timedelta64), "durations"),
     (UUID, "UUIDs"),
     (dict, "dicts"),
     ((list, tuple), "lists"),
@@ -222,8 +222,6 @@ def _kind_of_type(type_: type) -> str | None:
 
 
 def _kind_of_value(value: Any, position: int) -> str:
-    if isinstance(value, np.datetime64) and np.datetime_data(value)[0] in ("Y", "M", "W", "D"):
-        return "dates"
     if isinstance(value, dt.datetime | np.datetime64):
         zone = _zone(value)
         return "times without a zone" if zone is None else f"times in {zone}"
@@ -246,7 +244,7 @@ def _kind_of_value(value: Any, position: int) -> str:
 
 def _why_unheld(value: Any) -> str:
     name = type(value).__name__
-    if isinstance(value, Set):
+    if isinstance(value, set | frozenset):
         return f"a {name} has no order, so its text would differ from process to process; use sorted lists"
     if isinstance(value, dt.time):
         return "a time of day with a zone is no point in time; remove the zone"
@@ -293,7 +291,7 @@ def _convert_lists(values: Sequence[Any]) -> pa.Array:
 def _convert_end_to_end(cells: list[Any]) -> pa.Array:
     dtypes = {cell.dtype if isinstance(cell, np.ndarray) else None for cell in cells if len(cell)}
     dtype = next(iter(dtypes)) if len(dtypes) == 1 else None
-    if dtype is not None and dtype.kind in "biufmM":
+    if dtype is not None and (dtype.kind in "biuf" or dtype.name.endswith(("[s]", "[ms]", "[us]", "[ns]"))):
         try:
             return pa.array(np.concatenate([cell for cell in cells if len(cell)]), from_pandas=True)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
@@ -350,16 +348,8 @@ def _convert_decimals(values: Sequence[Any]) -> pa.Array:
         raise ValueError("Arrow's decimals are finite") from error
 
 
-def _convert_dates(values: Sequence[Any]) -> pa.Array:
-    return pa.array([_as_days(value) if isinstance(value, np.datetime64) else value for value in values], pa.date32())
-
-
-def _as_days(value: np.datetime64) -> int:
-    return int(value.astype("datetime64[D]").astype(np.int64))
-
-
 def _convert_times(values: Sequence[Any]) -> pa.Array:
-    zone = _zone(next(value for value in values if value is not None))
+    zone = _zone(next((value for value in values if value is not None), None))
     return _convert_units(values, lambda unit: pa.timestamp(unit, zone))
 
 
@@ -367,7 +357,7 @@ def _convert_units(values: Sequence[Any], type_: Callable[[str], pa.DataType]) -
     """Convert times or durations to microseconds, or to nanoseconds if some have them; by default, Arrow cuts them."""
     try:
         units = pa.array(values, type_("ns"))
-    except (TypeError, ValueError, OverflowError, NotImplementedError):  # Far from 1970, or mixed with numbers of numpy.
+    except (TypeError, ValueError, OverflowError, NotImplementedError):  # Far from 1970, or of numpy.
         numbers = [None if value is None else _nanoseconds(value) for value in values]
         if all(number is None or number % 1000 == 0 for number in numbers):
             numbers = [None if number is None else number // 1000 for number in numbers]
@@ -410,7 +400,7 @@ _CONVERTERS: dict[str, Callable[[Sequence[Any]], pa.Array]] = {
     "decimals": _convert_decimals,
     "texts": _convert_texts,
     "bytes": _as_type(pa.binary()),
-    "dates": _convert_dates,
+    "dates": _as_type(pa.date32()),
     "times of day": _as_type(pa.time64("us")),
     "times": _convert_times,
     "durations": lambda values: _convert_units(values, pa.duration),
