@@ -132,6 +132,7 @@ def labels_of(frame):
     return frame.index.to_list() if isinstance(frame, pd.DataFrame) else list(range(len(frame)))
 
 
+@pytest.mark.filterwarnings("ignore:The times in the column .* are texts")
 @PATIENT
 @given(tables())
 def test_a_table_is_nested_without_loss_or_rejected(table):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import bisect
 import datetime as dt
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from itertools import chain
@@ -26,9 +26,10 @@ from skllm4es.events._arrow import is_offset, list_array, offsets_of
 #: Kinds whose values are written alike and convert to one type exactly, or not at all.
 _TOGETHER = ({"integers", "floats"}, {"integers", "decimals"})
 
-#: Kinds that are decided by the type of a value; the first that fits counts, as booleans are integers in Python.
+#: Kinds that the type of a value decides. The first that fits counts: booleans and numpy's durations are integers, too.
 _KINDS_OF_TYPES: tuple[tuple[type | tuple[type, ...], str], ...] = (
     ((bool, np.bool_), "booleans"),
+    ((dt.timedelta, np.timedelta64), "durations"),
     ((int, np.integer), "integers"),
     (float, "floats"),
     (np.float32, "32-bit floats"),
@@ -36,7 +37,6 @@ _KINDS_OF_TYPES: tuple[tuple[type | tuple[type, ...], str], ...] = (
     (Decimal, "decimals"),
     (str, "texts"),
     ((bytes, bytearray, memoryview), "bytes"),
-    ((dt.timedelta, np.timedelta64), "durations"),
     (UUID, "UUIDs"),
     (dict, "dicts"),
     ((list, tuple), "lists"),
@@ -49,8 +49,9 @@ _SECOND = 10**9
 _NANOSECONDS = {"D": 86_400 * _SECOND, "h": 3600 * _SECOND, "m": 60 * _SECOND, "s": _SECOND}
 _NANOSECONDS |= {"ms": 10**6, "us": 1000, "ns": 1}
 
-_NUMBERS = {int, float, type(None)}  # Arrow reads NaN among these as null.
-_NEVER_MISSING = {bool, bytes, dict, dt.date, dt.datetime, int, list, str, tuple, np.ndarray, type(None)}
+#: Arrow itself reads NaN among these as null.
+_NUMBERS = ({int, float, type(None)}, {int, Decimal, type(None)})
+_NEVER_MISSING = {bool, bytes, dict, dt.date, dt.datetime, int, list, pd.Timestamp, str, tuple, np.ndarray, type(None)}
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def convert_objects(values: Sequence[Any]) -> pa.Array:
         If the values are of several kinds, or Arrow cannot hold one of them.
     """
     types = set(map(type, values))
-    if not (types <= _NEVER_MISSING or types <= _NUMBERS):
+    if not (types <= _NEVER_MISSING or any(types <= numbers for numbers in _NUMBERS)):
         values = [None if is_missing(value) else value for value in values]
         types = set(map(type, values))
     kinds = _find_kinds(values, types - {type(None)})
@@ -198,21 +199,29 @@ def _find_kinds(values: Sequence[Any], types: set[type]) -> dict[str, int]:
     if None not in found and len(found) <= 1:
         return dict.fromkeys([kind for kind in found if kind], 0)
     kinds: dict[str, int] = {}
-    for position, value in enumerate(values):
-        if value is not None:
+    for position in _first_of_each_zone(values) if types <= {dt.datetime, pd.Timestamp} else range(len(values)):
+        if (value := values[position]) is not None:
             kinds.setdefault(by_type[type(value)] or _kind_of_value(value, position), position)
     return kinds
 
 
+def _first_of_each_zone(times: Sequence[Any]) -> Iterable[int]:
+    zones: dict[int, int] = {}
+    for position, time in enumerate(times):
+        if time is not None:
+            zones.setdefault(id(time.tzinfo), position)
+    return zones.values()
+
+
 def _kind_of_type(type_: type) -> str | None:
+    if type_ is dt.date:
+        return "dates"
     if issubclass(type_, _VARIED):
         return None
     return next((kind for classes, kind in _KINDS_OF_TYPES if issubclass(type_, classes)), None)
 
 
 def _kind_of_value(value: Any, position: int) -> str:
-    if isinstance(value, np.datetime64) and np.datetime_data(value)[0] in ("Y", "M", "W", "D"):
-        return "dates"
     if isinstance(value, dt.datetime | np.datetime64):
         zone = _zone(value)
         return "times without a zone" if zone is None else f"times in {zone}"
@@ -235,7 +244,7 @@ def _kind_of_value(value: Any, position: int) -> str:
 
 def _why_unheld(value: Any) -> str:
     name = type(value).__name__
-    if isinstance(value, Set):
+    if isinstance(value, set | frozenset):
         return f"a {name} has no order, so its text would differ from process to process; use sorted lists"
     if isinstance(value, dt.time):
         return "a time of day with a zone is no point in time; remove the zone"
@@ -282,7 +291,7 @@ def _convert_lists(values: Sequence[Any]) -> pa.Array:
 def _convert_end_to_end(cells: list[Any]) -> pa.Array:
     dtypes = {cell.dtype if isinstance(cell, np.ndarray) else None for cell in cells if len(cell)}
     dtype = next(iter(dtypes)) if len(dtypes) == 1 else None
-    if dtype is not None and dtype.kind in "biufmM":
+    if dtype is not None and (dtype.kind in "biuf" or dtype.name.endswith(("[s]", "[ms]", "[us]", "[ns]"))):
         try:
             return pa.array(np.concatenate([cell for cell in cells if len(cell)]), from_pandas=True)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
@@ -326,40 +335,38 @@ def _convert_integers(values: Sequence[Any]) -> pa.Array:
         return pa.array(values, pa.uint64())
 
 
+def _convert_texts(values: Sequence[Any]) -> pa.Array:
+    texts = pa.array(values, pa.string())
+    return texts if isinstance(texts, pa.Array) else pa.array(values, pa.large_string())  # More than 2 GB.
+
+
 def _convert_decimals(values: Sequence[Any]) -> pa.Array:
-    if any(isinstance(value, Decimal) and value.is_infinite() for value in values):
-        raise ValueError("Arrow's decimals are finite")
-    return pa.array([value if value is None or isinstance(value, Decimal) else Decimal(int(value)) for value in values])
-
-
-def _convert_dates(values: Sequence[Any]) -> pa.Array:
-    days = [None if value is None else _days(value) for value in values]
-    return pa.array(days, pa.int32()).cast(pa.date32())
-
-
-def _days(value: Any) -> int:
-    if isinstance(value, np.datetime64):
-        return int(value.astype("datetime64[D]").astype(np.int64))
-    return value.toordinal() - _EPOCH.toordinal()
+    plain = [int(value) if isinstance(value, np.integer) else value for value in values]
+    try:
+        return pa.array(plain, from_pandas=True)
+    except TypeError as error:
+        raise ValueError("Arrow's decimals are finite") from error
 
 
 def _convert_times(values: Sequence[Any]) -> pa.Array:
-    zone = _zone(next(value for value in values if value is not None))
-    if zone is None and set(map(type, values)) <= {dt.datetime, type(None)}:
-        return pa.array(values, pa.timestamp("us"))
-    return _from_nanoseconds(values, lambda unit: pa.timestamp(unit, zone))
+    zone = _zone(next((value for value in values if value is not None), None))
+    return _convert_units(values, lambda unit: pa.timestamp(unit, zone))
 
 
-def _convert_durations(values: Sequence[Any]) -> pa.Array:
-    return _from_nanoseconds(values, pa.duration)
-
-
-def _from_nanoseconds(values: Sequence[Any], type_: Callable[[str], pa.DataType]) -> pa.Array:
-    """Convert times or durations by their integers: Arrow itself cuts nanoseconds, and pandas' times of far years."""
-    units = [None if value is None else _nanoseconds(value) for value in values]
-    if any(unit is not None and unit % 1000 for unit in units):
-        return pa.array(units, pa.int64()).cast(type_("ns"))
-    return pa.array([None if unit is None else unit // 1000 for unit in units], pa.int64()).cast(type_("us"))
+def _convert_units(values: Sequence[Any], type_: Callable[[str], pa.DataType]) -> pa.Array:
+    """Convert times or durations to microseconds, or to nanoseconds if some have them; by default, Arrow cuts them."""
+    try:
+        units = pa.array(values, type_("ns"))
+    except (TypeError, ValueError, OverflowError, NotImplementedError):  # Far from 1970, or of numpy.
+        numbers = [None if value is None else _nanoseconds(value) for value in values]
+        if all(number is None or number % 1000 == 0 for number in numbers):
+            numbers = [None if number is None else number // 1000 for number in numbers]
+            return pa.array(numbers, pa.int64()).cast(type_("us"))
+        return pa.array(numbers, pa.int64()).cast(type_("ns"))
+    try:
+        return units.cast(type_("us"))
+    except pa.ArrowInvalid:
+        return units
 
 
 def _nanoseconds(value: Any) -> int:
@@ -391,12 +398,12 @@ _CONVERTERS: dict[str, Callable[[Sequence[Any]], pa.Array]] = {
     "32-bit floats": _as_type(pa.float32()),
     "16-bit floats": _as_type(pa.float16()),
     "decimals": _convert_decimals,
-    "texts": _as_type(pa.large_string()),
-    "bytes": _as_type(pa.large_binary()),
-    "dates": _convert_dates,
+    "texts": _convert_texts,
+    "bytes": _as_type(pa.binary()),
+    "dates": _as_type(pa.date32()),
     "times of day": _as_type(pa.time64("us")),
     "times": _convert_times,
-    "durations": _convert_durations,
+    "durations": lambda values: _convert_units(values, pa.duration),
     "UUIDs": texts_in_order,
     "periods": texts_in_order,
     "intervals": texts_in_order,
