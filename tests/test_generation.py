@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, RwkvConfig, RwkvForCausalLM
 
-from skllm4es.lm.generation import Completion, Prompt, generate
+from skllm4es.lm.generation import Completion, Prompt, generate, sharing_of
 from skllm4es.lm.sampling import Sampling, gumbel_noise, seed_of_step
 
 END = 1
@@ -17,7 +17,9 @@ def model():
     config = LlamaConfig(
         vocab_size=50, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2
     )
-    return LlamaForCausalLM(config).eval()
+    model = LlamaForCausalLM(config).eval()
+    assert sharing_of(model) == "all"  # It is tried here, before tests watch the model.
+    return model
 
 
 @pytest.fixture
@@ -82,6 +84,43 @@ def test_a_text_does_not_depend_on_its_batch(model, prompts):
     together = complete(model, prompts, batch_tokens=2000)
     alone = [complete(model, [prompt], batch_tokens=1)[0] for prompt in (prompts[0], prompts[5])]
     assert [together[0], together[5]] == alone
+
+
+class Maskless(LlamaForCausalLM):
+    """A model that takes padding for text."""
+
+    def forward(self, *arguments, attention_mask=None, position_ids=None, **more):
+        return super().forward(*arguments, **more)
+
+
+def tiny_maskless():
+    return Maskless(LlamaConfig(vocab_size=50, hidden_size=32, intermediate_size=64, num_hidden_layers=2))
+
+
+def tiny_rwkv():
+    return RwkvForCausalLM(RwkvConfig(vocab_size=50, hidden_size=32, attention_hidden_size=32, num_hidden_layers=2))
+
+
+@pytest.mark.parametrize(
+    ("make", "sharing", "expected"), [(tiny_maskless, "same length", [2] * 3), (tiny_rwkv, "none", [1] * 6)]
+)
+def test_prompts_share_a_batch_only_if_that_makes_no_difference(prompts, monkeypatch, make, sharing, expected):
+    torch.manual_seed(0)
+    model = make().eval()
+    assert sharing_of(model) == sharing
+    sizes = []
+    original = type(model).generate
+
+    def measured(self, input_ids, attention_mask, **arguments):
+        sizes.append(len(input_ids))
+        assert attention_mask.all()
+        return original(self, input_ids=input_ids, attention_mask=attention_mask, **arguments)
+
+    monkeypatch.setattr(type(model), "generate", measured)
+    several = prompts[:3] + [prompt._replace(ids=prompt.ids[::-1], seed=7) for prompt in prompts[:3]]
+    together = complete(model, several)
+    assert sizes == expected
+    assert together == [complete(model, [prompt])[0] for prompt in several]
 
 
 def test_another_seed_gives_another_text(model, prompts):

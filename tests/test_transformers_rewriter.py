@@ -105,9 +105,11 @@ def test_a_tokenizer_without_chat_template_raises_with_remedies(instruct_model, 
     shutil.copytree(instruct_model, tmp_path / "base")
     (tmp_path / "base" / "chat_template.jinja").unlink()
     rewriter = TransformersRewriter(str(tmp_path / "base"))
-    with pytest.raises(ValueError, match=r"has no chat template(.|\n)*-Instruct(.|\n)*pass chat_template="):
+    with pytest.raises(ValueError, match=r"has no chat template(.|\n)*-Instruct(.|\n)*pass chat_template=") as caught:
         rewrite(rewriter)
-    assert question(rewriter.set_params(chat_template=PLAIN), TEXTS[0])[1] == f"{compose('json', TEXTS[0])}\n"
+    suggested = re.search(r'chat_template="(.*)"', str(caught.value))[1].replace("\\n", "\n")
+    _, prompt, tokenizer = question(rewriter.set_params(chat_template=suggested), TEXTS[0])
+    assert prompt == f"{tokenizer.bos_token}{compose('json', TEXTS[0])}\n"
 
 
 @pytest.mark.parametrize(

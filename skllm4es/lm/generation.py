@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
+from skllm4es.lm.architecture import FORWARD
 from skllm4es.lm.loading import quietly
 from skllm4es.lm.sampling import Sampling, seed_of_step
+
+#: Which prompts may share a batch without a difference to any of them.
+Sharing = Literal["all", "same length", "none"]
+
+#: What was found out by trying models once.
+_SHARING: weakref.WeakKeyDictionary[PreTrainedModel, Sharing] = weakref.WeakKeyDictionary()
 
 
 class Prompt(NamedTuple):
@@ -34,20 +42,59 @@ def generate(
     """Complete prompts in padded batches, the longest first; yield the position of each with its completion.
 
     Prompts, padding and completions of a batch have at most `batch_tokens` tokens, unless it is a single prompt. Any of
-    the `stop_ids`, of which there must be at least one, ends a text. The model must have its head.
+    the `stop_ids`, of which there must be at least one, ends a text. The model must have its head. Prompts share a
+    batch only if that makes no difference to them: some models see the padding, RWKV even the other texts of a batch.
     """
-    for batch in _batches(prompts, batch_tokens):
+    sharing = sharing_of(model) if len(prompts) > 1 else "none"
+    for batch in _batches(prompts, batch_tokens, sharing):
         yield from zip(batch, _generate_batch(model, [prompts[i] for i in batch], sampling, stop_ids), strict=True)
 
 
-def _batches(prompts: Sequence[Prompt], batch_tokens: int) -> Iterator[list[int]]:
+def sharing_of(model: PreTrainedModel) -> Sharing:
+    """Find out, by trying once, which prompts of a model may share a batch."""
+    if model not in _SHARING:
+        _SHARING[model] = _try_sharing(model)
+    return _SHARING[model]
+
+
+def _try_sharing(model: PreTrainedModel) -> Sharing:
+    n_tokens, n_longer = 8, 13
+    ids = torch.arange(n_tokens + n_longer, device=model.device) % model.config.get_text_config().vocab_size
+    tried, other, longer = ids[:n_tokens], ids[1 : n_tokens + 1].flip(0), ids[-n_longer:]
+    padding = torch.zeros_like(ids[: n_longer - n_tokens])
+    config = GenerationConfig(
+        max_new_tokens=3, do_sample=False, output_logits=True, return_dict_in_generate=True, pad_token_id=0
+    )
+
+    def scores(*prompts: torch.Tensor, n_padding: int = 0) -> torch.Tensor:
+        """Return the scores of the first prompt's next tokens."""
+        mask = torch.ones_like(torch.stack(prompts))
+        mask[0, :n_padding] = 0
+        output = _without_settings(model).generate(
+            input_ids=torch.stack(prompts), attention_mask=mask, generation_config=config
+        )
+        return torch.stack(output.logits)[:, 0].float()
+
+    with FORWARD, torch.inference_mode(), quietly():
+        alone = scores(tried)
+        # Models with a difference differ by about the size of the scores, in whatever precision.
+        tolerance = max(1e-4, 16 * torch.finfo(model.dtype).eps) * alone.abs().max()
+        if (scores(tried, other) - alone).abs().max() > tolerance:
+            return "none"
+        padded = scores(torch.cat([padding, tried]), longer, n_padding=len(padding))
+        return "same length" if (padded - alone).abs().max() > tolerance else "all"
+
+
+def _batches(prompts: Sequence[Prompt], batch_tokens: int, sharing: Sharing) -> Iterator[list[int]]:
     """Group prompts of similar length; the longest come first, so that too little memory shows at once."""
     batch: list[int] = []
     longest_prompt = most_new = 0
     for position in sorted(range(len(prompts)), key=lambda i: (-len(prompts[i].ids), -prompts[i].max_new_tokens)):
+        shorter = len(prompts[position].ids) < longest_prompt
         longest_prompt = max(longest_prompt, len(prompts[position].ids))
         most_new = max(most_new, prompts[position].max_new_tokens)
-        if batch and (len(batch) + 1) * (longest_prompt + most_new) > batch_tokens:
+        is_full = (len(batch) + 1) * (longest_prompt + most_new) > batch_tokens
+        if batch and (is_full or sharing == "none" or (sharing == "same length" and shorter)):
             yield batch
             batch, longest_prompt, most_new = [], len(prompts[position].ids), prompts[position].max_new_tokens
         batch.append(position)

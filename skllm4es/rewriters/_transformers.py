@@ -41,8 +41,8 @@ class TransformersRewriter(LanguageModelRewriter):
     batch_tokens : int, default=16384
         Maximum number of tokens in a batch, of questions, padding and answers. A single text may have more.
     chat_template : str, default=None
-        A Jinja template that replaces the tokenizer's. ``"{{ messages[0]['content'] + '\n' }}"`` suits a model that
-        was not trained for chats.
+        A Jinja template that replaces the tokenizer's. ``"{{ bos_token or '' }}{{ messages[0]['content'] + '\n' }}"``
+        suits a model that was not trained for chats.
     chat_template_kwargs : dict, default=None
         Further arguments of the template, for example ``{"enable_thinking": False}`` for Qwen 3.
     device : str, default=None
@@ -159,7 +159,8 @@ class _LocalModel(Session):
                 "would not follow instructions.\n"
                 "1. Choose an instruct model, whose name often ends in -Instruct or -it.\n"
                 "2. If it is one, pass its template as chat_template; the model's page shows it.\n"
-                "3. To prompt it without one, pass chat_template=\"{{ messages[0]['content'] + '\\n' }}\"."
+                "3. To prompt it without one, pass "
+                "chat_template=\"{{ bos_token or '' }}{{ messages[0]['content'] + '\\n' }}\"."
             )
 
     def count(self, texts: Sequence[str]) -> list[int]:
