@@ -12,11 +12,13 @@ from transformers import (
     LlamaForCausalLM,
     OPTConfig,
     OPTForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
     T5Config,
 )
 
 from skllm4es import LLMEmbedder
-from skllm4es.lm.architecture import is_causal
+from skllm4es.lm.architecture import decoder_of, exact_length, is_causal
 from skllm4es.lm.pooling import LayerPooler, token_weights
 from skllm4es.lm.windows import Window, split, tokenize
 
@@ -235,3 +237,29 @@ def test_an_encoder_decoder_raises(tmp_path):
 def test_fine_tuning_an_encoder_raises(encoder_directory):
     with pytest.raises(OSError, match=r"(?s)is not a causal language model.*finetune=None"):
         LLMEmbedder(encoder_directory).fit(TEXTS)
+
+
+@pytest.mark.parametrize("rope_type", ["dynamic", "longrope", "default"])
+def test_a_text_does_not_depend_on_the_length_of_the_texts_in_its_batch(rope_type):
+    """Rotary embeddings may change their frequencies beyond 32 tokens here."""
+    sizes = {**tiny().config, "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4}
+    rope = {"rope_type": rope_type, "rope_theta": 10_000.0}
+    torch.manual_seed(0)
+    if rope_type == "longrope":
+        rope |= {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4, "original_max_position_embeddings": 32}
+        config = Phi3Config(
+            **sizes, pad_token_id=0, eos_token_id=2, max_position_embeddings=128, rope_parameters=rope,
+            original_max_position_embeddings=32,
+        )  # fmt: skip
+        model = Phi3ForCausalLM(config).eval()
+    else:
+        rope |= {"factor": 4.0} if rope_type == "dynamic" else {}
+        model = LlamaForCausalLM(LlamaConfig(**sizes, max_position_embeddings=32, rope_parameters=rope)).eval()
+    generator = np.random.default_rng(0)
+    texts = [[Window(generator.integers(3, 99, length).tolist(), 0)] for length in (20, 100, 33, 60, 10)]
+    pooler = LayerPooler(model, "mean")
+    together = {i: layers[n] for positions, layers, _ in pooler.pool(texts) for n, i in enumerate(positions)}
+    for i, text in enumerate(texts):
+        ((_, alone, _),) = pooler.pool([text])
+        np.testing.assert_allclose(together[i], alone[0], rtol=1e-4, atol=1e-6)
+    assert exact_length(decoder_of(model), 100) == (100 if rope_type == "default" else 32)
