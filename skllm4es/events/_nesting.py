@@ -191,8 +191,9 @@ def _users_of_index(index: pd.Index, names: list[str] | None) -> pa.Table:
             f"The index of X has {index.nlevels} levels, {list(index.names)}, but user names {len(names)}: {names}. "
             "Name each level in a list, or leave user out."
         )
-    levels = [pd.Series(index.get_level_values(i)) for i in range(index.nlevels)]
-    return arrow_table(names, levels)
+    positions = list(range(index.nlevels))
+    index = index.set_names(positions)  # A level whose name is an integer would be taken for a position.
+    return arrow_table(names, [pd.Series(index.get_level_values(i)) for i in positions])
 
 
 def _users_of_columns(X: Any, events: str | Sequence[str], names: list[str] | None) -> pa.Table:
