@@ -137,9 +137,9 @@ def unnest_events(
     table : pandas.DataFrame or polars.DataFrame of shape (n_events, 1 + n_features)
         The user columns, then the fields of the events; users and events keep the order of `X`. A user without events
         has no row, and other columns of `X` are left out. A pandas table has numpy types (nullable ones for
-        integers and booleans with nulls). Time zones, units of time, widths of numbers, dates and decimals are those of
-        the table that was nested; categoricals become their values, and Arrow and nullable types without nulls become
-        numpy types.
+        integers and booleans with nulls). Named time zones, units of time, widths of numbers, dates and decimals are
+        those of the table that was nested; categoricals become their values, and Arrow and nullable types without nulls
+        become numpy types.
 
     Raises
     ------
