@@ -185,7 +185,142 @@ def test_polars_tables_give_polars_frames():
     assert unnest_events(X).equals(table.sort(["user", "time"]))
 
 
+def test_events_without_a_time_keep_the_order_of_the_table():
+    X = nest_events(_table(row=range(4)), user="user")
+    assert [[event["row"] for event in events] for events in _lists(X)] == [[1], [3], [0, 2]]
+    assert list(flatten_events(X).columns) == ["time", "row"]
+    assert_frame_equal(nest_events(_table(row=range(4)), user="user", time=None), X)
+
+
+def test_zero_has_no_sign_in_a_user():
+    for zeros in (np.array([0.0, -0.0]), pa.array([0.0, -0.0], pa.float32()).dictionary_encode()):
+        assert list(nest_events(pa.table({"user": zeros, "row": [1, 2]}), user="user").index) == [0.0]
+
+
+@pytest.mark.parametrize("polars", [False, True])
+def test_several_columns_identify_a_user(polars):
+    pl = pytest.importorskip("polars", reason="needs polars") if polars else None
+    table = pd.DataFrame({"bank": list("babab"), "client": [1, 2, 1, 2, 1], "time": [5, 4, 3, 2, 1]})
+    X = nest_events(pl.DataFrame(table) if polars else table, user=["bank", "client"], time="time")
+    users = X[["bank", "client"]].rows() if polars else X.index.to_list()
+    assert dict(zip(users, [[e["time"] for e in events] for events in _lists(X)], strict=True)) == {
+        ("a", 2): [2, 4],
+        ("b", 1): [1, 3, 5],
+    }
+    long = unnest_events(X, user=["bank", "client"])
+    assert list(long.columns) == ["bank", "client", "time"]
+    again = nest_events(long, user=["bank", "client"], time="time")
+    assert again.equals(X)
+
+
+_LEVELS = st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 2), st.integers(0, 9)), max_size=20)
+
+
+@settings(deadline=None)
+@given(rows=_LEVELS, names=st.sampled_from([["bank", "client"], [None, 0], ["", "client"]]))
+def test_a_multi_index_is_unnested_to_one_column_per_level(rows, names):
+    table = pd.DataFrame(rows, columns=["x", "y", "time"]).astype({"x": str, "y": "int64", "time": "int64"})
+    X = nest_events(table, user=["x", "y"], time="time").rename_axis(names)
+    long = unnest_events(X)
+    called = ["level_0" if name is None else str(name) for name in names]
+    expected = table.sort_values(["x", "y", "time"], ignore_index=True)
+    assert long.astype(object).equals(expected.set_axis([*called, "time"], axis=1).astype(object))
+    again = nest_events(long, user=called, time="time")
+    assert again.index.to_list() == X.index.to_list()
+    assert _lists(again) == _lists(X)
+
+
+def test_the_levels_of_a_multi_index_may_be_renamed_all_together():
+    X = nest_events(_table(bank="a"), user=["bank", "user"], time="time")
+    assert list(unnest_events(X, user=["b", "u"]).columns) == ["b", "u", "time"]
+    with pytest.raises(
+        ValueError, match=r"has 2 levels, \['bank', 'user'\], but user names 1: \['b'\]. Name each level"
+    ):
+        unnest_events(X, user="b")
+    with pytest.raises(ValueError, match="already have a field 'b'"):
+        unnest_events(X, user=["b", "b"])
+
+
+def test_column_names_may_be_integers():
+    table = pd.DataFrame([[7, 20, 1.5], [3, 10, 2.5]])
+    X = nest_events(table, user=0, time=1, columns=[2])
+    assert _lists(X) == [[{"2": 2.5}], [{"2": 1.5}]]
+    assert list(unnest_events(X).columns) == ["0", "2"]
+    assert list(unnest_events(X.rename_axis(0), user=5).columns) == ["5", "2"]
+    assert list(unnest_events(X.rename_axis(0)).columns) == ["0", "2"]
+    lists = pd.DataFrame({0: [[1, 2]], 1: [["a", "b"]]})
+    assert list(unnest_events(lists, events=[0, 1]).columns) == ["user", "0", "1"]
+    assert list(unnest_events(pd.DataFrame({0: [[{"a": 1}]]}), events=0).columns) == ["user", "a"]
+
+
+SORTED_LIKE_TIME = {
+    "ISO dates": ["2024-02-01", "2023-12-31"],
+    "ISO dates of several lengths": ["2024-02", "2023", "2024-01-31 10:00", "2024-01-31 10:00:00.5"],
+    "with a zone": ["2024-01-31T10:00:00Z", "2024-01-31T09:00:00Z"],
+    "compact": ["20240131", "20231231T1015"],
+    "times of day": ["09:30", "10:00"],
+    "numbers of equal length": ["0002", "0001"],
+    "words": ["b", "a"],
+}
+NOT_SORTED_LIKE_TIME = {
+    "days first": ["10.02.2024", "09.01.2024"],
+    "months first": ["02/10/2023", "01/09/2024"],
+    "without zeros": ["2024-2-1", "2024-10-1"],
+    "numbers": ["10", "9"],
+    "offsets": ["2024-01-31T10:00:00+01:00", "2024-01-31T10:00:00+02:00"],
+    "two separators": ["2024-01-31 10:00:00", "2024-01-31T09:00:00"],
+    "Z behind fractions": ["2024-01-31T10:00:00Z", "2024-01-31T10:00:00.5Z"],
+    "names": ["January 2", "February 1"],
+}
+
+
+@pytest.mark.parametrize("texts", SORTED_LIKE_TIME.values(), ids=SORTED_LIKE_TIME)
+def test_texts_that_sort_in_the_order_of_time_are_silent(texts):
+    nest_events(pd.DataFrame({"user": 1, "time": texts}), user="user", time="time")
+
+
+@pytest.mark.parametrize("dtype", ["str", "category"])
+@pytest.mark.parametrize("texts", NOT_SORTED_LIKE_TIME.values(), ids=NOT_SORTED_LIKE_TIME)
+def test_times_as_texts_warn_if_they_may_sort_otherwise(texts, dtype):
+    table = pd.DataFrame({"user": 1, "time": pd.Series(texts, dtype=dtype)})
+    with pytest.warns(
+        UserWarning, match=rf"column 'time' are texts .* from '{re.escape(min(texts))}' to .*pd.to_datetime"
+    ):
+        nest_events(table, user="user", time="time")
+
+
+def test_texts_with_an_order_of_their_own_do_not_warn():
+    weeks = pd.Categorical(["week 10", "week 9"], ["week 9", "week 10"], ordered=True)
+    nest_events(pd.DataFrame({"user": 1, "time": weeks}), user="user", time="time")
+
+
+@pytest.mark.parametrize("n_users", [1, 2])
+def test_nested_events_survive_parquet(tmp_path, n_users):
+    users = ["user", "bank"][:n_users]
+    X = nest_events(_table(bank="a", city=["x", None, "y", "x"]), user=users, time="time")
+    X.to_parquet(tmp_path / "X.parquet")
+    again = pd.read_parquet(tmp_path / "X.parquet", dtype_backend="pyarrow")
+    assert again.index.to_list() == X.index.to_list()
+    assert _lists(again) == _lists(X)
+    assert list(EventSerializer().fit_transform(again)["text"]) == list(EventSerializer().fit_transform(X)["text"])
+
+
 # What nest_events rejects
+
+
+@pytest.mark.parametrize("role", ["user", "time"])
+def test_a_key_that_is_only_in_the_index_is_found_there(role):
+    table = _table().set_index([role])
+    with pytest.raises(
+        ValueError, match=rf"'{role}' is not a column.*'{role}' is in its index: pass table.reset_index"
+    ):
+        nest_events(table, user="user", time="time")
+
+
+@pytest.mark.parametrize(("user", "problem"), [([], "names no column"), (["user", "user"], "user names 'user' more")])
+def test_users_that_cannot_be_chosen_are_an_error(user, problem):
+    with pytest.raises(ValueError, match=problem):
+        nest_events(_table(), user=user)
 
 
 def test_all_problems_with_columns_are_in_one_message():

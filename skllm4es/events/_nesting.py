@@ -137,9 +137,9 @@ def unnest_events(
     table : pandas.DataFrame or polars.DataFrame of shape (n_events, 1 + n_features)
         The user columns, then the fields of the events; users and events keep the order of `X`. A user without events
         has no row, and other columns of `X` are left out. A pandas table has numpy types (nullable ones for
-        integers and booleans with nulls). Time zones, units of time, widths of numbers, dates and decimals are those of
-        the table that was nested; categoricals become their values, and Arrow and nullable types without nulls become
-        numpy types.
+        integers and booleans with nulls). Named time zones, units of time, widths of numbers, dates and decimals are
+        those of the table that was nested; categoricals become their values, and Arrow and nullable types without nulls
+        become numpy types.
 
     Raises
     ------
@@ -191,8 +191,9 @@ def _users_of_index(index: pd.Index, names: list[str] | None) -> pa.Table:
             f"The index of X has {index.nlevels} levels, {list(index.names)}, but user names {len(names)}: {names}. "
             "Name each level in a list, or leave user out."
         )
-    levels = [pd.Series(index.get_level_values(i)) for i in range(index.nlevels)]
-    return arrow_table(names, levels)
+    positions = list(range(index.nlevels))
+    index = index.set_names(positions)  # A level whose name is an integer would be taken for a position.
+    return arrow_table(names, [pd.Series(index.get_level_values(i)) for i in positions])
 
 
 def _users_of_columns(X: Any, events: str | Sequence[str], names: list[str] | None) -> pa.Table:

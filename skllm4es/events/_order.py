@@ -58,7 +58,7 @@ def _without_negative_zero(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 #: What sorts in the order of time as a text: ISO 8601 without offsets, all digits written as zero.
-_ISO_SHAPE = re.compile(r"(0000(-?00){0,2})?([T ]?00(:00){1,2}([.,]0+)?)?Z?")
+_ISO_SHAPE = re.compile(r"(0000(-?00){0,2})?([T ]?00(:?00){1,2}([.,]0+)?)?Z?")
 
 
 def sorts_like_time(texts: pa.Array) -> bool:
