@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from decimal import Decimal, localcontext
 from functools import cached_property, lru_cache
 from statistics import fmean
@@ -42,7 +43,10 @@ _NUMERIC_DATE = re.compile(
 _NAMED_DATE = re.compile(rf"(?:{_MONTH_NAMES})[a-z]{{0,6}}\.? [0-3]?[0-9](?:st|[nr]d|th)?,? [0-9]{{4}}(?![^\W_])")
 _PARTS_OF_DATE = re.compile(rf"[0-9]+|{_MONTH_NAMES}")
 _CANONICAL_DATE = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?: ([0-9]{2}:[0-9]{2}).*)?")
-_TIME = re.compile(r"([0-9]{1,2}):([0-9]{2})(?::[0-9]{2})?(?: ?([ap])\.?m\b)?")
+_WRITTEN_TIME = r"([0-9]{1,2}):([0-9]{2})(?::[0-9]{2})?(?: ?([ap])\.?m\b)?"
+_TIME = re.compile(_WRITTEN_TIME)
+# A date is one word, whatever its notation; see `_mark`.
+_MARKED_DATE_AND_TIME = re.compile(rf"(?<![^\W_])d([0-9]+) ,? *(?:at )?{_WRITTEN_TIME}")
 # A comma before three digits and a space separates cells: "5,100 250.00" is 5 and 100250.
 _NUMBER = re.compile(
     rf"{_DIGIT}(?:[0-9]{{0,2}}(?:(?:,[0-9]{{3}})++(?! [0-9]{{3}}(?![0-9]))|(?: [0-9]{{3}})++)(?![0-9])(?:\.[0-9]++)?"
@@ -70,10 +74,9 @@ class Faithfulness(NamedTuple):
 def compare(original: str, rewritten: str) -> Faithfulness:
     r"""Compare a rewritten text with its original, which must be in the serialised form.
 
-    The Notes of `TextEnricher` define recall and precision. By the definition of recall, a value that many events share
-    may occur once, in a heading. The numbers of a list (1., 2., ... or #1, #2, ...) are not values. Empty values and
-    those without a letter or a digit do not count, and without values to compare, recall is 1. Percentages are not
-    compared, and without numbers, precision is 1.
+    The Notes of `TextEnricher` define recall and precision. The numbers of a list (1., 2., ... or #1, #2, ...) are not
+    values. Empty values and those without a letter or a digit do not count, and without values to compare, recall is 1.
+    Percentages are not compared, and without numbers, precision is 1.
 
     Examples
     --------
@@ -83,25 +86,84 @@ def compare(original: str, rewritten: str) -> Faithfulness:
     """
     source = _read_original(original)
     text = _Text(rewritten, numbered=not source.looks_numbered)
-    counts = {value: text.count(value, words, source.n_events[value]) for value, words in source.words.items()}
-    missing = [value for value, count in counts.items() if not count]
-    if not source.fields:
-        return Faithfulness(1.0, _precision(source, text), missing)
-    values = fmean([sum([counts[value] > 0 for value in field]) / len(field) for field in source.fields])
-    events = [
-        sum([min(n_events, counts[value]) for value, n_events in field.items()]) / field.total()
-        for field in source.fields
-    ]
-    return Faithfulness(min(values, max(events)), _precision(source, text), missing)
+    counts = _count(source, text)
+    recall, missing = 1.0, []
+    if any(counts[words] < value.n_events for words, value in source.values.items()):
+        needed = _needed(source, counts)
+        recall = min(_recall_of_values(source, counts, needed), _recall_of_events(source, counts))
+        missing = [
+            name
+            for words, value in source.values.items()
+            for name in value.names
+            if counts[words] < (1 if len(value.fields) == 1 else needed[words])
+        ]
+    return Faithfulness(recall, _precision(source, text), missing)
+
+
+def _count(source: _Original, text: _Text) -> dict[Words, int]:
+    """Count each value, without its occurrences inside of other values, which are longer and counted before."""
+    counts: dict[Words, int] = {}
+    for words, value in source.values.items():
+        inside = sum([min(counts[other], source.values[other].n_events) * times for other, times in value.inside])
+        counts[words] = max(0, text.count(words, value, value.n_events + inside) - inside)
+    return counts
+
+
+def _needed(source: _Original, counts: dict[Words, int]) -> dict[Words, int]:
+    """Return how often a text must contain each value in order to show it in each of its fields.
+
+    A value of one field may occur once, in a heading. A value of several fields must occur once per event and field,
+    except in fields of which other values are in headings.
+    """
+    in_headings = {
+        field
+        for words, value in source.values.items()
+        if len(value.fields) == 1 and 0 < counts[words] < value.n_events
+        for field in value.fields
+    }
+    return {
+        words: 1 if len(value.fields) == 1 else sum([1 if f in in_headings else n for f, n in value.fields.items()])
+        for words, value in source.values.items()
+    }
+
+
+def _recall_of_values(source: _Original, counts: dict[Words, int], needed: dict[Words, int]) -> float:
+    """Return the mean over the fields of the share of their values that the text has."""
+    return fmean(
+        [sum([min(1.0, counts[words] / needed[words]) for words in field]) / len(field) for field in source.fields]
+    )
+
+
+def _recall_of_events(source: _Original, counts: dict[Words, int]) -> float:
+    """Return the mean over the events of the share of one value of each, in the field that is kept best."""
+    shares = {words: min(1.0, counts[words] / value.n_events) for words, value in source.values.items()}
+    kept = [sum([shares[words] * n for words, n in field.items()]) / field.total() for field in source.fields]
+    best = sorted(range(len(kept)), key=lambda number: -kept[number])
+    events = [next((event[number] for number in best if event[number]), None) for event in source.events]
+    return fmean([shares[words] for words in events if words])
+
+
+@dataclass
+class _Value:
+    """A value in all its notations: its names in the original, and its number of events in each field."""
+
+    names: list[str]
+    fields: Counter[int]
+    number: str = ""
+    day: str = ""
+    time: str = ""
+    n_events: int = 0
+    #: The longer values that contain it, with how often they do.
+    inside: list[tuple[Words, int]] = dataclass_field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class _Original:
-    """The values, numbers and days of an original text."""
+    """The values of an original text by their words, the longest first; its fields, events, numbers and days."""
 
-    words: dict[str, Words]
-    n_events: Counter[str]
-    fields: list[Counter[str]]
+    values: dict[Words, _Value]
+    fields: list[Counter[Words]]
+    events: list[tuple[Words | None, ...]]
     numbers: set[str]
     days: set[str]
     looks_numbered: bool
@@ -112,24 +174,23 @@ class _Text:
 
     def __init__(self, text: str, numbered: bool) -> None:
         folded = _fold(_XML_HEAD.sub("", text, count=1))
-        self.words = _words(folded)
-        self.dates, self.numbers = _dates_and_numbers(folded)
+        self._marked, self.dates = _mark(folded)
+        self.words = _words(self._marked)
+        self.numbers = Counter(_NUMBER.findall(self._marked))
         self._counts = Counter(self.words)
-        self._list_numbers = Counter(_list_numbers(folded)) if numbered else Counter[str]()
-        self._counts.subtract(self._list_numbers)
-        self._folded = folded
+        if numbered:
+            self._counts.subtract(_list_numbers(folded))
 
-    def count(self, value: str, words: Words, enough: int) -> int:
+    def count(self, words: Words, value: _Value, enough: int) -> int:
         """Count a value, in other notations only if it does not occur often enough as it is."""
         count = self._count_words(words)
         if count >= enough:
             return count
-        number, day, time = _other_notations(value)
-        if number:
-            count = max(count, self._numbers.get(number, 0))
-        elif day:
-            n_days = self._days.get(day, 0)
-            count = max(count, min(n_days, self._times.get(time, 0)) if time else n_days)
+        if value.number:
+            as_written = {_words_of(name) for name in value.names}
+            return max(count + self._separated[value.number], sum(map(self._count_words, as_written)))
+        if value.day:
+            return max(count, self._count_moments(value.day, value.time) if value.time else self._days[value.day])
         return count
 
     @cached_property
@@ -139,16 +200,28 @@ class _Text:
             days.update(dict.fromkeys(_days(date), count))
         return days
 
-    @cached_property
-    def _times(self) -> Counter[str]:
-        return Counter([_canonical_time(*found) for found in _TIME.findall(self._folded)])
+    def _count_moments(self, day: str, time: str) -> int:
+        """Count a day with a time, which may stand under the day as a heading if some times do not follow a day."""
+        together, times = self._times
+        if together.total() == times.total():
+            return sum([count for (days, at), count in together.items() if at == time and day in days])
+        return min(self._days[day], times[time])
 
     @cached_property
-    def _numbers(self) -> Counter[str]:
+    def _times(self) -> tuple[Counter[tuple[tuple[str, ...], str]], Counter[str]]:
+        """Count the times after a date, by the days that it may mean, and all times."""
+        days = {_mark_of(date): tuple(_days(date)) for date in self.dates}
+        found = _MARKED_DATE_AND_TIME.findall(self._marked)
+        together = [(days[mark], _canonical_time(*time)) for mark, *time in found if mark in days]
+        return Counter(together), Counter([_canonical_time(*time) for time in _TIME.findall(self._marked)])
+
+    @cached_property
+    def _separated(self) -> Counter[str]:
+        """Count the numbers with separators of thousands, which are several words."""
         numbers: Counter[str] = Counter()
         for number, count in self.numbers.items():
-            numbers[_canonical_number(number)] += count
-        numbers.subtract(self._list_numbers)
+            if "," in number or " " in number:
+                numbers[_canonical_number(number)] += count
         return numbers
 
     @cached_property
@@ -171,16 +244,23 @@ class _Text:
         return [self.words[start : start + length] for start in starts].count(words)
 
 
-def _dates_and_numbers(folded: str) -> tuple[Counter[str], Counter[str]]:
-    """Count the dates, and the numbers outside dates, as they are written."""
+def _mark(folded: str) -> tuple[str, Counter[str]]:
+    """Replace each date by one word, which is the same for all notations of a day, and count the dates."""
     dates: list[str] = []
 
     def take(found: re.Match[str]) -> str:
         dates.append(found[0])
-        return ";"
+        return f" d{_mark_of(found[0])} "
 
-    rest = _NAMED_DATE.sub(take, _NUMERIC_DATE.sub(take, folded))
-    return Counter(dates), Counter(_NUMBER.findall(rest))
+    marked = _NAMED_DATE.sub(take, _NUMERIC_DATE.sub(take, folded))
+    return marked, Counter(dates)
+
+
+@lru_cache(maxsize=16_384)
+def _mark_of(date: str) -> str:
+    """Return the digits of the day, or of the date as it is written if that is ambiguous."""
+    first, *others = _days(date)
+    return re.sub("[^0-9]", "", date if others else first)
 
 
 def _list_numbers(folded: str) -> list[str]:
@@ -189,8 +269,17 @@ def _list_numbers(folded: str) -> list[str]:
     return [str(number) for before, number in zip([0, *found], found, strict=False) if number in (1, before + 1)]
 
 
-def _words(folded: str) -> Words:
-    return tuple((_ASCII_WORD if folded.isascii() else _WORD).findall(folded))
+def _words(marked: str) -> Words:
+    return tuple(map(_canonical_word, (_ASCII_WORD if marked.isascii() else _WORD).findall(marked)))
+
+
+def _words_of(value: str) -> Words:
+    return _words(_mark(_fold(value))[0])
+
+
+@lru_cache(maxsize=65_536)
+def _canonical_word(word: str) -> str:
+    return _canonical_number(word) if _PLAIN_NUMBER.fullmatch(word) else word
 
 
 def _fold(text: str) -> str:
@@ -210,19 +299,51 @@ def _fold(text: str) -> str:
 def _read_original(text: str) -> _Original:
     table = parse_events(text)
     columns = [Counter(filter(None, column)) for column in zip(*table.rows, strict=True)]
-    n_events: Counter[str] = Counter()
-    for column in columns:
-        n_events.update(column)
-    words = {value: words for value in n_events if (words := _words(_fold(value)))}
-    fields = [Counter({value: count for value, count in column.items() if value in words}) for column in columns]
-    dates, written = _dates_and_numbers(_fold(" ; ".join([*table.header, *n_events])))
+    distinct = list(dict.fromkeys(value for column in columns for value in column))
+    words_of = {value: words for value in distinct if (words := _words_of(canonical_value(value)))}
+    values = _values(columns, words_of)
+    fields = [
+        Counter({words: value.fields[number] for words, value in values.items() if number in value.fields})
+        for number in range(len(columns))
+    ]
+    marked, dates = _mark(_fold(" ; ".join([*table.header, *distinct])))
     days = {day for date in dates for day in _days(date)}
-    numbers = {reading for number in written for reading in (number, *_readings_of_number(number))}
+    numbers = {reading for number in _NUMBER.findall(marked) for reading in (number, *_readings_of_number(number))}
     numbers.update(_canonical_number(part) for day in days for part in day.split("-"))
     numbers.update(map(str, range(len(table.rows) + 1)))
     numbers.update(number for column in columns for number in _totals(column))
-    looks_numbered = _LIKE_NUMBERING.search("\n".join(n_events)) is not None
-    return _Original(words, n_events, [field for field in fields if field], numbers, days, looks_numbered)
+    looks_numbered = _LIKE_NUMBERING.search("\n".join(distinct)) is not None
+    events = [
+        tuple([words_of.get(name) for name, field in zip(row, fields, strict=True) if field]) for row in table.rows
+    ]
+    return _Original(values, [field for field in fields if field], events, numbers, days, looks_numbered)
+
+
+def _values(columns: list[Counter[str]], words_of: dict[str, Words]) -> dict[Words, _Value]:
+    """Collect the values of all fields, the longest first, each with the longer ones that contain it."""
+    found: dict[Words, _Value] = {}
+    for name, words in sorted(words_of.items(), key=lambda item: -len(item[1])):
+        value = found.setdefault(words, _Value([], Counter()))
+        value.names.append(name)
+        if not (value.number or value.day):
+            value.number, value.day, value.time = _other_notations(name)
+    for number, column in enumerate(columns):
+        for name, n_events in column.items():
+            if name in words_of:
+                found[words_of[name]].fields[number] += n_events
+    lengths = {len(words) for words in found}
+    for words, value in found.items():
+        value.n_events = value.fields.total()
+        parts = Counter(
+            words[start : start + length]
+            for length in lengths
+            if length < len(words)
+            for start in range(len(words) - length + 1)
+        )
+        for part, times in parts.items():
+            if part in found:
+                found[part].inside.append((words, times))
+    return found
 
 
 # Many users share values.
