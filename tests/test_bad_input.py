@@ -120,8 +120,8 @@ def check_variants(enriched, texts, seed):
     enricher = TextEnricher(n_variants=2, random_state=seed).fit(texts)
     for raw, *variants in zip(*(enriched[name].to_list() for name in enriched.columns), strict=True):
         original = parse_events(raw)
-        for number, variant in enumerate(variants):
-            text_format = FORMATS[enricher._format(raw, number)]
+        for (name, _), variant in zip(enricher._formats_of(raw), variants, strict=False):
+            text_format = FORMATS[name]
             if text_format.name in LOSSLESS:
                 rows = [[canonical_value(value) for value in row] for row in original.rows]
                 assert restore(read(text_format.name, variant), original.header) == EventTable(original.header, rows)
