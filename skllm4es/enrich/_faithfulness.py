@@ -32,7 +32,8 @@ _ASCII_WORD = re.compile(f"{_FIGURES}|[0-9a-z]+")
 _MONTH_NAMES = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
 _MONTHS = {name: number for number, name in enumerate(_MONTH_NAMES.split("|"), start=1)}
 # Patterns begin with their first character and look behind it afterwards, so that `re` can skip all other characters.
-_DIGIT = r"[0-9](?<![^\W_].)"
+# A digit in a word, or at the end of a name such as amount_2, begins no number or date.
+_DIGIT = r"[0-9](?<![^\W_].)(?<![^\W_]_.)"
 _NUMERIC_DATE = re.compile(
     rf"{_DIGIT}(?:"
     r"[0-9]{3}([-/.])[01]?[0-9]\1[0-3]?[0-9]"
@@ -52,6 +53,7 @@ _NUMBER = re.compile(
     rf"{_DIGIT}(?:[0-9]{{0,2}}(?:(?:,[0-9]{{3}})++(?! [0-9]{{3}}(?![0-9]))|(?: [0-9]{{3}})++)(?![0-9])(?:\.[0-9]++)?"
     r"|[0-9]*+(?:\.[0-9]++)?)(?![^\W_]|\s?%)"
 )
+_COMMA_NUMBER = re.compile(rf"{_DIGIT}[0-9]{{0,2}}(?:,[0-9]{{3}})++(?![0-9])(?:\.[0-9]++)?(?![^\W_]|\s?%)")
 _PLAIN_NUMBER = re.compile(r"-?[0-9]{1,30}(?:\.[0-9]{1,30})?", re.ASCII)
 #: Precision of sums: a sum of plain numbers has fewer digits, and with less precision `round` fails.
 _SUM_DIGITS = 100
@@ -226,9 +228,13 @@ class _Text:
     def _separated(self) -> Counter[str]:
         """Count the numbers with separators of thousands, which are several words."""
         numbers: Counter[str] = Counter()
+        for number in _COMMA_NUMBER.findall(self._marked):
+            numbers[_canonical_number(number)] += 1
         for number, count in self.numbers.items():
-            if "," in number or " " in number:
-                numbers[_canonical_number(number)] += count
+            # The first part may be the end of a name: "amount 3 100 000".
+            parts = number.split(" ")
+            for start in range(len(parts) - 1):
+                numbers[_canonical_number("".join(parts[start:]))] += count
         return numbers
 
     @cached_property
