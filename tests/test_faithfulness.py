@@ -1,6 +1,8 @@
 """The comparison of a rewritten text with its original: losses count, the style does not."""
 
+import json
 import random
+from functools import reduce
 
 import pytest
 from hypothesis import example, given
@@ -61,6 +63,9 @@ def test_only_the_summary_is_incomplete():
         ("Bed & Breakfast", "bed &amp; breakfast"),
         ('Joe\'s "Diner"', '"JOE\'S \\"Diner\\""'),
         ("Zürich", '"Z\\u00fcrich"'),
+        ("100000", "amount 3 100,000"),
+        ("100000", "amount 3 100 000"),
+        ("May 1250", "a note_2 May 1250"),
         ("snake_case", "snake\\_case"),
         ("Fast Food", "**Fast** Food"),
         ('"quoted"', "&quot;quoted&quot;"),
@@ -187,3 +192,116 @@ def test_time_grows_with_the_length_of_the_text_only():
     rows = [[f"the film number {number} of the series", "drama"] for number in range(5_000)]
     original = format_events(["title", "genre"], rows)
     assert recall(original, original) == 1.0
+
+
+# Losses that other values hide
+
+KEPT = st.sampled_from(
+    [
+        *(
+            "Drug Stores",
+            "Drug Stores and Pharmacies",
+            "Stores",
+            "drug stores",
+            "Fuel",
+            "2",
+            "2.00",
+            "5",
+            "1250",
+            "300.5",
+        ),
+        *(
+            "Toy Story 2",
+            "Heat",
+            "Heat 2",
+            "2020-03-25",
+            "2020-03-25 15:30:10",
+            "2020-03-25 16:00:00",
+            "15:30:10",
+            "RUB",
+        ),
+    ]
+)
+HEADER = ["alpha", "beta", "gamma", "delta"]
+
+
+@st.composite
+def overlapping_tables(draw):
+    """Tables in which values recur in other fields, or inside of other values."""
+    width = draw(st.integers(2, 4))
+    columns = [draw(st.sampled_from([KEPT, st.just(draw(KEPT)), KEPT | st.just("")])) for _ in range(width)]
+    return EventTable(HEADER[:width], draw(st.lists(st.tuples(*columns).map(list), min_size=1, max_size=6)))
+
+
+# Without titles, headings and analysis, which repeat values.
+def _lines(table):
+    return "\n".join(["; ".join(row) for row in table.rows])
+
+
+def _json(table):
+    return json.dumps([dict(zip(table.header, row, strict=True)) for row in table.rows])
+
+
+def _html(table):
+    rows = ["<tr>" + "".join([f"<td>{value}</td>" for value in row]) + "</tr>" for row in table.rows]
+    return "<table>" + "".join(rows) + "</table>"
+
+
+def _paragraphs(table):
+    """Write names and values in bold type and capitals, dates and numbers in other notations."""
+    notations = {"2020-03-25": "March 25, 2020", "1250": "1,250", " 1": ", 1"}
+    paragraphs = []
+    for row in table.rows:
+        values = [reduce(lambda value, item: value.replace(*item), notations.items(), value.upper()) for value in row]
+        fields = [f"**{name}** {value}" for name, value in zip(table.header, values, strict=True)]
+        paragraphs.append(", ".join(fields) + ".")
+    return "\n\n".join(paragraphs)
+
+
+WRITERS = [_lines, _json, _html, _paragraphs]
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+@given(table=overlapping_tables(), data=st.data())
+def test_a_lost_field_or_event_lowers_recall(writer, table, data):
+    original = format_events(table.header, table.rows)
+    assert recall(original, writer(table)) == 1.0
+    lost = data.draw(st.integers(0, len(table.header) - 1), "lost field")
+    without_field = EventTable(
+        [name for number, name in enumerate(table.header) if number != lost],
+        [[value for number, value in enumerate(row) if number != lost] for row in table.rows],
+    )
+    if any(row[lost] for row in table.rows):
+        assert recall(original, writer(without_field)) < 1.0
+    lost = data.draw(st.integers(0, len(table.rows) - 1), "lost event")
+    if any(table.rows[lost]):
+        without_event = EventTable(table.header, [*table.rows[:lost], *table.rows[lost + 1 :]])
+        assert recall(original, writer(without_event)) < 1.0
+
+
+@pytest.mark.parametrize(
+    ("rows", "written"),
+    [
+        ([["Books", "Books"]], "Books"),
+        ([["5", "5"], ["4", "4"]], "5\n4"),
+        ([["Toy Story 2", "2"]], "Toy Story 2"),
+        ([["Drug Stores", "Drug Stores and Pharmacies"]], "Drug Stores and Pharmacies"),
+        ([["2020-03-25", "2020-03-25 15:30"]], "25 March 2020, 15:30"),
+        ([["2020-03-05", "5"]], "5 March 2020"),
+        ([["Drug Stores", "DRUG-STORES"]], "drug stores"),
+    ],
+)
+def test_a_lost_field_whose_values_others_have_or_contain_costs_its_share(rows, written):
+    assert recall(format_events(["a", "b"], rows), written) == 0.5
+
+
+def test_a_field_in_headings_may_share_values_with_another():
+    rows = [["3", f"film {letter}", "4" if letter < "m" else "3"] for letter in LETTERS]
+    rows += [["7", f"series {letter}", "4"] for letter in LETTERS]
+    text = "".join([f"\n## Channel {c}\n" + "\n".join([f"{t}: {r}" for d, t, r in rows if c == d]) for c in "37"])
+    assert recall(format_events(["channel", "title", "rating"], rows), text) == 1.0
+
+
+def test_an_event_is_lost_though_another_field_has_no_value_there():
+    rows = [["film", "5"], ["film", ""], ["film", "4"]]
+    assert recall(format_events(["kind", "stars"], rows), "film 5, film 4") < 1.0

@@ -72,7 +72,7 @@ class TextEnricher(TextTransformerMixin, BaseEstimator):
     min_recall : float, default=0.85
         Minimum recall. An LLM that omits one of five fields, or the last fifth of the events, lowers it to 0.8; one of
         ten fields, to 0.9. Fields whose values are not recognised (dates without a year, rounded amounts) count as
-        omitted; values that also occur in other fields (a rating of 2, in the title "Toy Story 2") count as kept.
+        omitted.
     max_retries : int, default=3
         How often to rewrite a text again, with another seed: if the rewriter failed on it, whatever `check` is; if it
         is unfaithful and ``check="retry"``; or if it equals the raw text or another variant. A ``cheap`` rewriter makes
@@ -127,15 +127,19 @@ class TextEnricher(TextTransformerMixin, BaseEstimator):
     the same columns from `fit_transform` and `transform`. Put a pipeline that includes the embedding into them, not an
     enricher alone.
 
-    Recall and precision compare values, whatever their markup or notation. ``V_f`` are the distinct values of the
-    raw text's field ``f``; ``n_f(v)`` is the number of events with the value ``v``, and ``c(v)`` its number of
-    occurrences in the rewritten text, apart from the numbers of lists::
+    Recall and precision compare whole values, whatever their markup or notation. ``V_f`` are the distinct values of the
+    raw text's field ``f``; ``n_f(v)`` is the number of its events with the value ``v``, and ``n(v)`` their sum over the
+    fields. ``c(v)`` is the number of occurrences in the rewritten text, apart from the numbers of lists and from those
+    inside of longer values ("Drug Stores" in "Drug Stores and Pharmacies")::
 
-        recall = min( mean over f of |{v in V_f: c(v) > 0}| / |V_f|,
-                      max over f of sum over V_f of min(n_f(v), c(v)) / sum of n_f(v) )
+        recall = min( mean over f of (mean over V_f of min(1, c(v) / needed(v))),
+                      mean over events of min(1, c(v) / n(v)) )
 
-    The first term falls with each lost value, and with a whole field by one part in the number of fields. The second
-    falls with each lost event. Neither sees which values belong together. Precision is the share of the numbers and
+    A value of one field is needed once, because events may share a heading. A value of several fields is needed
+    ``n(v)`` times, or once instead of ``n_f(v)`` for a field of which other values are in headings. The second mean
+    takes one value per event, in the field that is kept best. The first mean falls with each lost value, and with a
+    whole field by one part in the number of fields; the second falls with each lost event. Neither sees which values
+    belong together, and repetitions, such as a summary, can hide losses. Precision is the share of the numbers and
     dates in the rewritten text that stem from the raw one: they occur in it, count events, or are the total or mean of
     a field. It does not detect invented words or repeated events. It is reported but has no consequences.
 

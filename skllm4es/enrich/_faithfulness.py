@@ -32,7 +32,8 @@ _ASCII_WORD = re.compile(f"{_FIGURES}|[0-9a-z]+")
 _MONTH_NAMES = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
 _MONTHS = {name: number for number, name in enumerate(_MONTH_NAMES.split("|"), start=1)}
 # Patterns begin with their first character and look behind it afterwards, so that `re` can skip all other characters.
-_DIGIT = r"[0-9](?<![^\W_].)"
+# A digit in a word, or at the end of a name such as amount_2, begins no number or date.
+_DIGIT = r"[0-9](?<![^\W_].)(?<![^\W_]_.)"
 _NUMERIC_DATE = re.compile(
     rf"{_DIGIT}(?:"
     r"[0-9]{3}([-/.])[01]?[0-9]\1[0-3]?[0-9]"
@@ -52,6 +53,7 @@ _NUMBER = re.compile(
     rf"{_DIGIT}(?:[0-9]{{0,2}}(?:(?:,[0-9]{{3}})++(?! [0-9]{{3}}(?![0-9]))|(?: [0-9]{{3}})++)(?![0-9])(?:\.[0-9]++)?"
     r"|[0-9]*+(?:\.[0-9]++)?)(?![^\W_]|\s?%)"
 )
+_COMMA_NUMBER = re.compile(rf"{_DIGIT}[0-9]{{0,2}}(?:,[0-9]{{3}})++(?![0-9])(?:\.[0-9]++)?(?![^\W_]|\s?%)")
 _PLAIN_NUMBER = re.compile(r"-?[0-9]{1,30}(?:\.[0-9]{1,30})?", re.ASCII)
 #: Precision of sums: a sum of plain numbers has fewer digits, and with less precision `round` fails.
 _SUM_DIGITS = 100
@@ -85,7 +87,7 @@ def compare(original: str, rewritten: str) -> Faithfulness:
     Faithfulness(recall=0.5, precision=0.6666666666666666, missing=['2020-03-06', '7'])
     """
     source = _read_original(original)
-    text = _Text(rewritten, numbered=not source.looks_numbered)
+    text = _Text(rewritten, numbered=not source.looks_numbered, n_lone_times=source.n_lone_times)
     counts = _count(source, text)
     recall, missing = 1.0, []
     if any(counts[words] < value.n_events for words, value in source.values.items()):
@@ -104,7 +106,9 @@ def _count(source: _Original, text: _Text) -> dict[Words, int]:
     """Count each value, without its occurrences inside of other values, which are longer and counted before."""
     counts: dict[Words, int] = {}
     for words, value in source.values.items():
-        inside = sum([min(counts[other], source.values[other].n_events) * times for other, times in value.inside])
+        inside = 0
+        for other, times in value.inside:
+            inside += times * min(counts[other], source.values[other].n_events)
         counts[words] = max(0, text.count(words, value, value.n_events + inside) - inside)
     return counts
 
@@ -153,6 +157,8 @@ class _Value:
     day: str = ""
     time: str = ""
     n_events: int = 0
+    #: The words of the names, if they are not those of the value: several, because of separators of thousands.
+    as_written: set[Words] = dataclass_field(default_factory=set)
     #: The longer values that contain it, with how often they do.
     inside: list[tuple[Words, int]] = dataclass_field(default_factory=list)
 
@@ -167,16 +173,19 @@ class _Original:
     numbers: set[str]
     days: set[str]
     looks_numbered: bool
+    #: How many times are not part of a date.
+    n_lone_times: int
 
 
 class _Text:
     """The words, dates and numbers of a text."""
 
-    def __init__(self, text: str, numbered: bool) -> None:
+    def __init__(self, text: str, numbered: bool, n_lone_times: int) -> None:
         folded = _fold(_XML_HEAD.sub("", text, count=1))
         self._marked, self.dates = _mark(folded)
         self.words = _words(self._marked)
         self.numbers = Counter(_NUMBER.findall(self._marked))
+        self._n_lone_times = n_lone_times
         self._counts = Counter(self.words)
         if numbered:
             self._counts.subtract(_list_numbers(folded))
@@ -187,8 +196,8 @@ class _Text:
         if count >= enough:
             return count
         if value.number:
-            as_written = {_words_of(name) for name in value.names}
-            return max(count + self._separated[value.number], sum(map(self._count_words, as_written)))
+            count += self._separated[value.number]
+            return max(count, sum(map(self._count_words, value.as_written))) if value.as_written else count
         if value.day:
             return max(count, self._count_moments(value.day, value.time) if value.time else self._days[value.day])
         return count
@@ -201,9 +210,9 @@ class _Text:
         return days
 
     def _count_moments(self, day: str, time: str) -> int:
-        """Count a day with a time, which may stand under the day as a heading if some times do not follow a day."""
+        """Count a day with a time; if more times stand alone than in the original, days are headings above times."""
         together, times = self._times
-        if together.total() == times.total():
+        if times.total() - together.total() <= self._n_lone_times:
             return sum([count for (days, at), count in together.items() if at == time and day in days])
         return min(self._days[day], times[time])
 
@@ -219,9 +228,13 @@ class _Text:
     def _separated(self) -> Counter[str]:
         """Count the numbers with separators of thousands, which are several words."""
         numbers: Counter[str] = Counter()
+        for number in _COMMA_NUMBER.findall(self._marked):
+            numbers[_canonical_number(number)] += 1
         for number, count in self.numbers.items():
-            if "," in number or " " in number:
-                numbers[_canonical_number(number)] += count
+            # The first part may be the end of a name: "amount 3 100 000".
+            parts = number.split(" ")
+            for start in range(len(parts) - 1):
+                numbers[_canonical_number("".join(parts[start:]))] += count
         return numbers
 
     @cached_property
@@ -273,6 +286,8 @@ def _words(marked: str) -> Words:
     return tuple(map(_canonical_word, (_ASCII_WORD if marked.isascii() else _WORD).findall(marked)))
 
 
+# Many users share values.
+@lru_cache(maxsize=16_384)
 def _words_of(value: str) -> Words:
     return _words(_mark(_fold(value))[0])
 
@@ -316,7 +331,13 @@ def _read_original(text: str) -> _Original:
     events = [
         tuple([words_of.get(name) for name, field in zip(row, fields, strict=True) if field]) for row in table.rows
     ]
-    return _Original(values, [field for field in fields if field], events, numbers, days, looks_numbered)
+    n_lone_times = sum(
+        n * len(_TIME.findall(name))
+        for column in columns
+        for name, n in column.items()
+        if ":" in name and not _other_notations(name)[2]
+    )
+    return _Original(values, [field for field in fields if field], events, numbers, days, looks_numbered, n_lone_times)
 
 
 def _values(columns: list[Counter[str]], words_of: dict[str, Words]) -> dict[Words, _Value]:
@@ -327,6 +348,8 @@ def _values(columns: list[Counter[str]], words_of: dict[str, Words]) -> dict[Wor
         value.names.append(name)
         if not (value.number or value.day):
             value.number, value.day, value.time = _other_notations(name)
+        if value.number and ("," in name or " " in name):
+            value.as_written.add(_words_of(name))
     for number, column in enumerate(columns):
         for name, n_events in column.items():
             if name in words_of:
@@ -346,7 +369,6 @@ def _values(columns: list[Counter[str]], words_of: dict[str, Words]) -> dict[Wor
     return found
 
 
-# Many users share values.
 @lru_cache(maxsize=16_384)
 def _other_notations(value: str) -> tuple[str, str, str]:
     """Return the number, or the day and time, that a value is; empty strings for what it is not."""
