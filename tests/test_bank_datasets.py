@@ -258,7 +258,7 @@ def test_absent_data_says_how_to_get_it(tmp_path, case):
 
 
 @pytest.mark.parametrize(
-    ("change", "complaint"),
+    ("change", "message"),
     [
         (lambda old: old[:-9], r"cannot be .*Truncated compressed stream"),
         (lambda old: old[: len(old) // 2], r"cannot be "),
@@ -274,11 +274,11 @@ def test_absent_data_says_how_to_get_it(tmp_path, case):
         (lambda old: gzip.compress(re.sub(rb"(amount\w*)", rb"\1,\1", gzip.decompress(old))), "'amount.*' twice"),
     ],
 )
-def test_damaged_events_are_an_error_with_file_and_reason(home, case, change, complaint):
+def test_damaged_events_are_an_error_with_file_and_reason(home, case, change, message):
     name = list(case.files)[1 if case.folder != "rosbank-churn" else 0]
     path = home / case.folder / name
     path.write_bytes(change(path.read_bytes()))
-    with pytest.raises(OSError, match=rf"{case.title}: .*{name} .*({complaint})(?s:.*)1\. Move or delete"):
+    with pytest.raises(OSError, match=rf"{case.title}: .*{name} .*({message})(?s:.*)1\. Move or delete"):
         case.fetch(data_home=home)
 
 
@@ -300,7 +300,7 @@ def test_other_line_ends_and_a_byte_order_mark_are_read(home, case, line_end):
 
 
 @pytest.mark.parametrize(
-    ("name", "file", "old", "new", "complaint"),
+    ("name", "file", "old", "new", "message"),
     [
         ("rosbank", "train.csv.gz", "21OCT17:14:30:00", "2017-10-21", r"has a TRDATETIME that is not like '21OCT17"),
         ("rosbank", "train.csv.gz", "POS,1,0.0", "POS,2,0.0", r"has the labels \[2\] in 'target_flag'"),
@@ -315,14 +315,14 @@ def test_other_line_ends_and_a_byte_order_mark_are_read(home, case, line_end):
         ("age", "transactions_train.csv.gz", "71.463", "much", "cannot be read to its end.*much"),
     ],
 )
-def test_impossible_values_are_an_error(home, name, file, old, new, complaint):
+def test_impossible_values_are_an_error(home, name, file, old, new, message):
     case = CASES[name]
     content = case.files[file]
     text = gzip.decompress(content).decode() if file.endswith(".gz") else content.decode()
     changed = text.replace(old, new).encode()
     assert changed != text.encode()
     (home / case.folder / file).write_bytes(gzip.compress(changed) if file.endswith(".gz") else changed)
-    with pytest.raises(OSError, match=rf"{case.title}: .*{file} {complaint}"):
+    with pytest.raises(OSError, match=rf"{case.title}: .*{file} {message}"):
         case.fetch(data_home=home)
 
 

@@ -260,7 +260,7 @@ def test_the_recorded_command_contains_no_folder(tmp_path, witnessed):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "complaint"),
+    ("arguments", "message"),
     [
         (["--target", "height"], "the targets of movielens-100k are gender, age"),
         (["--seeds", "0", "-1"], "--seeds -1: a seed must be 0 or more"),
@@ -268,10 +268,10 @@ def test_the_recorded_command_contains_no_folder(tmp_path, witnessed):
         (["--rewriter", "a@b"], "a@b is neither a directory nor a model hub name"),
     ],
 )
-def test_invalid_arguments_are_refused_with_the_reason(capsys, arguments, complaint):
+def test_invalid_arguments_are_refused_with_the_reason(capsys, arguments, message):
     with pytest.raises(SystemExit):
         main(["main", "--dataset", "movielens-100k", *arguments])
-    assert complaint in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_an_unknown_row_is_refused(tmp_path, witnessed):

@@ -354,7 +354,7 @@ def test_files_as_published_are_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "complaint"),
+    ("content", "message"),
     [
         (PUBLISHED[:10], r"10 of 24 bytes: the file is truncated"),
         (b"", r"0 of 24 bytes: the file is truncated"),
@@ -367,9 +367,9 @@ def test_files_as_published_are_read(tmp_path):
         (PUBLISHED + b"3|\xff\xfe\n", r"contents were changed \(29 bytes, published 24\)"),
     ],
 )
-def test_the_error_says_how_a_file_differs(tmp_path, content, complaint):
+def test_the_error_says_how_a_file_differs(tmp_path, content, message):
     (tmp_path / "u.item").write_bytes(content)
-    with pytest.raises(OSError, match=rf"- u\.item: .*{complaint}(?s:.*)1\. Move or delete"):
+    with pytest.raises(OSError, match=rf"- u\.item: .*{message}(?s:.*)1\. Move or delete"):
         read_published(tmp_path)
 
 

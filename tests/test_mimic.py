@@ -241,7 +241,7 @@ def test_an_invalid_flag_of_death_is_an_error(path, flag):
 
 
 @pytest.mark.parametrize(
-    ("name", "old", "new", "complaint"),
+    ("name", "old", "new", "message"),
     [
         ("admissions", "1,10,2150", "1,11,2150", "has several labels of hadm_id 11"),
         ("patients", "2,M", "1,M", "has subject_id 1 twice"),
@@ -250,11 +250,11 @@ def test_an_invalid_flag_of_death_is_an_error(path, flag):
         ("labevents", "5.5,5.5", "5.5,high", "cannot be read to its end.*high"),
     ],
 )
-def test_impossible_values_are_an_error(path, name, old, new, complaint):
+def test_impossible_values_are_an_error(path, name, old, new, message):
     text = TABLES[name].replace(old, new)
     assert text != TABLES[name]
     (path / "hosp" / f"{name}.csv.gz").write_bytes(gzip.compress(text.encode()))
-    with pytest.raises(OSError, match=rf"MIMIC-IV: .*{name}\.csv\.gz {complaint}"):
+    with pytest.raises(OSError, match=rf"MIMIC-IV: .*{name}\.csv\.gz {message}"):
         load_mimic_iv(path, profile=True)
 
 

@@ -81,7 +81,7 @@ def test_a_download_is_compared_with_the_published_checksum(published, server, m
 
 
 @pytest.mark.parametrize(
-    ("name", "change", "complaint"),
+    ("name", "change", "message"),
     [
         ("ratings.dat", lambda old: old[:-5], r"ratings\.dat: \d+ of \d+ bytes: the file is truncated"),
         ("movies.dat", lambda old: old.decode("latin-1").encode(), r"movies\.dat: .*re-encoded from latin-1 to utf-8"),
@@ -96,10 +96,10 @@ def test_a_download_is_compared_with_the_published_checksum(published, server, m
         ("movies.dat", lambda old: old.replace(b"Drama", b"Drxma").replace(b"::Drxma", b"--Drxma"), "were changed"),
     ],
 )
-def test_files_that_differ_from_the_published_ones_are_an_error(published, name, change, complaint):
+def test_files_that_differ_from_the_published_ones_are_an_error(published, name, change, message):
     path = published / "ml-1m" / name
     path.write_bytes(change(path.read_bytes()))
-    with pytest.raises(OSError, match=rf"MovieLens 1M in .*ml-1m is not what was published(?s:.*){complaint}"):
+    with pytest.raises(OSError, match=rf"MovieLens 1M in .*ml-1m is not what was published(?s:.*){message}"):
         fetch_movielens_1m(data_home=published)
 
 
