@@ -331,7 +331,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         check_is_fitted(self)
         texts = read_texts(X, caller="LLMEmbedder")[TEXT]
         embeddings = np.empty((len(texts), self.n_features_out_), dtype=np.float32)
-        layer_mean = LayerMean(self.layers_, self._language_model_.hidden_size)
+        layer_mean = LayerMean(self.layers_)
         for rows, layers, scores in self._embedded(texts, known):
             blocks = []
             for name in self.features_:

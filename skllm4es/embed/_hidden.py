@@ -19,15 +19,12 @@ class LayerMean:
     ----------
     layers : list of int
         The layers, from 0 for the embedded tokens.
-    size : int
-        Length of a hidden state.
     """
 
     layers: list[int]
-    size: int
 
     def __call__(self, layers: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Return the mean, of shape (size,), of layers of shape (n_layers + 1, size)."""
+        """Return the mean, of shape (hidden_size,), of layers of shape (n_layers + 1, hidden_size)."""
         mean: npt.NDArray[np.float32] = layers[self.layers].mean(axis=0)
         return mean
 

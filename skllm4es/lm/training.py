@@ -215,7 +215,7 @@ class Training:
         corpus : sequence of sequence of str
             The texts of each user.
         """
-        if kept := self._find(corpus):
+        if self.cache is not None and (kept := self._find(self.cache, self._key(corpus))):
             return kept
         if isinstance(self.recipe.start, LanguageModel):
             return self.recipe.start
@@ -242,7 +242,7 @@ class Training:
         with ExitStack() as stack:
             if self.cache is not None:
                 self._hold(stack, self.cache.lock_model(key))
-                if kept := self._find(corpus):  # Another process trained it meanwhile.
+                if kept := self._find(self.cache, key):  # Another process trained it meanwhile.
                     return self.train(kept, corpus, max_length)
             checkpoints = None
             if self.checkpoint_dir is not None:
@@ -262,10 +262,8 @@ class Training:
         precision = "bfloat16" if multiplies_bfloat16_fast(device) else "float32"
         return self.recipe.key(corpus, f"{self.group.size} processes", device.type, precision)
 
-    def _find(self, corpus: Corpus) -> LanguageModel | None:
-        if self.cache is None:
-            return None
-        folder = self.group.agree(self.cache.find_model(self._key(corpus)))
+    def _find(self, cache: Cache, key: bytes) -> LanguageModel | None:
+        folder = self.group.agree(cache.find_model(key))
         return None if folder is None else LanguageModel(CacheSource(str(folder)))
 
     def _hold(self, stack: ExitStack, lock: FileLock) -> None:
