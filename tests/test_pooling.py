@@ -235,7 +235,7 @@ def test_an_encoder_decoder_raises(tmp_path):
 
 
 def test_fine_tuning_an_encoder_raises(encoder_directory):
-    with pytest.raises(OSError, match=r"(?s)is not a causal language model.*finetune=None"):
+    with pytest.raises(OSError, match=r"(?s)is not a causal language model.*can embed if it is not fine-tuned"):
         LLMEmbedder(encoder_directory).fit(TEXTS)
 
 
