@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Self
 import joblib
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.preprocessing import normalize
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
@@ -24,17 +26,19 @@ from skllm4es._texts import TEXT, read_texts
 from skllm4es.embed._callbacks import trainer_callbacks
 from skllm4es.embed._finetuning import FineTuning, LoRA
 from skllm4es.embed._from_scratch import FromScratch
-from skllm4es.embed._hidden import LayerMean, last_layers
+from skllm4es.embed._hidden import LayerMean, UnitLayerMean, last_layers
 
 if TYPE_CHECKING:
+    from skllm4es.embed._events import EventVectors, Read
     from skllm4es.embed._scores import ScoreProjection
     from skllm4es.lm.cache import Cache, CacheInfo
     from skllm4es.lm.embedding import Embedded, TextEmbedder
     from skllm4es.lm.language_model import LanguageModel
     from skllm4es.lm.training import Frozen, Training
+    from skllm4es.serialize._columns import TextColumns
 
 #: The features that can be read off a language model.
-_FEATURES = ("hidden", "scores")
+_FEATURES = ("hidden", "scores", "events")
 
 #: What `save_pretrained` writes of the fitted state, beside the model.
 _SAVED = (
@@ -49,8 +53,15 @@ _SAVED = (
     "dtype_",
 )
 
-#: Parameters that apply to only one kind of features: their names, their defaults and that kind.
-_DEPENDENT = (("pooling_depth", "auto", "hidden"), ("token_pooling", "mean", "hidden"), ("n_components", 128, "scores"))
+#: Parameters that apply to only some kinds of features: their names, their defaults and these kinds.
+_DEPENDENT = (
+    ("pooling_depth", "auto", ("hidden", "events")),
+    ("token_pooling", "rest", ("hidden", "events")),
+    ("n_components", 128, ("scores", "events")),
+)
+
+#: The default for a pretrained model, and for one from scratch.
+_AUTOMATIC = (["events"], ["events", "scores"])
 
 #: Texts from which the principal directions of scores are found, if there are more.
 _ENOUGH_TEXTS = 8192
@@ -218,7 +229,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         *,
         features: str | Sequence[str] = "auto",
         pooling_depth: int | str = "auto",
-        token_pooling: str = "mean",
+        token_pooling: str = "rest",
         n_components: int = 128,
         finetune: str | FineTuning | None = "full",
         max_length: int | str = "auto",
@@ -291,6 +302,9 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         features = self._resolve_features()
         finetuning = self._resolve_finetuning(features)
         texts, corpus = self._read(X, features, finetuning)
+        columns = None
+        if "events" in features:
+            columns, features = self._parse(texts, features)
         directory_of(self.memory, make=True)
         with trainer_callbacks(self) as callbacks:
             training = self._training(finetuning, callbacks)
@@ -300,16 +314,21 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         device, dtype = self._resolve_device()
         projection: ScoreProjection | None = None
         embedded: list[Embedded] = []
+        events: EventVectors | None = None
+        embedder = self._text_embedder(language_model, dtype, device, max_length)
         if "scores" in features:
-            embedder = self._text_embedder(language_model, dtype, device, max_length)
             projection, embedded = self._fit_scores(embedder, texts)
+        if columns is not None:
+            from skllm4es.embed._events import EventVectors
+
+            events = EventVectors.fit(columns, self.n_components, self._reader(embedder, layers))
         # All at the end, so that a fit that fails leaves the embedder as it was.
         self._language_model_, self.layers_, self.max_length_ = language_model, layers, max_length
         self.loss_curve_, self.validation_loss_curve_ = log.losses, log.validation_losses
         self.n_tokens_seen_, self.training_time_ = log.n_tokens, log.seconds
         self.n_truncated_ = 0
         self.device_, self.dtype_ = device, dtype
-        self.features_, self._projection_ = features, projection
+        self.features_, self._projection_, self._events_ = features, projection, events
         return embedded
 
     def transform(self, X: Any) -> npt.NDArray[np.float32]:
@@ -330,17 +349,73 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
     def _transform(self, X: Any, known: Sequence[Embedded] = ()) -> npt.NDArray[np.float32]:
         check_is_fitted(self)
         texts = read_texts(X, caller="LLMEmbedder")[TEXT]
-        embeddings = np.empty((len(texts), self.n_features_out_), dtype=np.float32)
-        layer_mean = LayerMean(self.layers_)
-        for rows, layers, scores in self._embedded(texts, known):
-            blocks = []
-            for name in self.features_:
-                if name == "hidden":
-                    blocks.append(layer_mean(layers))
-                elif self._projection_ is not None:
-                    blocks.append(self._projection_(scores[None])[0])
-            embeddings[rows] = np.concatenate(blocks)
-        return embeddings
+        blocks = {
+            name: np.empty((len(texts), n_features), dtype=np.float32) for name, n_features in self._n_features.items()
+        }
+        if self._events_ is not None:
+            blocks["events"][:] = self._events_(texts, self._reader(self._fitted_text_embedder(), self.layers_))
+        if {"hidden", "scores"} & set(self.features_):
+            layer_mean = LayerMean(self.layers_)
+            for rows, layers, scores in self._embedded(texts, known):
+                if "hidden" in blocks:
+                    blocks["hidden"][rows] = layer_mean(layers)
+                if self._projection_ is not None:
+                    blocks["scores"][rows] = self._projection_(scores[None])[0]
+        if len(blocks) == 1:
+            return blocks[self.features_[0]]
+        return np.hstack([normalize(blocks[name]) if len(texts) else blocks[name] for name in self.features_])
+
+    def explain(self, X: Any, coef: npt.ArrayLike) -> pd.DataFrame:
+        r"""Return what each event of each user adds to a linear score, exactly.
+
+        A vector of event features is a sum over the user's events, so a linear head's score is one as well.
+
+        Parameters
+        ----------
+        X : dataframe, series, ndarray or list of str, of shape (n_users, n_columns) or (n_users,)
+            The texts, as for `transform`.
+        coef : array-like of shape (n_features_out_,)
+            The coefficients of the linear head, such as ``LogisticRegression().fit(vectors, y).coef_[0]``.
+
+        Returns
+        -------
+        contributions : pandas.DataFrame
+            With the columns ``user`` (its position in `X`), ``event`` (the text of an event, one with the quarter of a
+            number in it, or the name of a statistic of numbers and times) and ``contribution``. Those of a user sum to
+            the product of the user's vector and `coef`; the row "(average user)" is what no event adds.
+
+        Raises
+        ------
+        ValueError
+            If `features` is not "events", or `coef` does not have one value per feature.
+
+        Examples
+        --------
+        >>> from skllm4es import FromScratch, LLMEmbedder
+        >>> texts = ["title|rating\nHeat, 5\nAlien, 4", "title|rating\nBambi, 1\nAlien, 5"]
+        >>> tiny = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+        >>> embedder = LLMEmbedder(FromScratch(config=tiny), features="events", random_state=0).fit(texts)
+        >>> coef = np.ones(embedder.n_features_out_)
+        >>> contributions = embedder.explain(texts, coef)
+        >>> sums = contributions.groupby("user")["contribution"].sum()
+        >>> bool(np.allclose(sums, embedder.transform(texts) @ coef, atol=1e-4))
+        True
+        """
+        check_is_fitted(self)
+        if self._events_ is None or self.features_ != ["events"]:
+            raise ValueError(
+                f"explain needs features='events', whose vectors are sums over events; this embedder has "
+                f"{self.features_}. Fit it with features='events'."
+            )
+        coefficients = np.asarray(coef, dtype=np.float64)
+        if coefficients.shape != (self.n_features_out_,):
+            raise ValueError(
+                f"coef must have shape ({self.n_features_out_},), one value per feature; it has {coefficients.shape}. "
+                "Pass the coefficients of one class or target, such as coef_[0]."
+            )
+        texts = read_texts(X, caller="LLMEmbedder")[TEXT]
+        read = self._reader(self._fitted_text_embedder(), self.layers_)
+        return self._events_.explain(texts, coefficients, read)
 
     def transform_layers(self, X: Any) -> npt.NDArray[np.float32]:
         """Return the pooled hidden states of every layer, for analysis.
@@ -400,11 +475,16 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         settings = {
             "parameters": parameters_as_json(self.get_params(deep=False)),
             "fitted": {name: getattr(self, name) for name in _SAVED},
+            "events": None,
         }
+        arrays = {} if self._projection_ is None else {f"scores.{k}": v for k, v in vars(self._projection_).items()}
+        if self._events_ is not None:
+            event_arrays, settings["events"] = self._events_.saved()
+            arrays |= {f"events.{name}": array for name, array in event_arrays.items()}
         save_embedder(
             Path(directory),
             lambda draft: self._language_model_.save(draft, getattr(torch, self.dtype_), self.device_),
-            {} if self._projection_ is None else vars(self._projection_),
+            arrays,
             settings,
         )
 
@@ -429,6 +509,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         OSError
             If there is no embedder in the directory, or one of another version.
         """
+        from skllm4es.embed._events import EventVectors
         from skllm4es.embed._saving import parameters_from_json, read_embedder
         from skllm4es.embed._scores import ScoreProjection
         from skllm4es.lm.devices import device_here
@@ -443,7 +524,12 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         for name in _SAVED:  # Only these: whoever wrote the directory must not set other attributes.
             setattr(embedder, name, settings["fitted"][name])
         embedder._language_model_ = LanguageModel(DirectorySource(str(folder)))
-        embedder._projection_ = ScoreProjection(**arrays) if arrays else None
+        scores, events = (
+            {name.removeprefix(kind): array for name, array in arrays.items() if name.startswith(kind)}
+            for kind in ("scores.", "events.")
+        )
+        embedder._projection_ = ScoreProjection(**scores) if scores else None
+        embedder._events_ = EventVectors.from_saved(events, settings["events"]) if events else None
         embedder.device_ = device_here(embedder.device, fall_back=True)
         return embedder
 
@@ -499,8 +585,17 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
     @property
     def n_features_out_(self) -> int:
         """The length of an embedding."""
-        n_hidden = self._language_model_.hidden_size if "hidden" in self.features_ else 0
-        return n_hidden + (0 if self._projection_ is None else len(self._projection_.directions))
+        return sum(self._n_features.values())
+
+    @property
+    def _n_features(self) -> dict[str, int]:
+        """How many features there are of each kind."""
+        sizes = {"hidden": self._language_model_.hidden_size}
+        if self._projection_ is not None:
+            sizes["scores"] = len(self._projection_.directions)
+        if self._events_ is not None:
+            sizes["events"] = self._events_.n_features
+        return {name: sizes[name] for name in self.features_}
 
     @property
     def _n_features_out(self) -> int:
@@ -526,8 +621,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
     def _resolve_features(self) -> list[str]:
         """Return what the embedding consists of; reject parameters that it leaves without effect."""
         if isinstance(self.features, str):
-            automatic = "hidden" if self._from_scratch is None else "scores"
-            features = [automatic if self.features == "auto" else self.features]
+            features = _AUTOMATIC[self._from_scratch is not None] if self.features == "auto" else [self.features]
         else:
             features = [str(name) for name in self.features]
         if not features or len(set(features)) < len(features) or not set(features) <= set(_FEATURES):
@@ -535,11 +629,11 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
                 f"features={self.features!r} must be 'auto', one of {list(_FEATURES)}, or a list of these, each once."
             )
         for name, default, needed in _DEPENDENT:
-            if needed not in features and getattr(self, name) != default:
+            if not set(needed) & set(features) and getattr(self, name) != default:
                 read = " and ".join(features)
                 raise ValueError(
                     f"{name}={getattr(self, name)!r} has no effect with features={self.features!r}, which reads {read} "
-                    f"off this model. Set features={needed!r}, or a list with it, or leave {name} at {default!r}."
+                    f"off this model. Set features={needed[0]!r}, or a list with it, or leave {name} at {default!r}."
                 )
         return features
 
@@ -554,7 +648,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
                 "Name one (model='owner/name' or a directory), or set finetune='full'."
             )
         if finetuning is None:
-            if self.extra_texts is not None and "scores" not in features:
+            if self.extra_texts is not None and features == ["hidden"]:
                 raise ValueError(
                     "extra_texts are texts to train on, and have no effect with finetune=None. Leave them out, or "
                     "fine-tune."
@@ -589,6 +683,24 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
             self.extra_texts, caller="LLMEmbedder: extra_texts", raw=raw, unused=finetuning is None
         )
         return texts + more_texts, corpus + more_corpus
+
+    def _parse(self, texts: list[str], features: list[str]) -> tuple[TextColumns | None, list[str]]:
+        """Parse the events of texts; without any, "auto" leaves the event features out, and others are an error."""
+        from skllm4es.serialize._columns import parse_columns
+
+        try:
+            columns = parse_columns(texts)
+            if columns.lengths.any():
+                return columns, features
+            problem = "The texts hold no events: none has a line after its header."
+        except ValueError as error:
+            problem = str(error)
+        if self.features != "auto":
+            raise ValueError(
+                f"features={self.features!r} reads events from texts as EventSerializer writes them. {problem} Embed "
+                "such texts, or read prose with features='hidden'."
+            )
+        return None, [name for name in features if name != "events"] or ["hidden"]
 
     def _training(self, finetuning: FineTuning | None, callbacks: list[Any]) -> Training | Frozen:
         """Return what prepares and trains the model."""
@@ -633,7 +745,9 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
                     f"features={self.features!r} needs a model whose predictions are the product of its hidden states "
                     f"and input embeddings; those of {self.model!r} are not. Set features='hidden'."
                 )
-        layers = last_layers(self.pooling_depth, language_model.n_layers) if "hidden" in features else []
+        layers = (
+            last_layers(self.pooling_depth, language_model.n_layers) if {"hidden", "events"} & set(features) else []
+        )
         limit = language_model.n_positions or np.inf
         if self.max_length == "auto":
             return layers, int(min(2048, limit))
@@ -673,6 +787,22 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
             progress=bool(self.verbose),
         )
 
+    def _fitted_text_embedder(self) -> TextEmbedder:
+        return self._text_embedder(self._language_model_, self.dtype_, self.device_, self.max_length_)
+
+    def _reader(self, embedder: TextEmbedder, layers: list[int]) -> Read:
+        """Return what reads the texts of events: the mean of their layers, each brought to unit length."""
+        layer_mean = UnitLayerMean(layers)
+
+        def read(texts: list[str]) -> npt.NDArray[np.float32]:
+            vectors = np.zeros((len(texts), embedder.language_model.hidden_size), dtype=np.float32)
+            places = {text: place for place, text in enumerate(texts)}
+            for embedded in embedder.embed(texts, self._cache()):
+                vectors[places[embedded.text]] = layer_mean(embedded.layers)
+            return vectors
+
+        return read
+
     def _fit_scores(self, embedder: TextEmbedder, texts: list[str]) -> tuple[ScoreProjection, list[Embedded]]:
         """Find the principal directions of the scores of texts; return these texts embedded as well."""
         from skllm4es.embed._scores import ScoreProjection, shared_tokens
@@ -699,7 +829,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         rows: dict[str, list[int]] = {}
         for row, text in enumerate(texts):
             rows.setdefault(text, []).append(row)
-        embedder = self._text_embedder(self._language_model_, self.dtype_, self.device_, self.max_length_)
+        embedder = self._fitted_text_embedder()
         if self._projection_ is not None:
             embedder = replace(embedder, scored=self._projection_.tokens)
         known = [embedded for embedded in known if embedded.text in rows]

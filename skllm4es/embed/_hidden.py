@@ -29,6 +29,16 @@ class LayerMean:
         return mean
 
 
+@dataclass(frozen=True)
+class UnitLayerMean(LayerMean):
+    """Average layers of a short text, each of them pooled and brought to unit length, because their norms differ."""
+
+    def __call__(self, layers: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return the mean, of shape (hidden_size,), of layers of shape (n_layers + 1, hidden_size)."""
+        norms = np.linalg.norm(layers, axis=1, keepdims=True)
+        return super().__call__(np.divide(layers, norms, out=np.zeros_like(layers), where=norms > 0))
+
+
 def last_layers(pooling_depth: int | str, n_layers: int) -> list[int]:
     """Return the layers that `pooling_depth` selects in a model with `n_layers`."""
     if pooling_depth == "auto":

@@ -1,0 +1,163 @@
+"""What each feature of serialised events is: words, numbers or times, found in `fit` and kept.
+
+A text does not say of which type its values were, so the values themselves decide. Words are read by the language
+model, as few and as short texts as possible, because what it costs is the number of distinct texts; numbers and times
+are measured.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from skllm4es._messages import warn
+from skllm4es.serialize._columns import TextColumns
+
+Integers = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+#: Whole numbers with so many distinct values may be codes: they are counted as words are, and measured.
+_MAY_BE_CODES = range(21, 1001)
+#: Features and combinations with more distinct values than this are read only if other users share most of them.
+_FEW = 1000
+#: A feature that is the same in all events of this share of users belongs to the user and not to the event.
+_CONSTANT = 0.95
+
+
+@dataclass(frozen=True)
+class Fields:
+    """What the features of events are.
+
+    Parameters
+    ----------
+    units : list of list of str
+        Features whose values are read together, as one text an event.
+    numbers : list of str
+        Features that are numbers.
+    times : list of str
+        Features that are times.
+    """
+
+    units: list[list[str]]
+    numbers: list[str]
+    times: list[str]
+
+    @classmethod
+    def find(cls, columns: TextColumns) -> Fields:
+        """Decide by the values of many users; warn about features that are not read at all."""
+        kinds = {name: _kind(values) for name, values in columns.values.items()}
+        words = [name for name, kind in kinds.items() if kind == "words"]
+        own = [name for name in words if len(words) > 1 and _is_constant(columns, columns.codes[name])]
+        shared = [name for name in words if _is_shared(columns, columns.codes[name])]
+        if unread := [name for name in words if name not in shared]:
+            warn(
+                f"features='events' does not read {unread}, whose values seldom occur again: each of them would be a "
+                "text for the language model. Leave them out with EventSerializer(columns=[...]), or shorten them to "
+                "what users share."
+            )
+        together = [name for name in shared if name not in own]
+        if len(together) > 1 and not _is_shared(columns, _combine(columns, together)):
+            units = [[name] for name in together]
+        else:
+            units = [together] if together else []
+        units += [[name] for name in own if name in shared]
+        numbers = [name for name, kind in kinds.items() if kind == "numbers"]
+        units += [[name] for name in numbers if _may_be_codes(columns.values[name])]
+        return cls(units, numbers, [name for name, kind in kinds.items() if kind == "times"])
+
+
+def texts_of(columns: TextColumns, unit: Sequence[str]) -> tuple[list[str], Integers]:
+    """Return the distinct texts of a unit, and the place of each event's text among them.
+
+    A text names its features, as in ``title: Heat (1995), genres: Crime``; what is missing is left out.
+    """
+    rows, inverse = np.unique(_codes(columns, unit), axis=0, return_inverse=True)
+    texts = []
+    for row in rows:
+        values = [
+            columns.values[name][code] if name in columns.values else "" for name, code in zip(unit, row, strict=True)
+        ]
+        texts.append(", ".join(f"{name}: {value}" for name, value in zip(unit, values, strict=True) if value))
+    return texts, inverse.reshape(-1).astype(np.int64)
+
+
+def numbers_of(columns: TextColumns, name: str) -> Floats:
+    """Return a feature of all events as numbers; NaN where it is missing, or no number."""
+    if name not in columns.codes:
+        return np.full(int(columns.lengths.sum()), np.nan)
+    return _as_numbers(columns.values[name])[columns.codes[name]]
+
+
+def times_of(columns: TextColumns, name: str) -> Floats:
+    """Return a feature of all events as seconds since 1970; NaN where it is missing, or no time."""
+    if name not in columns.codes:
+        return np.full(int(columns.lengths.sum()), np.nan)
+    return _as_seconds(columns.values[name])[columns.codes[name]]
+
+
+def _kind(values: Sequence[str]) -> str:
+    """Return what a feature with these distinct values is; one other value may stand for what is missing."""
+    known = [value for value in values if value]
+    if not known:
+        return "nothing"
+    for kind, read in (("numbers", _as_numbers), ("times", _as_seconds)):
+        # The first values alone already rule out most words.
+        for some in (known[:20], known):
+            n_read = int(np.isfinite(read(some)).sum())
+            if n_read < max(1, len(some) - 1):
+                break
+        else:
+            return kind
+    return "words"
+
+
+def _as_numbers(values: Sequence[str]) -> Floats:
+    numbers = np.array([float(value) if _NUMBER.fullmatch(value) else np.nan for value in values], dtype=np.float64)
+    numbers[~np.isfinite(numbers)] = np.nan
+    return numbers
+
+
+def _as_seconds(values: Sequence[str]) -> Floats:
+    times = pd.to_datetime(pd.Series(values, dtype=object), format="ISO8601", errors="coerce", utc=True)
+    return ((times - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)).to_numpy(dtype=np.float64)
+
+
+def _may_be_codes(values: Sequence[str]) -> bool:
+    numbers = _as_numbers(values)
+    known = numbers[~np.isnan(numbers)]
+    return len(known) in _MAY_BE_CODES and bool((known == np.round(known)).all())
+
+
+def _codes(columns: TextColumns, unit: Sequence[str]) -> Integers:
+    n_events = int(columns.lengths.sum())
+    absent = np.zeros(n_events, dtype=np.int64)
+    return np.stack([columns.codes.get(name, absent) for name in unit], axis=1)
+
+
+def _combine(columns: TextColumns, unit: Sequence[str]) -> Integers:
+    _, inverse = np.unique(_codes(columns, unit), axis=0, return_inverse=True)
+    return inverse.reshape(-1).astype(np.int64)
+
+
+def _is_shared(columns: TextColumns, codes: Integers) -> bool:
+    """Return whether values are few, or most events have one that another text has too."""
+    n_values = int(codes.max(initial=0)) + 1
+    if n_values <= _FEW:
+        return True
+    pairs = np.unique(columns.owners * n_values + codes)
+    n_texts = np.bincount(pairs % n_values, minlength=n_values)
+    return float((n_texts[codes] > 1).mean()) > 0.5
+
+
+def _is_constant(columns: TextColumns, codes: Integers) -> bool:
+    """Return whether nearly every text with several events has a single value in them."""
+    n_values = int(codes.max(initial=0)) + 1
+    n_distinct = np.bincount(np.unique(columns.owners * n_values + codes) // n_values, minlength=len(columns.lengths))
+    several = columns.lengths > 1
+    return bool(several.any()) and float((n_distinct[several] <= 1).mean()) >= _CONSTANT
