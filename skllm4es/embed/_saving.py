@@ -19,7 +19,7 @@ from skllm4es.embed._settings import plain
 from skllm4es.lm.folders import EMBEDDER_FILE, hash_folder, new_folder, writing_errors
 
 _ARRAYS_FILE = "scores.safetensors"
-_FORMAT = {"format": "skllm4es.LLMEmbedder", "version": 4}
+_FORMAT = {"format": "skllm4es.LLMEmbedder", "version": 5}
 
 #: The objects that parameters can be, by the names that they are written under.
 _OBJECTS = {kind.__name__: kind for kind in (FineTuning, FromScratch, LoRA)}
