@@ -22,6 +22,7 @@ from skllm4es._messages import warn
 from skllm4es._store import directory_of
 from skllm4es._texts import TEXT, read_texts
 from skllm4es.embed._callbacks import trainer_callbacks
+from skllm4es.embed._duration import warning_of_duration
 from skllm4es.embed._finetuning import FineTuning, LoRA
 from skllm4es.embed._from_scratch import FromScratch
 from skllm4es.embed._hidden import LayerMean, last_layers
@@ -297,6 +298,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         texts, corpus = self._read(X, features, finetuning)
         directory_of(self.memory, make=True)
         with trainer_callbacks(self) as callbacks:
+            callbacks.append(warning_of_duration(finetuning, from_scratch=self._from_scratch is not None))
             training = self._training(finetuning, callbacks)
             language_model = training.prepare(corpus)
             layers, max_length = self._check(language_model, features)
