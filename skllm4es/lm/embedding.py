@@ -182,6 +182,8 @@ class TextEmbedder:
 
     def _space(self) -> bytes:
         """Hash all that changes the vector of a text."""
-        settings = (str(self.dtype), self.device.partition(":")[0], self.max_length, self.overflow, self.pooling)
+        attention = self.language_model.attention(self.dtype, self.device)
+        device = self.device.partition(":")[0]
+        settings = (str(self.dtype), device, attention, self.max_length, self.overflow, self.pooling)
         scored = b"" if self.scored is None else self.scored.tobytes()
         return hash_of(_VERSION, transformers_version, self.language_model.fingerprint, repr(settings), scored)
