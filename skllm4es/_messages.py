@@ -7,6 +7,9 @@ import warnings
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+#: Libraries that call this package, or are called by it and call back.
+_BETWEEN = {"skllm4es", "sklearn", "joblib", "transformers"}
+
 
 def did_you_mean(unknown: Iterable[object], known: Iterable[str]) -> str:
     """Suggest known names that are close to unknown ones, as a question after a space; empty if there are none.
@@ -51,8 +54,8 @@ def check_has_length(values: object, what: str) -> None:
 
 
 def warn(message: str) -> None:
-    """Warn with the place where the user called this package, possibly through scikit-learn or joblib."""
+    """Warn with the place where the user called this package, whatever libraries stand between."""
     frame, level = sys._getframe(1), 2
-    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("skllm4es", "sklearn", "joblib"):
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in _BETWEEN:
         frame, level = frame.f_back, level + 1
     warnings.warn(message, UserWarning, stacklevel=level)

@@ -8,14 +8,17 @@ import sqlite3
 import joblib
 import numpy as np
 import pytest
+import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import Pipeline
 from tiny_models import TEXTS, TINY, TINY_CONFIG, save_model, tiny
 
 from skllm4es import FineTuning, LLMEmbedder
-from skllm4es.lm import embedding, pooling, sources, training
+from skllm4es.lm import embedding, language_model, pooling, sources, training
 from skllm4es.lm.cache import Cache, hash_of
+from skllm4es.lm.language_model import LanguageModel
+from skllm4es.lm.sources import DirectorySource
 
 SPACE = b"s" * 16
 
@@ -464,3 +467,21 @@ def test_versions_of_the_embedding_do_not_mix(tmp_path, pretrained, monkeypatch,
     monkeypatch.setattr(embedding, "_VERSION", "another")
     embedder.transform(TEXTS)
     assert counts["texts"] == 2 * len(TEXTS)
+
+
+def test_vectors_of_another_attention_are_not_taken(tmp_path, pretrained, counts):
+    embedder = LLMEmbedder(pretrained, memory=tmp_path / "cache", finetune=None).fit(TEXTS)
+    embedder.transform(TEXTS)
+    model, _ = embedder.load_model()
+    usual = model.config._attn_implementation
+    for attention, n_texts in [(usual, 1), ("eager", 2), (usual, 2)]:
+        model.set_attn_implementation(attention)
+        embedder.transform(TEXTS)
+        assert counts["texts"] == n_texts * len(TEXTS)
+
+
+def test_attention_is_known_before_the_weights_are_read(pretrained):
+    fresh = LanguageModel(DirectorySource(pretrained))
+    before = fresh.attention(torch.float32, "cpu")
+    assert not language_model._SHARED
+    assert before == fresh.load(torch.float32, "cpu").config._attn_implementation == "sdpa"

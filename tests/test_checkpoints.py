@@ -73,6 +73,7 @@ def test_a_killed_training_resumes_and_ends_with_the_same_weights(tmp_path, step
     assert_equal_weights(resumed, undisturbed)
     assert resumed.loss_curve_ == undisturbed.loss_curve_
     assert resumed.validation_loss_curve_ == undisturbed.validation_loss_curve_
+    assert resumed.validation_loss_curve_tokens_ == undisturbed.validation_loss_curve_tokens_
     assert resumed.n_tokens_seen_ == undisturbed.n_tokens_seen_
 
 

@@ -193,7 +193,7 @@ def test_too_little_memory_raises_with_a_remedy(model, prompts, monkeypatch):
         raise torch.OutOfMemoryError("no room")
 
     monkeypatch.setattr(type(model), "generate", full)
-    with pytest.raises(MemoryError, match=r"do not fit into the memory of cpu\. Lower batch_tokens"):
+    with pytest.raises(MemoryError, match=r"do not fit into the memory of cpu\. Make the batches smaller"):
         complete(model, prompts)
 
 

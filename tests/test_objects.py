@@ -36,10 +36,12 @@ _times = st.datetimes(dt.datetime(1700, 1, 1), dt.datetime(2200, 1, 1))
 #: Values by kind. Within a kind they are of several types.
 KINDS = {
     "booleans": st.booleans() | st.booleans().map(np.bool_),
-    "integers": st.integers(-9, 9) | st.integers(-9, 9).map(np.int8),
+    "integers": st.integers(-9, 9) | st.integers(-9, 9).map(np.int8) | st.sampled_from([1000, 2**62, 2**63]),
     "floats": st.integers(-99, 99).map(lambda number: number / 4) | st.sampled_from([0.0, -0.0, np.float64(1)]),
     "32-bit floats": st.integers(-99, 99).map(lambda number: np.float32(number / 10)),
-    "decimals": st.decimals(-9, 9, places=0),
+    "decimals": st.decimals(-9, 9, places=0)
+    | st.decimals(-999, 999, places=2)
+    | st.sampled_from([Decimal("0.00"), Decimal("-0.0"), Decimal("1.50"), Decimal("0E-7"), Decimal("1E+3")]),
     "texts": st.sampled_from(["a", "b", "1", "2024-01-01", "True", np.str_("a")]),
     "bytes": st.sampled_from([b"a", b"1", bytearray(b"b")]),
     "dates": st.dates(dt.date(2024, 1, 1), dt.date(2024, 1, 3)),
@@ -54,7 +56,8 @@ KINDS = {
     "days": st.integers(0, 9).map(lambda number: pd.Period(ordinal=number, freq="D")),
     "lists": st.lists(st.integers(-9, 9), max_size=2).flatmap(
         lambda values: st.sampled_from([values, tuple(values), np.array(values, "int64"), pd.Series(values, dtype=int)])
-    ),
+    )
+    | st.lists(st.sampled_from([0, 1, Decimal("0.00"), Decimal("1.50"), Decimal("1E+3")]), max_size=2),
     "sets": st.sets(st.integers(0, 9), max_size=2),
     "others": st.sampled_from([1j, object, range, DAY.replace]),
 }
@@ -261,6 +264,15 @@ def test_nanoseconds_and_far_years_are_kept():
         assert flatten_events(_as_dicts([value])).columns["value"].to_pylist() == [value]
     far = pd.Timestamp(np.datetime64("20000-01-01", "s"))
     assert written([far, NOON], _as_dicts) == ["value\n20000-01-01 00:00:00", "value\n2024-01-01 12:00:00"]
+
+
+@place
+def test_equal_numbers_are_written_alike_in_one_column(place):
+    numbers = [0, Decimal("0.00"), 1, np.int8(1), Decimal("1.0"), Decimal("0E-7"), 1000, Decimal("1E+3"), 2**64 - 1]
+    assert written(numbers, place) == [f"value\n{int(number)}" for number in numbers]
+    assert written(numbers[::-1], place) == [f"value\n{int(number)}" for number in numbers[::-1]]
+    assert written([1, 1.0, np.int8(1)], place) == ["value\n1"] * 3
+    assert written(["0", "0.00"], place) == ["value\n0", "value\n0.00"]
 
 
 def test_numbers_that_a_float_cannot_represent_are_refused_beside_floats():

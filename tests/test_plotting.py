@@ -230,12 +230,31 @@ class TestFineTuningLoss:
         display = FineTuningLossDisplay.from_estimator(pipeline)
         np.testing.assert_array_equal(display.line_.get_ydata(), embedder.loss_curve_)
         np.testing.assert_array_equal(display.validation_line_.get_ydata(), embedder.validation_loss_curve_)
-        assert display.validation_line_.get_xdata()[-1] == embedder.n_tokens_seen_
+        np.testing.assert_array_equal(display.validation_line_.get_xdata(), embedder.validation_loss_curve_tokens_)
+        assert embedder.loss_curve_tokens_[-1] == embedder.n_tokens_seen_
         assert display.line_.get_xdata()[-1] < embedder.n_tokens_seen_
 
+    def test_draws_evaluations_where_they_were_however_often_losses_are_logged(self):
+        texts = [f"a|b\n{user}, x\n{user}, {user % 7}" for user in range(60)]
+        steps = {"logging_steps": 4, "eval_steps": 5, "save_steps": 5}
+        finetuning = FineTuning(epochs=1, batch_tokens=64, validation_fraction=0.2, training_args=steps)
+        embedder = LLMEmbedder(FromScratch(n_params=1000), finetune=finetuning, random_state=0).fit(texts)
+        logs, evaluations = embedder.loss_curve_tokens_, embedder.validation_loss_curve_tokens_
+        # Twelve steps of about equal batches.
+        np.testing.assert_allclose(logs, np.array([1, 2, 3]) * logs[0], rtol=0.1)
+        np.testing.assert_allclose(evaluations, np.array([5, 10, 12]) * logs[0] / 4, rtol=0.1)
+        assert logs[-1] == embedder.n_tokens_seen_
+        display = FineTuningLossDisplay.from_estimator(embedder)
+        np.testing.assert_allclose(display.line_.get_xdata(), (np.array([0, *logs[:-1]]) + logs) / 2)
+        np.testing.assert_allclose(display.validation_line_.get_xdata(), evaluations)
+
     def test_rings_the_lowest_loss_on_users_held_out(self):
-        display = FineTuningLossDisplay(loss_curve=[3, 2, 1], validation_loss_curve=[2, 1, 3], n_tokens=300).plot()
-        assert (display.best_.get_xdata(), display.best_.get_ydata()) == (200, 1)
+        curves = {"loss_curve": [3, 2, 1], "validation_loss_curve": [2, 1, 3]}
+        tokens = {"loss_curve_tokens": [100, 200, 300], "validation_loss_curve_tokens": [80, 160, 240]}
+        display = FineTuningLossDisplay(**curves, **tokens).plot()
+        assert (display.best_.get_xdata(), display.best_.get_ydata()) == (160, 1)
+        display = FineTuningLossDisplay(**curves).plot()
+        assert display.best_.get_xdata() == pytest.approx(2 / 3)
 
     def test_without_users_held_out_there_is_one_line(self):
         display = FineTuningLossDisplay(loss_curve=[3, 2, 1]).plot()

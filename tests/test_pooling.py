@@ -5,13 +5,13 @@ import pytest
 import torch
 from tiny_models import save_model, tiny
 from transformers import (
+    CONFIG_MAPPING,
+    AutoModelForCausalLM,
     BertConfig,
     BertModel,
     BertTokenizerFast,
     LlamaConfig,
     LlamaForCausalLM,
-    OPTConfig,
-    OPTForCausalLM,
     Phi3Config,
     Phi3ForCausalLM,
     T5Config,
@@ -203,13 +203,27 @@ def encoder_directory(tmp_path_factory):
     return directory
 
 
-def test_a_model_whose_hidden_states_change_their_length_raises():
-    """OPT may project its hidden states to the length of its embeddings after the last layer."""
-    config = OPTConfig(
-        vocab_size=99, hidden_size=16, word_embed_proj_dim=8, ffn_dim=16, num_hidden_layers=2, num_attention_heads=2
-    )
-    with pytest.raises(ValueError, match="hidden states of OPTDecoder cannot be pooled: it has no list of 2 layers"):
-        LayerPooler(OPTForCausalLM(config).eval(), "mean")
+UNFIT = {
+    # Projects its hidden states to the length of its embeddings after the last layer.
+    "opt": ({"word_embed_proj_dim": 8, "ffn_dim": 16}, "cannot be pooled: it has no list of 2 layers"),
+    # Its layers see the tokens in another order, after those of a prompt.
+    "cpmant": ({"dim_ff": 16, "dim_head": 8}, "cannot be pooled: it has no list of 2 layers"),
+    # Its layers see all tokens of a place at once; its positions are in float32 whatever its weights are.
+    "xlnet": (
+        {"d_inner": 16, "d_head": 8},
+        "cannot (be pooled|read 8 tokens)",
+    ),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("model_type", UNFIT)
+def test_a_model_that_does_not_hand_on_one_hidden_state_per_token_is_refused(model_type, dtype):
+    settings, message = UNFIT[model_type]
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 99}
+    model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[model_type](**sizes, **settings)).eval().to(dtype)
+    with pytest.raises(ValueError, match=f"{message}.*hoose another model"):
+        LayerPooler(model, "mean")
 
 
 def test_causality_is_detected(encoder_directory):

@@ -80,7 +80,7 @@ def test_other_directories_raise(tmp_path, content):
 
 def test_the_saved_settings_are_plain_json(directory):
     settings = json.loads((directory / "skllm4es.json").read_text())
-    assert settings["version"] == 4
+    assert settings["version"] == 5
     assert settings["parameters"]["pooling_depth"] == 2
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from tiny_models import TINY
-from tokenizers import processors
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from skllm4es.lm.from_scratch import train_tokenizer
@@ -115,3 +115,50 @@ def test_pooled_layers_of_a_window_do_not_depend_on_where_it_stands():
     ]
     expected = np.sum(sums, axis=0) / sum(weights)
     np.testing.assert_allclose(fitted.transform_layers([PROSE])[0], expected, rtol=1e-4, atol=1e-5)
+
+
+# Tokenizers that drop what they do not know
+
+
+KNOWN = "dayhet|,. \n▁0123456789"
+SPLITTERS = {
+    "one word": (None, None),
+    "one word behind a mark": (None, pre_tokenizers.Metaspace(split=False)),
+    "one word, normalised": (normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]), None),
+    "words": (None, pre_tokenizers.Whitespace()),
+    "accents removed": (normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents()]), None),
+    "lines": (None, pre_tokenizers.Split("\n", "merged_with_next")),
+}
+#: Events that begin with their number; some values are dropped as a whole, some in part.
+FOREIGN = "\n".join(["day|Été|title", "0, é, ☃", "1, ☃☃☃☃h☃e☃, y", "2, he, 寿司", "3, ,", "4, 🙂é, é", "5, hat, day"])
+
+
+def dropping_tokenizer(splitter, known=KNOWN, **params):
+    vocabulary = {piece: number for number, piece in enumerate([*known, "he", ", ", "<s>", "</s>"])}
+    backend = Tokenizer(models.BPE(vocabulary, [("h", "e"), (",", " ")] if known == KNOWN else [], **params))
+    normalizer, pre_tokenizer = SPLITTERS[splitter]
+    if normalizer:
+        backend.normalizer = normalizer
+    if pre_tokenizer:
+        backend.pre_tokenizer = pre_tokenizer
+    backend.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[(token, backend.token_to_id(token)) for token in ("<s>", "</s>")]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
+
+
+@pytest.mark.parametrize("splitter", SPLITTERS)
+def test_lines_and_events_begin_where_they_do_whatever_letters_are_dropped(splitter):
+    tokenizer = dropping_tokenizer(splitter)
+    (tokens,) = tokenize(tokenizer, [FOREIGN], 8, headers=True)
+    starts = tokenizer.convert_ids_to_tokens([tokens.ids[start] for start in tokens.lines])
+    assert starts == list("012345")
+    assert tokens.body == tokens.lines[0]
+
+
+def test_special_tokens_are_found_by_a_letter_that_leaves_a_token():
+    tokenizer = dropping_tokenizer("one word", known="xyz\n")
+    (window,) = windows_of(tokenizer, "x\ny")
+    assert window.ids == tokenizer("x\ny")["input_ids"]
+    (window,) = windows_of(tokenizer, "aaa")
+    assert tokenizer.convert_ids_to_tokens(window.ids) == ["<s>", "</s>"]

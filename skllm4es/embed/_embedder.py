@@ -24,6 +24,7 @@ from skllm4es._messages import warn
 from skllm4es._store import directory_of
 from skllm4es._texts import TEXT, read_texts
 from skllm4es.embed._callbacks import trainer_callbacks
+from skllm4es.embed._duration import warning_of_duration
 from skllm4es.embed._finetuning import FineTuning, LoRA
 from skllm4es.embed._from_scratch import FromScratch
 from skllm4es.embed._hidden import LayerMean, UnitLayerMean, last_layers
@@ -47,6 +48,8 @@ _SAVED = (
     "max_length_",
     "loss_curve_",
     "validation_loss_curve_",
+    "loss_curve_tokens_",
+    "validation_loss_curve_tokens_",
     "n_tokens_seen_",
     "training_time_",
     "n_truncated_",
@@ -143,6 +146,8 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         Next-token loss in nats per token during training; empty without fine-tuning.
     validation_loss_curve_ : list of float
         The loss of the held-out users, at each evaluation; empty without `validation_fraction`.
+    loss_curve_tokens_, validation_loss_curve_tokens_ : list of int
+        Tokens trained on by the end of the stretch that a loss is the mean of, and by the evaluation.
     n_tokens_seen_ : int
         Tokens trained on, each counted as often as it was seen.
     training_time_ : float
@@ -307,6 +312,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
             columns, features = self._parse(texts, features)
         directory_of(self.memory, make=True)
         with trainer_callbacks(self) as callbacks:
+            callbacks.append(warning_of_duration(finetuning, from_scratch=self._from_scratch is not None))
             training = self._training(finetuning, callbacks)
             language_model = training.prepare(corpus)
             layers, max_length = self._check(language_model, features)
@@ -325,6 +331,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         # All at the end, so that a fit that fails leaves the embedder as it was.
         self._language_model_, self.layers_, self.max_length_ = language_model, layers, max_length
         self.loss_curve_, self.validation_loss_curve_ = log.losses, log.validation_losses
+        self.loss_curve_tokens_, self.validation_loss_curve_tokens_ = log.loss_tokens, log.validation_tokens
         self.n_tokens_seen_, self.training_time_ = log.n_tokens, log.seconds
         self.n_truncated_ = 0
         self.device_, self.dtype_ = device, dtype

@@ -125,7 +125,8 @@ def _as_numbers(values: Sequence[str]) -> Floats:
 
 def _as_seconds(values: Sequence[str]) -> Floats:
     times = pd.to_datetime(pd.Series(values, dtype=object), format="ISO8601", errors="coerce", utc=True)
-    return ((times - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)).to_numpy(dtype=np.float64)
+    seconds: Floats = ((times - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)).to_numpy(dtype=np.float64)
+    return seconds
 
 
 def _may_be_codes(values: Sequence[str]) -> bool:

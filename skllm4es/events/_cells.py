@@ -26,6 +26,9 @@ from skllm4es.events._objects import (
     shown,
 )
 
+#: As many digits as a 64-bit integer may have.
+_DIGITS_OF_INTEGERS = 20
+
 
 def read_cells(column: Any, name: str) -> pa.Array:
     """Convert a column of pandas or polars whose cells are lists of dicts, arrays, dataframes or missing."""
@@ -73,6 +76,7 @@ def _convert_frames(cells: list[Any]) -> pa.Array:
         if cell is not None and len(cell) != len(tables[-1]):
             raise UnfitError(Problem("its events have no fields", position, cell))
     _check_kinds(tables)
+    tables = _with_room_for_decimals(tables)
 
     def concat(tables: list[pa.Table]) -> pa.Table:
         return pa.concat_tables(tables, promote_options="permissive")
@@ -110,6 +114,19 @@ def _check_kinds(tables: list[pa.Table]) -> None:
     ]
     if problems:
         raise UnfitError(*problems)
+
+
+def _with_room_for_decimals(tables: list[pa.Table]) -> list[pa.Table]:
+    """Turn integers into decimals where other tables have these; Arrow makes room for the digits of the latter only."""
+    decimals = {field.name for table in tables for field in table.schema if pa.types.is_decimal(field.type)}
+    cast = []
+    for table in tables:
+        for position, field in enumerate(table.schema):
+            if field.name in decimals and pa.types.is_integer(field.type):
+                column = table.column(position).cast(pa.decimal128(_DIGITS_OF_INTEGERS))
+                table = table.set_column(position, field.name, column)
+        cast.append(table)
+    return cast
 
 
 def _first_values(tables: list[pa.Table], name: str) -> Callable[[int], Any]:

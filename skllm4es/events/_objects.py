@@ -341,9 +341,10 @@ def _convert_texts(values: Sequence[Any]) -> pa.Array:
 
 
 def _convert_decimals(values: Sequence[Any]) -> pa.Array:
-    plain = [int(value) if isinstance(value, np.integer) else value for value in values]
+    # Of integers beside decimals, Arrow makes room for too few digits.
+    decimals = [Decimal(int(value)) if isinstance(value, int | np.integer) else value for value in values]
     try:
-        return pa.array(plain, from_pandas=True)
+        return pa.array(decimals, from_pandas=True)
     except TypeError as error:
         raise ValueError("Arrow's decimals are finite") from error
 

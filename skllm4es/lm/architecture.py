@@ -13,6 +13,9 @@ from transformers import PreTrainedModel
 #: Tokens on which a model is tried.
 _N_TRIED = 8
 
+#: What models raise that cannot be run as they are.
+_FAILURES = (TypeError, ValueError, RuntimeError, LookupError, AttributeError)
+
 #: Held during a forward pass: embedders share models, and a hook is called for every forward pass of its model.
 FORWARD = threading.Lock()
 #: What was found out, for as long as the models exist.
@@ -194,8 +197,15 @@ def _some_ids(model: PreTrainedModel) -> torch.Tensor:
 
 @torch.inference_mode()
 def _run(model: PreTrainedModel, ids: torch.Tensor, **arguments: torch.Tensor) -> Any:
-    with FORWARD:
-        return model(input_ids=ids, use_cache=False, **arguments)
+    try:
+        with FORWARD:
+            return model(input_ids=ids, use_cache=False, **arguments)
+    except _FAILURES as error:
+        if is_out_of_memory(error):
+            raise
+        raise ValueError(
+            f"{type(model).__name__} cannot read {ids.numel()} tokens: {error}. Use float32, or choose another model."
+        ) from error
 
 
 def is_out_of_memory(error: Exception) -> bool:

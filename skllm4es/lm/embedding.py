@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from time import perf_counter
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from transformers import __version__ as transformers_version
 
 from skllm4es._store import hash_of
 from skllm4es.lm.cache import Cache
+from skllm4es.lm.callbacks import speed_since
 from skllm4es.lm.language_model import LanguageModel
 from skllm4es.lm.pooling import LayerPooler
 from skllm4es.lm.processes import Processes
@@ -152,7 +153,7 @@ class TextEmbedder:
         if not texts:  # No need to load the model.
             return
         pooler = LayerPooler(self.language_model.load(self.dtype, self.device), self.pooling, scored=self.scored)
-        start, n_tokens = perf_counter(), 0
+        start, n_tokens = time.perf_counter(), 0
         with tqdm(
             total=len(texts),
             desc="embedding",
@@ -168,7 +169,7 @@ class TextEmbedder:
                         for i, text_layers, text_scores in zip(positions, layers, scores, strict=True)
                     ]
                     n_tokens += sum(len(window.ids) for i in positions for window in windows[i])
-                    bar.set_postfix_str(f"{n_tokens / (perf_counter() - start):,.0f} tokens/s", refresh=False)
+                    bar.set_postfix_str(speed_since(start, n_tokens), refresh=False)
                     bar.update(len(positions))
 
     def _windows(self, texts: Sequence[str]) -> tuple[list[list[Window]], list[bool]]:
@@ -181,6 +182,8 @@ class TextEmbedder:
 
     def _space(self) -> bytes:
         """Hash all that changes the vector of a text."""
-        settings = (str(self.dtype), self.device.partition(":")[0], self.max_length, self.overflow, self.pooling)
+        attention = self.language_model.attention(self.dtype, self.device)
+        device = self.device.partition(":")[0]
+        settings = (str(self.dtype), device, attention, self.max_length, self.overflow, self.pooling)
         scored = b"" if self.scored is None else self.scored.tobytes()
         return hash_of(_VERSION, transformers_version, self.language_model.fingerprint, repr(settings), scored)

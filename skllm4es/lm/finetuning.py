@@ -166,13 +166,16 @@ def finetune(
         raise DivergedError(
             f"Weights became infinite or NaN. Lower the learning rate (it was {schedule.learning_rate:g})."
         )
-    history = trainer.state.log_history
-    return model.eval(), TrainingLog(
-        [entry["loss"] for entry in history if "loss" in entry],
-        [entry["eval_loss"] for entry in history if "eval_loss" in entry],
-        int(trainer.state.num_input_tokens_seen),
-        seconds,
-    )
+    losses, loss_tokens = _curve(trainer, "loss")
+    validation_losses, validation_tokens = _curve(trainer, "eval_loss")
+    n_tokens = int(trainer.state.num_input_tokens_seen)
+    return model.eval(), TrainingLog(losses, validation_losses, n_tokens, seconds, loss_tokens, validation_tokens)
+
+
+def _curve(trainer: Trainer, name: str) -> tuple[list[float], list[int]]:
+    """Return the losses that were logged under a name, and after how many tokens each was."""
+    entries = [entry for entry in trainer.state.log_history if name in entry]
+    return [entry[name] for entry in entries], [int(entry["num_input_tokens_seen"]) for entry in entries]
 
 
 def _check_batch(n_tokens: float, wanted: int, group: Processes) -> None:

@@ -125,7 +125,7 @@ def _generate_batch(
     except torch.OutOfMemoryError as error:
         raise MemoryError(
             f"{len(prompts)} texts of up to {width} tokens, with answers of up to {config.max_new_tokens} each, do not "
-            f"fit into the memory of {model.device}. Lower batch_tokens, or max_new_tokens if a single text is too "
+            f"fit into the memory of {model.device}. Make the batches smaller, or the answers if a single text is too "
             "large."
         ) from error
     for prompt, ids in zip(prompts, output[:, width:].tolist(), strict=True):

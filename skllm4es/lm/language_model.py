@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import cached_property
@@ -10,9 +11,10 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
-from skllm4es.lm.loading import loading_errors
+from skllm4es._compat import attention_of
+from skllm4es.lm.loading import NO_CODE, loading_errors
 from skllm4es.lm.seeding import PROCESS_STATE
 from skllm4es.lm.sources import MemorySource, Model, Source, save_model
 
@@ -89,6 +91,21 @@ class LanguageModel:
         """
         model = self._load(dtype, device)
         return model.get_base_model() if isinstance(model, PeftModel) else model
+
+    def attention(self, dtype: torch.dtype, device: str) -> str:
+        """Return the name of the attention that the model runs, without reading its weights.
+
+        Parameters
+        ----------
+        dtype : torch.dtype
+            The type of its weights.
+        device : str
+            Where it runs.
+        """
+        if self.source.in_memory or (self.fingerprint, dtype, device) in _SHARED:
+            return attention_of(self.load(dtype, device))
+        with loading_errors(self.source.name), torch.device("meta"):
+            return attention_of(AutoModel.from_config(copy.deepcopy(self.config), **NO_CODE))
 
     def load_with_head(self, dtype: torch.dtype, device: str) -> PreTrainedModel:
         """Return the model in evaluation mode with its head, to write with. It may be shared: do not change it."""

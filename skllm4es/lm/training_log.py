@@ -24,12 +24,16 @@ class TrainingLog:
         Tokens trained on, counted every time.
     seconds : float
         How long it took; for a training that was resumed, the last part.
+    loss_tokens, validation_tokens : list of int
+        Tokens trained on by the end of each stretch, and by each evaluation.
     """
 
     losses: list[float] = field(default_factory=list)
     validation_losses: list[float] = field(default_factory=list)
     n_tokens: int = 0
     seconds: float = 0.0
+    loss_tokens: list[int] = field(default_factory=list)
+    validation_tokens: list[int] = field(default_factory=list)
 
 
 def write_log(directory: Path, log: TrainingLog) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import weakref
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from transformers import PreTrainedTokenizerBase
 
 from skllm4es.serialize._lines import end_of_line
@@ -15,6 +17,9 @@ from skllm4es.serialize._serialised import end_of_instruction
 
 #: Characters of texts that are tokenised together: a tokenizer holds a hundred bytes for each token meanwhile.
 _GROUP_CHARACTERS = 2**24
+
+#: Whether a tokenizer drops a character, for those that were tried.
+_DROPPED: weakref.WeakKeyDictionary[PreTrainedTokenizerBase, dict[str, bool]] = weakref.WeakKeyDictionary()
 
 _AS_PLAIN_TEXT: dict[str, Any] = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
 
@@ -82,7 +87,7 @@ def tokenize(
     list of Tokenized
         One entry per text, none without tokens.
     """
-    prefix, suffix = _special_tokens(tokenizer)
+    prefix, suffix = _special_tokens(tokenizer, texts)
     encoded: list[list[int]] = []
     for group in groups_of(texts):
         encoded += tokenizer(group, **_AS_PLAIN_TEXT, return_attention_mask=False)["input_ids"]
@@ -103,10 +108,12 @@ def tokenize(
     ]
 
 
-def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
-    """Find the special tokens that a tokenizer puts before and after a text, by looking at one."""
-    plain = tokenizer("a", **_AS_PLAIN_TEXT)["input_ids"]
-    whole = tokenizer("a", add_special_tokens=True, verbose=False)["input_ids"]
+def _special_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> tuple[list[int], list[int]]:
+    """Find the special tokens that a tokenizer puts before and after a text, by looking at one that leaves a token."""
+    some = ("a", *(character for text in texts for character in dict.fromkeys(text)))
+    seen = next((text for text in some if _ids(tokenizer, text)), "a")
+    plain = _ids(tokenizer, seen)
+    whole = tokenizer(seen, add_special_tokens=True, verbose=False)["input_ids"]
     starts = [i for i in range(len(whole) - len(plain) + 1) if whole[i : i + len(plain)] == plain]
     if not starts:
         raise ValueError(
@@ -209,9 +216,42 @@ def _last_line_start(lines: Sequence[int], after: int, limit: int) -> int:
 
 def _line_starts(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int], int]:
     """Find the tokens with which the second, third, ... line of a text begin, and the one with which its events do."""
-    offsets = tokenizer(text, **_AS_PLAIN_TEXT, return_offsets_mapping=True)["offset_mapping"]
-    starts = np.array([start for start, _ in offsets], dtype=np.int64)
+    starts = _token_starts(tokenizer, text)
     breaks = np.array([position + 1 for position, character in enumerate(text) if character == "\n"], dtype=np.int64)
     found = np.unique(np.searchsorted(starts, breaks))
     body = np.searchsorted(starts, end_of_line(text, end_of_instruction(text)) + 1)
     return found[found < len(starts)].tolist(), int(body) if body < len(starts) else 0
+
+
+def _token_starts(tokenizer: PreTrainedTokenizerBase, text: str) -> npt.NDArray[np.int64]:
+    """Return where in a text each of its tokens begins.
+
+    A tokenizer that neither knows a character nor has a token for unknown ones drops it, and then believes that the
+    rest of the word, which may be the rest of the text, stands further ahead than it does. So the places are those in
+    the text without such characters, if it has the same tokens.
+    """
+    if dropped := _dropped(tokenizer, set(text)):
+        kept = [place for place, character in enumerate(text) if character not in dropped]
+        shorter = "".join(text[place] for place in kept)
+        if _ids(tokenizer, shorter) == _ids(tokenizer, text):
+            return np.array([*kept, len(text)], dtype=np.int64)[_believed_starts(tokenizer, shorter)]
+    return _believed_starts(tokenizer, text)
+
+
+def _believed_starts(tokenizer: PreTrainedTokenizerBase, text: str) -> npt.NDArray[np.int64]:
+    offsets = tokenizer(text, **_AS_PLAIN_TEXT, return_offsets_mapping=True)["offset_mapping"]
+    return np.array([start for start, _ in offsets], dtype=np.int64)
+
+
+def _dropped(tokenizer: PreTrainedTokenizerBase, characters: set[str]) -> set[str]:
+    """Find out, by trying each once, which characters leave no token between two others."""
+    found = _DROPPED.setdefault(tokenizer, {})
+    if new := sorted(characters - found.keys()):
+        without, *tried = tokenizer(["aa", *(f"a{character}a" for character in new)], **_AS_PLAIN_TEXT)["input_ids"]
+        found.update((character, ids == without) for character, ids in zip(new, tried, strict=True))
+    return {character for character in characters if found[character]}
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    ids: list[int] = tokenizer(text, **_AS_PLAIN_TEXT)["input_ids"]
+    return ids

@@ -25,11 +25,14 @@ class FineTuningLossDisplay(Display):
     Parameters
     ----------
     loss_curve : sequence of float
-        The mean training losses of equal parts of the training.
+        The mean training losses of the parts of the training.
     validation_loss_curve : sequence of float, default=()
-        The losses on the users held out, at equal distances.
-    n_tokens : int, default=None
-        Number of tokens trained on, for the axis. If None, the axis shows the share of the training.
+        The losses on the users held out.
+    loss_curve_tokens : sequence of int, default=None
+        Number of tokens trained on by the end of each part. If None, the parts are equal, and the axis shows the share
+        of the training.
+    validation_loss_curve_tokens : sequence of int, default=None
+        Number of tokens trained on before each loss on the users held out. If None, these are at equal distances.
 
     Attributes
     ----------
@@ -57,7 +60,8 @@ class FineTuningLossDisplay(Display):
 
     loss_curve: Sequence[float]
     validation_loss_curve: Sequence[float] = ()
-    n_tokens: int | None = None
+    loss_curve_tokens: Sequence[int] | None = None
+    validation_loss_curve_tokens: Sequence[int] | None = None
     line_: Line2D = field(init=False, repr=False)
     validation_line_: Line2D | None = field(init=False, repr=False)
     best_: Line2D | None = field(init=False, repr=False)
@@ -101,7 +105,8 @@ class FineTuningLossDisplay(Display):
         display = cls(
             loss_curve=embedder.loss_curve_,
             validation_loss_curve=embedder.validation_loss_curve_,
-            n_tokens=getattr(embedder, "n_tokens_seen_", None),
+            loss_curve_tokens=getattr(embedder, "loss_curve_tokens_", None),
+            validation_loss_curve_tokens=getattr(embedder, "validation_loss_curve_tokens_", None),
         )
         return display.plot(ax=ax, name=name, line_kw=line_kw)
 
@@ -134,17 +139,18 @@ class FineTuningLossDisplay(Display):
         prefix = f"{name}, " if name else ""
         style = dict(line_kw or {})
         # A training loss is the mean over its part, a validation loss belongs to the end of one.
-        ends = self._ends(len(self.loss_curve))
-        middles = ends - ends[0] / 2
+        ends = self._ends(self.loss_curve, self.loss_curve_tokens)
+        middles = ends - np.diff(ends, prepend=0) / 2
         (self.line_,) = ax.plot(middles, self.loss_curve, **{"label": f"{prefix}training"} | style)
         self.validation_line_ = self.best_ = None
         if len(self.validation_loss_curve):
-            ends, losses = self._ends(len(self.validation_loss_curve)), np.array(self.validation_loss_curve)
+            ends = self._ends(self.validation_loss_curve, self.validation_loss_curve_tokens)
+            losses = np.array(self.validation_loss_curve)
             style |= {"color": self.line_.get_color(), "linestyle": "--", "marker": "."}
             (self.validation_line_,) = ax.plot(ends, losses, **{"label": f"{prefix}users held out"} | style)
             best = [int(losses.argmin())]
             (self.best_,) = ax.plot(ends[best], losses[best], color=style["color"], **RING)
-        if self.n_tokens is None:
+        if self.loss_curve_tokens is None:
             ax.set(xlabel="share of the training", ylabel="loss")
         else:
             ax.set(xlabel="tokens", ylabel="next-token loss (nats)")
@@ -152,6 +158,9 @@ class FineTuningLossDisplay(Display):
         ax.legend()
         return self
 
-    def _ends(self, n: int) -> npt.NDArray[np.float64]:
-        """Return where n equal parts of the training end."""
-        return np.arange(1, n + 1) / n * (self.n_tokens or 1)
+    def _ends(self, losses: Sequence[float], tokens: Sequence[int] | None) -> npt.NDArray[np.float64]:
+        """Return where the parts of the training end that losses belong to."""
+        if tokens is not None:
+            return np.array(tokens, dtype=float)
+        whole = 1 if self.loss_curve_tokens is None else self.loss_curve_tokens[-1]
+        return np.arange(1, len(losses) + 1) / len(losses) * whole
