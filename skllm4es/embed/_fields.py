@@ -125,8 +125,7 @@ def _as_numbers(values: Sequence[str]) -> Floats:
 
 def _as_seconds(values: Sequence[str]) -> Floats:
     times = pd.to_datetime(pd.Series(values, dtype=object), format="ISO8601", errors="coerce", utc=True)
-    seconds: Floats = ((times - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)).to_numpy(dtype=np.float64)
-    return seconds
+    return np.asarray((times - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1), dtype=np.float64)
 
 
 def _may_be_codes(values: Sequence[str]) -> bool:
