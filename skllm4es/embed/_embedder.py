@@ -599,7 +599,8 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         from skllm4es.lm.training import Frozen, Recipe, Training
 
         scratch = self._from_scratch
-        source = None if scratch is not None else source_of(self.model)  # type: ignore[arg-type]
+        memory = directory_of(self.memory, make=False)
+        source = None if scratch is not None else source_of(self.model, memory=memory)  # type: ignore[arg-type]
         if finetuning is None:
             assert source is not None  # `_resolve_finetuning` rejects anything else.
             return Frozen(source)
