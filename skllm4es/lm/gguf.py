@@ -150,12 +150,17 @@ def _write(header: Header, known: Path | None, draft: Path) -> None:
     if known is not None and known.is_dir():
         shutil.copytree(known, draft, dirs_exist_ok=True)
         return
-    # Alone in a directory, so that nothing beside the file is taken for a part of the model.
-    with tempfile.TemporaryDirectory() as folder, gguf_read_once():
-        _link(header.path, Path(folder) / _NAME)
-        config = _read_config(folder, header)
-        tokenizer = _read_tokenizer(folder, header)
-        model = _read_model(folder, header, config)
+    try:
+        # Alone in a directory, so that nothing beside the file is taken for a part of the model.
+        with tempfile.TemporaryDirectory() as folder, gguf_read_once():
+            _link(header.path, Path(folder) / _NAME)
+            config = _read_config(folder, header)
+            tokenizer = _read_tokenizer(folder, header)
+            model = _read_model(folder, header, config)
+    except ValueError:
+        raise
+    except Exception as error:  # Whatever the libraries raise where the file contradicts itself.
+        raise ValueError(f"{type(error).__name__}: {error}") from error
     model.save_pretrained(draft)
     tokenizer.save_pretrained(draft)
     write_log(draft, TrainingLog())

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 #: What no model comes near: tensors (DeepSeek V3 has 1,100), values in all arrays (Gemma's tokenizer has 1.3 million),
 #: bytes of a string, and what is counted of a layer or of a model, such as layers, heads and experts.
-_MOST_TENSORS, _MOST_VALUES, _MOST_BYTES, _MOST_PARTS = 2**14, 2**22, 2**24, 2**10
+_MOST_TENSORS, _MOST_VALUES, _MOST_BYTES, _MOST_PARTS = 2**14, 2**21, 2**24, 2**10
 _MOST_DIMENSIONS = 4
 _VERSIONS = (2, 3)
 
@@ -126,7 +126,10 @@ class _Reader:
 
     def string(self) -> str:
         length = _at_most(self.number("<Q"), _MOST_BYTES, "bytes in a string")
-        return self.skip(length).decode()
+        try:
+            return self.skip(length).decode()
+        except UnicodeDecodeError as error:
+            raise ValueError("it is damaged: a text in its header is not UTF-8. Copy or download it again.") from error
 
     def skip(self, n_bytes: int) -> bytes:
         start, self.position = self.position, self.position + n_bytes

@@ -39,8 +39,6 @@ _LOADING_ERRORS = (
     LookupError,
     TypeError,
     AttributeError,
-    ArithmeticError,
-    AssertionError,
 )
 
 #: What to do where a GGUF file cannot be read.
@@ -125,8 +123,8 @@ def loading_errors(name: str) -> Iterator[None]:
             raise OSError(f"The file {name!r} could not be loaded: {_first_line(error)}\n{_GGUF_REMEDIES}") from error
         raise OSError(
             f"The language model {name!r} could not be loaded: {_first_line(error)}\n"
-            "1. A local model: pass the directory that holds its config.json, and its weights as safetensors, or a GGUF "
-            f"file; {'the directory exists' if os.path.isdir(name) else 'there is no directory of this name'}.\n"
+            "1. A local model: pass a GGUF file, or the directory that holds its config.json, and its weights as "
+            f"safetensors; {'the directory exists' if os.path.isdir(name) else 'there is no directory of this name'}.\n"
             "2. A model on the hub: check its spelling (owner/name), and that this machine reaches the hub"
             f"{' (HF_HUB_OFFLINE is set, which forbids it)' if constants.HF_HUB_OFFLINE else ''}; "
             "otherwise download it once on a machine that does, and copy its directory here.\n"

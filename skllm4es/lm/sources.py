@@ -92,11 +92,17 @@ def source_of(
         The commit on the hub; the newest by default.
     memory : str or path, default=None
         A cache for what is made of a file.
+
+    Raises
+    ------
+    ImportError
+        If it is a file, and the extra that reads it is not installed.
     """
     name = os.path.expanduser(os.fspath(model))
     if os.path.isdir(name):
         return DirectorySource(name)
     if name.endswith(".gguf") or os.path.isfile(name):
+        require_extra()
         return GgufSource(name, None if memory is None else Path(memory))
     if revision is None:
         with loading_errors(name):
@@ -242,7 +248,6 @@ class GgufSource(Source):
             return self._converted().read_causal(dtype)
 
     def _converted(self) -> DirectorySource:
-        require_extra()
         return DirectorySource(str(converted(Path(self.file), self.fingerprint(), self.memory)))
 
 
