@@ -36,7 +36,6 @@ __all__ = [
     "StrOptions",
     "attention_of",
     "callback_context",
-    "dequantized",
     "disable_word_cache",
     "fit_context",
     "gguf_read_once",
@@ -75,17 +74,15 @@ def use_one_gpu(arguments: Any) -> None:
 
 
 def gguf_splits() -> frozenset[str]:
-    """Return the kinds of tokenizers in GGUF files whose way of splitting text transformers knows; from 5.2x on."""
-    try:
-        from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
-    except ImportError:
-        return frozenset()
+    """Return the kinds of tokenizers in GGUF files whose way of splitting text transformers 5.23 knows."""
+    from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
+
     return frozenset(GGUF_PRE_TOKENIZER_SPLITS)
 
 
 @contextmanager
 def gguf_read_once() -> Iterator[None]:
-    """Let transformers 5 read a GGUF file once, without a progress bar.
+    """Let transformers 5.23 read a GGUF file once, without a progress bar.
 
     It reads the file for every question, and lists the names of all weights for every module of the model: half a
     minute for a small model, of which this saves half.
@@ -106,18 +103,6 @@ def gguf_read_once() -> Iterator[None]:
     finally:
         for module, name, value in before:
             setattr(module, name, value)
-
-
-def dequantized() -> dict[str, Any]:
-    """Return the arguments with which transformers makes plain weights of a GGUF file.
-
-    Newer versions would otherwise look for kernels that multiply quantised weights, and download their code.
-    """
-    try:
-        from transformers import GgufConfig
-    except ImportError:
-        return {}
-    return {"quantization_config": GgufConfig(dequantize=True)}
 
 
 def attention_of(model: Any) -> str:

@@ -19,6 +19,7 @@ from skllm4es.lm.sources import GgufSource, source_of
 from skllm4es.rewriters import TransformersRewriter
 
 gguf = pytest.importorskip("gguf")
+pytest.importorskip("transformers", minversion="5.23")
 from gguf_files import ARCHITECTURES, CHAT_TEMPLATE, bpe, save_directory, write_gguf  # noqa: E402
 
 Q8, Q4 = gguf.GGMLQuantizationType.Q8_0, gguf.GGMLQuantizationType.Q4_1
@@ -318,7 +319,13 @@ def test_sentencepiece_tokenizers_are_left_as_they_are(tmp_path):
 
 def test_without_the_extra_the_error_says_how_to_install_it(written, monkeypatch):
     monkeypatch.setitem(sys.modules, "gguf", None)
-    with pytest.raises(ImportError, match=r"pip install 'skllm4es\[gguf\]'"):
+    with pytest.raises(ImportError, match=r"pip install --upgrade 'skllm4es\[gguf\]'"):
+        embedder(written.path).fit(TEXTS)
+
+
+def test_an_old_transformers_is_refused(written, monkeypatch):
+    monkeypatch.setattr(conversion, "transformers_version", "5.20.2")
+    with pytest.raises(ImportError, match=r"need the package gguf and transformers 5\.23 or newer \(there is 5\.20\.2"):
         embedder(written.path).fit(TEXTS)
 
 

@@ -29,7 +29,7 @@ from transformers import (
 )
 from transformers import __version__ as transformers_version
 
-from skllm4es._compat import dequantized, gguf_read_once, gguf_splits
+from skllm4es._compat import gguf_read_once, gguf_splits
 from skllm4es._messages import warn
 from skllm4es._store import hash_of
 from skllm4es.lm.cache import Cache
@@ -43,6 +43,8 @@ _VERSION = "1"
 #: What the file is called where transformers reads it.
 _NAME = "model.gguf"
 _FLOAT = 4  # bytes
+#: Older versions mix up weights (5.12) or leave out the tokens that begin and end a text (5.20).
+_TRANSFORMERS = (5, 23)
 
 #: Where each file was converted to by this process, by its fingerprint.
 _CONVERTED: dict[str, Path] = {}
@@ -121,9 +123,12 @@ def converted(file: Path, fingerprint: str, memory: Path | None) -> Path:
 
 
 def require_extra() -> None:
-    """Raise an ImportError if the package gguf is not installed."""
-    if find_spec("gguf") is None:
-        raise ImportError("GGUF files need the package gguf: pip install 'skllm4es[gguf]'.")
+    """Raise an ImportError if the libraries of the extra are missing, or too old to read GGUF files rightly."""
+    if find_spec("gguf") is None or tuple(map(int, transformers_version.split(".")[:2])) < _TRANSFORMERS:
+        raise ImportError(
+            "GGUF files need the package gguf and transformers 5.23 or newer "
+            f"(there is {transformers_version}): pip install --upgrade 'skllm4es[gguf]'."
+        )
 
 
 def warn_if_unknown(header: Header) -> None:
@@ -269,6 +274,8 @@ def _read_model(folder: str, header: Header, config: PretrainedConfig) -> PreTra
     ValueError
         If the file has not exactly the weights of the model that its settings describe.
     """
+    from transformers import GgufConfig  # From 5.23 on.
+
     with torch.device("meta"):
         plain: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     n_described = sum(weights.numel() for weights in plain.parameters())
@@ -278,13 +285,15 @@ def _read_model(folder: str, header: Header, config: PretrainedConfig) -> PreTra
         raise ValueError(
             f"it holds {n_held:,} weights, but the model that transformers makes of its settings has {n_described:,}."
         )
+    # Otherwise transformers would look for kernels that multiply quantised weights, and download their code.
+    settings = GgufConfig(dequantize=True)
     read, report = AutoModelForCausalLM.from_pretrained(
         folder,
         gguf_file=_NAME,
         config=config,
         dtype=torch.float32,
+        quantization_config=settings,
         output_loading_info=True,
-        **dequantized(),
         **NO_CODE,
     )
     check_complete(sorted(report["missing_keys"]))
