@@ -11,8 +11,10 @@ from tokenizers import ByteLevelBPETokenizer
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
+    Gemma3TextConfig,
     GPT2Config,
     LlamaConfig,
+    Phi3Config,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen3Config,
@@ -34,6 +36,8 @@ ARCHITECTURES = {
     "qwen2": ("qwen2", Qwen2Config, {**_SIZES, "num_key_value_heads": 2}),
     "qwen3": ("qwen3", Qwen3Config, {**_SIZES, "num_key_value_heads": 2, "head_dim": 128}),
     "gemma2": ("gemma2", Gemma2Config, {**_SIZES, "num_key_value_heads": 2, "head_dim": 16}),
+    "gemma3": ("gemma3", Gemma3TextConfig, {**_SIZES, "num_key_value_heads": 2, "head_dim": 16}),
+    "phi3": ("phi3", Phi3Config, {**_SIZES, "num_key_value_heads": 2, "pad_token_id": 0}),
     "gpt2": ("gpt2", GPT2Config, {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 1024}),
 }
 _TRANSPOSED = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
@@ -124,15 +128,16 @@ def _settings(architecture, config):
     if architecture == "gpt2":
         settings = {"attention.layer_norm_epsilon": config.layer_norm_epsilon, "feed_forward_length": 4 * config.n_embd}
     else:
+        rope = config.rope_parameters
         settings = {
             "attention.layer_norm_rms_epsilon": config.rms_norm_eps,
             "feed_forward_length": config.intermediate_size,
             "attention.head_count_kv": config.num_key_value_heads,
-            "rope.freq_base": float(config.rope_parameters["rope_theta"]),
+            "rope.freq_base": float(rope.get("full_attention", rope)["rope_theta"]),
             "rope.dimension_count": head_dim,
             "attention.key_length": head_dim,
         }
-    if architecture == "gemma2":
+    if architecture in ("gemma2", "gemma3"):
         settings["attention.sliding_window"] = config.sliding_window
     settings |= {
         "context_length": config.max_position_embeddings,
@@ -152,6 +157,7 @@ def _tokenizer(tokens, merges, kind):
         "tokenizer.ggml.token_type": [3 if token in SPECIAL else 1 for token in tokens],
         "tokenizer.ggml.bos_token_id": 1,
         "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.ggml.padding_token_id": 0,
         "tokenizer.chat_template": CHAT_TEMPLATE,
     }
 
@@ -181,7 +187,7 @@ def _weights(architecture, model):
         if architecture == "llama" and ("q_proj" in name or "k_proj" in name):
             n_heads = config.num_attention_heads if "q_proj" in name else config.num_key_value_heads
             array = array.reshape(n_heads, 2, -1, array.shape[-1]).swapaxes(1, 2).reshape(array.shape)
-        if architecture == "gemma2" and "norm" in name:
+        if architecture in ("gemma2", "gemma3") and "norm" in name:
             array = array + 1
         if architecture == "gpt2" and name.endswith(_TRANSPOSED) and array.ndim == 2:
             array = array.T
