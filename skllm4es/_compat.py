@@ -5,6 +5,9 @@ Public names are imported where they are used. What a new release may rename or 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache, partial
 from typing import Any
 
 # scikit-learn 1.6 to 1.9
@@ -35,6 +38,8 @@ __all__ = [
     "callback_context",
     "disable_word_cache",
     "fit_context",
+    "gguf_read_once",
+    "gguf_splits",
     "has_avx512_bf16",
     "output_library",
     "set_output_library",
@@ -66,6 +71,38 @@ def callback_context(estimator: Any) -> Any:
 def use_one_gpu(arguments: Any) -> None:
     """Keep the Trainer of transformers 5 from wrapping the model in DataParallel, whatever GPUs there are."""
     arguments._n_gpu = min(1, arguments.n_gpu)
+
+
+def gguf_splits() -> frozenset[str]:
+    """Return the kinds of tokenizers in GGUF files whose way of splitting text transformers 5.23 knows."""
+    from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
+
+    return frozenset(GGUF_PRE_TOKENIZER_SPLITS)
+
+
+@contextmanager
+def gguf_read_once() -> Iterator[None]:
+    """Let transformers 5.23 read a GGUF file once, without a progress bar.
+
+    It reads the file for every question, and lists the names of all weights for every module of the model: half a
+    minute for a small model, of which this saves half.
+    """
+    import gguf
+    from transformers import modeling_gguf_pytorch_utils
+
+    changed = [
+        (gguf, "GGUFReader", cache(gguf.GGUFReader)),
+        (gguf, "get_tensor_name_map", cache(gguf.get_tensor_name_map)),
+        (modeling_gguf_pytorch_utils, "tqdm", partial(modeling_gguf_pytorch_utils.tqdm, disable=True)),
+    ]
+    before = [(module, name, getattr(module, name)) for module, name, _ in changed]
+    for module, name, value in changed:
+        setattr(module, name, value)
+    try:
+        yield
+    finally:
+        for module, name, value in before:
+            setattr(module, name, value)
 
 
 def attention_of(model: Any) -> str:

@@ -11,6 +11,7 @@ PACKAGES = [
     "skllm4es.baselines",
     "skllm4es.datasets",
     "skllm4es.formats",
+    "skllm4es.models",
     "skllm4es.plotting",
     "skllm4es.rewriters",
     "skllm4es.serialize",

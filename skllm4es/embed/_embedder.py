@@ -87,8 +87,8 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
     Parameters
     ----------
     model : str, path, FromScratch or None, default=None
-        The language model: a name on the model hub, a local directory, or `FromScratch`. None is ``FromScratch()``, a
-        small Llama that is trained on the texts, offline.
+        The language model: a name on the model hub, a local directory, a GGUF file, or `FromScratch`. None is
+        ``FromScratch()``, a small Llama that is trained on the texts, offline.
     features : {"auto", "hidden", "scores"} or list of these, default="auto"
         What the embedding consists of: "hidden" is the pooled hidden states, as in the paper; "scores" is the principal
         components of how often each token occurs minus how often the model expected it. The features of a list are put
@@ -124,11 +124,11 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         The type of the weights with which `transform` runs. "auto" is bfloat16 on a device that multiplies it faster
         than float32. Fine-tuning keeps float32 weights.
     memory : str, path or joblib.Memory, default=None
-        Directory that keeps fine-tuned models and each text's pooled layers, so that neither is computed twice: a
-        search over `pooling_depth` costs one fine-tuning per fold and one pass over each text. `fit` makes it; an
-        embedder that only transforms, such as one from a pickle, uses it if it is there. Several processes may share
-        it, on a local disk; a text that two of them need at the same time is embedded by both. It grows until you
-        delete it. With ``random_state=None``, later fits find the model of the first one.
+        Directory that keeps fine-tuned models, models converted from GGUF files and each text's pooled layers, so that
+        nothing is computed twice: a search over `pooling_depth` costs one fine-tuning per fold and one pass over each
+        text. `fit` makes it; an embedder that only transforms, such as one from a pickle, uses it if it is there.
+        Several processes may share it, on a local disk; a text that two of them need at the same time is embedded by
+        both. It grows until you delete it. With ``random_state=None``, later fits find the model of the first one.
     random_state : int, RandomState instance or None, default=None
         Determines initial weights and the order of training.
     verbose : int, default=0
@@ -718,7 +718,8 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         from skllm4es.lm.training import Frozen, Recipe, Training
 
         scratch = self._from_scratch
-        source = None if scratch is not None else source_of(self.model)  # type: ignore[arg-type]
+        memory = directory_of(self.memory, make=False)
+        source = None if scratch is not None else source_of(self.model, memory=memory)  # type: ignore[arg-type]
         if finetuning is None:
             assert source is not None  # `_resolve_finetuning` rejects anything else.
             return Frozen(source)

@@ -43,7 +43,7 @@ class CacheInfo(NamedTuple):
     n_vectors : int
         Texts whose vectors are kept.
     n_models : int
-        Fine-tuned models that are kept.
+        Models that are kept: fine-tuned ones, and those converted from GGUF files.
     n_bytes : int
         Size of all of it on disk.
     """

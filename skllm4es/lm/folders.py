@@ -50,14 +50,25 @@ def hash_folder(directory: Path) -> str:
     return _hash_files(tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files))
 
 
+def hash_file(path: Path) -> str:
+    """Hash one file, whatever its name."""
+    return _hash_content(str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns).hex()
+
+
+@lru_cache(maxsize=64)
+def _hash_content(path: str, size: int, modified: int) -> bytes:
+    """Hash the content of a file, again only if its size or time has changed."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "blake2b").digest()
+
+
 @lru_cache(maxsize=64)
 def _hash_files(files: tuple[tuple[str, int, int], ...]) -> str:
     """Hash the contents of files, again only if a size or time has changed."""
     digest = hashlib.blake2b(digest_size=16)
-    for path, _, _ in files:
+    for path, size, modified in files:
         digest.update(Path(path).name.encode())
-        with open(path, "rb") as file:
-            digest.update(hashlib.file_digest(file, "blake2b").digest())
+        digest.update(_hash_content(path, size, modified))
     return digest.hexdigest()
 
 

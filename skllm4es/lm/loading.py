@@ -41,6 +41,15 @@ _LOADING_ERRORS = (
     AttributeError,
 )
 
+#: What to do where a GGUF file cannot be read.
+_GGUF_REMEDIES = (
+    "1. A file that is missing, cut off or foreign: check its path and size, or download it again, for example with "
+    "`hf download OWNER/NAME FILE.gguf --local-dir .`.\n"
+    "2. An architecture or type of weights that cannot be read: a newer version of transformers or gguf may read it "
+    "(`pip install --upgrade transformers gguf`).\n"
+    "3. Otherwise pass the directory or hub name of the original model, with its weights as safetensors."
+)
+
 
 def read_config(name: str, revision: str | None) -> PretrainedConfig:
     """Read the configuration of a pretrained model."""
@@ -65,7 +74,7 @@ def read_causal_model(name: str, revision: str | None, dtype: torch.dtype) -> Pr
     model, missing = _read(AutoModelForCausalLM, name, revision, dtype)
     if not is_causal(model):
         raise ValueError(f"{type(model).__name__} is not a causal language model: its tokens see what follows them.")
-    _check_complete(missing)
+    check_complete(missing)
     return model
 
 
@@ -79,7 +88,7 @@ def read_base_model(name: str, revision: str | None, dtype: torch.dtype) -> PreT
     """
     model, missing = _read(AutoModel, name, revision, dtype)
     # The pooler of an encoder, on top of its last layer, is not used.
-    _check_complete([weights for weights in missing if "pooler" not in weights])
+    check_complete([weights for weights in missing if "pooler" not in weights])
     return model
 
 
@@ -91,7 +100,8 @@ def _read(kind: Any, name: str, revision: str | None, dtype: torch.dtype) -> tup
     return model.eval(), sorted(report["missing_keys"])
 
 
-def _check_complete(missing: list[str]) -> None:
+def check_complete(missing: list[str]) -> None:
+    """Reject a model some of whose weights are not in its files."""
     if missing:
         raise ValueError(f"{len(missing)} of its weights are not in its files, such as {missing[0]}.")
 
@@ -109,10 +119,12 @@ def loading_errors(name: str) -> Iterator[None]:
         with quietly():
             yield
     except _LOADING_ERRORS as error:
+        if name.endswith(".gguf") or os.path.isfile(name):
+            raise OSError(f"The file {name!r} could not be loaded: {_first_line(error)}\n{_GGUF_REMEDIES}") from error
         raise OSError(
             f"The language model {name!r} could not be loaded: {_first_line(error)}\n"
-            "1. A local model: pass the directory that holds its config.json, and its weights as safetensors; "
-            f"{'the directory exists' if os.path.isdir(name) else 'there is no directory of this name'}.\n"
+            "1. A local model: pass a GGUF file, or the directory that holds its config.json, and its weights as "
+            f"safetensors; {'the directory exists' if os.path.isdir(name) else 'there is no directory of this name'}.\n"
             "2. A model on the hub: check its spelling (owner/name), and that this machine reaches the hub"
             f"{' (HF_HUB_OFFLINE is set, which forbids it)' if constants.HF_HUB_OFFLINE else ''}; "
             "otherwise download it once on a machine that does, and copy its directory here.\n"

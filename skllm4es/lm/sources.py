@@ -1,4 +1,4 @@
-"""Where a language model and its tokenizer come from: the hub, a directory, a cache, or memory.
+"""Where a language model and its tokenizer come from: the hub, a directory, a GGUF file, a cache, or memory.
 
 A source is a value: it can be printed and pickled, and it knows how to read what it names. A new kind of file is a new
 source here, found by `source_of`, and whatever `loading` needs to read it.
@@ -22,7 +22,9 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from transformers.utils.hub import cached_file, extract_commit_hash
 
 from skllm4es.lm.adapters import add_adapter, attach_adapter, read_reference, save_adapter
-from skllm4es.lm.folders import hash_folder
+from skllm4es.lm.folders import hash_file, hash_folder
+from skllm4es.lm.gguf import converted, require_extra, warn_if_unknown
+from skllm4es.lm.gguf_header import read_header
 from skllm4es.lm.loading import (
     loading_errors,
     quietly,
@@ -77,19 +79,31 @@ class Source(ABC):
         return self
 
 
-def source_of(model: str | os.PathLike[str], revision: str | None = None) -> Source:
-    """Return the source that a user names: a directory, or a model on the hub.
+def source_of(
+    model: str | os.PathLike[str], revision: str | None = None, memory: str | os.PathLike[str] | None = None
+) -> Source:
+    """Return the source that a user names: a directory, a GGUF file, or a model on the hub.
 
     Parameters
     ----------
     model : str or path
-        A directory, or a name on the hub.
+        A directory, a file, or a name on the hub.
     revision : str, default=None
         The commit on the hub; the newest by default.
+    memory : str or path, default=None
+        A cache for what is made of a file.
+
+    Raises
+    ------
+    ImportError
+        If it is a file, and the extra that reads it is not installed.
     """
     name = os.path.expanduser(os.fspath(model))
     if os.path.isdir(name):
         return DirectorySource(name)
+    if name.endswith(".gguf") or os.path.isfile(name):
+        require_extra()
+        return GgufSource(name, None if memory is None else Path(memory))
     if revision is None:
         with loading_errors(name):
             revision = _newest_revision(name)
@@ -192,6 +206,49 @@ class DirectorySource(Source):
                 merged = attach_adapter(base.read_causal(dtype), self.directory).merge_and_unload()
                 return merged.requires_grad_(True)
             return read_causal_model(self.directory, None, dtype)
+
+
+@dataclass(frozen=True)
+class GgufSource(Source):
+    """A GGUF file, which is converted once and then read from the directory that this made."""
+
+    file: str
+    memory: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """Its path."""
+        return self.file
+
+    def fingerprint(self) -> str:
+        """Hash the file."""
+        with loading_errors(self.name):
+            return hash_file(Path(self.file))
+
+    def read_config(self) -> PretrainedConfig:
+        """Read the configuration, and warn where the tokenizer may differ from the model's own."""
+        with loading_errors(self.name):
+            config = self._converted().read_config()
+            warn_if_unknown(read_header(Path(self.file)))
+            return config
+
+    def read_tokenizer(self) -> PreTrainedTokenizerBase:
+        """Read the tokenizer."""
+        with loading_errors(self.name):
+            return self._converted().read_tokenizer()
+
+    def read_base(self, dtype: torch.dtype) -> Model:
+        """Read the model without its head."""
+        with loading_errors(self.name):
+            return self._converted().read_base(dtype)
+
+    def read_causal(self, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+        """Read the model with its head."""
+        with loading_errors(self.name):
+            return self._converted().read_causal(dtype)
+
+    def _converted(self) -> DirectorySource:
+        return DirectorySource(str(converted(Path(self.file), self.fingerprint(), self.memory)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -297,12 +354,13 @@ def read_with_adapter(source: Source, settings: Mapping[str, Any]) -> PeftModel:
     Parameters
     ----------
     source : Source
-        The hub or a directory, where the adapter will find the model again.
+        The hub, a directory or a file, where the adapter will find the model again.
     settings : mapping
         Settings of `peft.LoraConfig`.
     """
     revision = source.revision if isinstance(source, HubSource) else None
-    reference = os.path.abspath(source.name) if isinstance(source, DirectorySource) else source.name
+    local = isinstance(source, DirectorySource | GgufSource)
+    reference = os.path.abspath(source.name) if local else source.name
     return add_adapter(source.read_causal(), settings, reference, revision)
 
 

@@ -47,21 +47,21 @@ def read_log(directory: Path) -> TrainingLog:
     return TrainingLog(**_read(directory)["log"])
 
 
-def check_whole(directory: Path) -> str:
+def check_whole(directory: Path, again: str = "trained again") -> str:
     """Return the fingerprint of a model's files; raise an OSError if they are not those that `write_log` saw."""
     fingerprint = hash_folder(directory)
-    if _read(directory)["fingerprint"] != fingerprint:
-        raise _damaged(directory)
+    if _read(directory, again)["fingerprint"] != fingerprint:
+        raise _damaged(directory, again)
     return fingerprint
 
 
-def _read(directory: Path) -> dict[str, Any]:
+def _read(directory: Path, again: str = "trained again") -> dict[str, Any]:
     try:
         record = json.loads((directory / TRAINING_FILE).read_text(encoding="utf-8"))
         return {name: record[name] for name in ("log", "fingerprint")}
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise _damaged(directory) from error
+        raise _damaged(directory, again) from error
 
 
-def _damaged(directory: Path) -> OSError:
-    return OSError(f"The model in {directory} is damaged. Delete the folder, and it will be trained again.")
+def _damaged(directory: Path, again: str) -> OSError:
+    return OSError(f"The model in {directory} is damaged. Delete the folder, and it will be {again}.")

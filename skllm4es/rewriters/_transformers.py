@@ -26,7 +26,7 @@ class TransformersRewriter(LanguageModelRewriter):
     Parameters
     ----------
     model : str
-        Name of a model on the hub, or a local directory.
+        Name of a model on the hub, a local directory, or a GGUF file.
     temperature : float, default=0.6
         Sampling temperature; 0 always takes the most likely token, so that seeds make no difference.
     top_p : float, default=0.9
