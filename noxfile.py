@@ -7,7 +7,7 @@ nox.options.error_on_missing_interpreters = False
 
 PYTHONS = ["3.11", "3.12", "3.13"]
 CONSTRAINTS = {"newest": "constraints.txt", "lowest": "constraints-lowest.txt"}
-EXTRAS = ["none", "polars", "tpp", "openai", "gguf", "plot", "umap", "engines", "all"]
+EXTRAS = ["none", "polars", "tpp", "openai", "gguf", "excel", "plot", "umap", "engines", "all"]
 
 #: What the tests need that is no extra: modules that test one skip themselves where it is not installed.
 TOOLS = ["pytest>=8.3", "hypothesis>=6.120", "pyyaml>=6.0", "numpydoc>=1.9"]
@@ -24,9 +24,9 @@ def tests(session: nox.Session, extra: str, dependencies: str) -> None:
     """Install the package with one extra, all or none, and run the tests that go with it."""
     if (extra, dependencies) == ("gguf", CONSTRAINTS["lowest"]):
         session.skip("GGUF files need a newer transformers")
-    extras = {"none": "", "all": "[polars,openai,umap,engines]", "tpp": ""}.get(extra, f"[{extra}]")
+    extras = {"none": "", "all": "[polars,openai,excel,umap,engines]", "tpp": ""}.get(extra, f"[{extra}]")
     if (extra, dependencies) == ("all", CONSTRAINTS["newest"]):
-        extras = "[polars,openai,gguf,umap,engines]"
+        extras = "[polars,openai,gguf,excel,umap,engines]"
     tools = [*TOOLS, JAVA] if extra in ("engines", "all") else TOOLS
     session.install("--constraint", CONSTRAINTS[dependencies], "--editable", f".{extras}", *tools)
     if extra in ("tpp", "all"):  # The extra itself pulls more than a gigabyte that is not needed.

@@ -1,21 +1,20 @@
-"""How good the default embedding is, on real ratings and simulated cards, beside aggregates and a bag of events.
+"""What the default embedding is worth: beside aggregates and a bag of events, on every data set at hand.
 
-    SKLLM4ES_DATA=... python -m benchmarks.bench_quality RESULTS.jsonl [--data movielens cards] [--seeds 0 1 2]
-                      [--rows PART ...] [--development]
+    SKLLM4ES_DATA=... python -m benchmarks.bench_quality RESULTS.jsonl [--data movielens ...] [--seeds 0 1 2]
+                      [--rows ROW ...] [--memory DIR] [--development]
 
-fits `EventSerializer`, `TextEnricher` and `LLMEmbedder` with their defaults on the training users of each of five
-folds, and scores LightGBM (with the field's settings) and a linear model (logistic regression with C=0.01, or ridge)
-on the test users: ROC-AUC, and MAE in years for the age. Representations whose features share one scale also get a
-linear model without scaling, whose regularisation is chosen on the training users.
+fits each representation, with its defaults, on the training users of each of five folds, without labels, and scores two
+heads on the test users: "linear" (logistic regression whose C is chosen by inner folds, or ridge regression) and
+LightGBM; ROC-AUC, and MAE in years for the age. With 25 and 100 labels, drawn four times from the training users, the
+head is a logistic regression with C=10. Every representation is centred and brought to unit length, block by block, so
+that the heads see one scale; LightGBM does not mind.
 
-Folds of the cards are draws of 800 clients to train on and 1,200 to test on, because a thousand in all would be too
-few to tell representations apart. "+" puts representations of one run side by side, as a `FeatureUnion` does. Each
-fold of a row is a line of the file and is not computed again, so an interrupted run continues with its current fold.
-The table is printed at the end.
+The folds of the cards are draws of 800 clients to train on and 1,200 to test on, because a thousand in all would be too
+few to tell representations apart. Each fold of a row is a line of the file and is not computed again, so an interrupted
+run continues with its current fold. The table is printed at the end.
 
-The rows that change one setting of `LLMEmbedder` are ablations, which run only if named by `--rows`. Use
-`--development` to choose settings: it uses folds of the training users of the first outer fold, and other draws of
-cards.
+Rows that change one setting are ablations, which run only if named by `--rows`. Use `--development` to choose settings:
+it uses folds of the training users of the first outer fold, and other draws of cards.
 """
 
 from __future__ import annotations
@@ -31,126 +30,207 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from sklearn.linear_model import LogisticRegression, RidgeCV
+from lightgbm import LGBMClassifier, LGBMRegressor
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression, LogisticRegressionCV, RidgeCV
 from sklearn.metrics import mean_absolute_error, roc_auc_score
-from sklearn.model_selection import GridSearchCV, StratifiedKFold
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.model_selection import StratifiedKFold, train_test_split
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import Normalizer, StandardScaler
 
 from benchmarks.json_lines import append, read
-from benchmarks.protocol import score
-from benchmarks.settings import make_embedder
-from skllm4es import EventSerializer, TextEnricher
+from skllm4es import EventSerializer, FromScratch, LLMEmbedder, TextEnricher, nest_events
 from skllm4es.baselines import BagOfEvents, EventAggregator
-from skllm4es.datasets import fetch_movielens_100k, make_transactions
+from skllm4es.datasets import (
+    fetch_movielens_100k,
+    fetch_online_retail,
+    get_data_home,
+    load_complete_journey,
+    load_mimic_iv,
+    make_transactions,
+)
+from skllm4es.models import smollm2
 from skllm4es.vocabularies import load_mcc_names
 
 Rows = npt.NDArray[np.intp]
+Targets = dict[str, npt.NDArray[Any]]
 #: Users, their targets, and the rows to train and test on.
-Fold = tuple[pd.DataFrame, dict[str, pd.Series], Rows, Rows]
+Fold = tuple[pd.DataFrame, Targets, Rows, Rows]
+
+LIGHTGBM: dict[str, Any] = {
+    "n_estimators": 300,
+    "learning_rate": 0.02,
+    "num_leaves": 15,
+    "colsample_bytree": 0.3,
+    "subsample": 0.5,
+    "subsample_freq": 1,
+    "random_state": 0,
+    "n_jobs": 1,
+    "verbose": -1,
+}
+FEW, N_DRAWS = (25, 100), 4
 
 
-def movielens(seed: int, *, development: bool) -> Iterator[Fold]:
+def movielens() -> tuple[pd.DataFrame, Targets]:
     X, gender = fetch_movielens_100k(return_X_y=True)
-    targets = {"gender": gender, "age": fetch_movielens_100k(target="age").target}
-    if development:
-        kept, _ = next(StratifiedKFold(5, shuffle=True, random_state=0).split(X, gender))
-        X, targets, seed = X.iloc[kept], {name: y.iloc[kept] for name, y in targets.items()}, seed + 100
-    for train, test in StratifiedKFold(5, shuffle=True, random_state=seed).split(X, targets["gender"]):
-        yield X, targets, train, test
+    age = fetch_movielens_100k(target="age").target
+    return X[["events"]], {"gender": gender.to_numpy(), "age": age.to_numpy(dtype=float)}
 
 
-def cards(seed: int, *, development: bool) -> Iterator[Fold]:
-    first = 0 if development else 100
-    for draw in range(5):
-        X, churn = make_transactions(2000, mean_events=50, random_state=first + 5 * seed + draw)
-        yield X, {"churn": churn}, np.arange(800), np.arange(800, 2000)
+def groceries() -> tuple[pd.DataFrame, Targets]:
+    data = {target: load_complete_journey(target=target) for target in ("kids", "age", "income")}
+    targets = {f"{target} (binary)": bunch.target.to_numpy() for target, bunch in data.items()}
+    return data["kids"].data[["events"]], targets
 
 
-DATA: dict[str, tuple[Callable[..., Iterator[Fold]], EventSerializer]] = {
+def retail() -> tuple[pd.DataFrame, Targets]:
+    X, y = fetch_online_retail(return_X_y=True, download_if_missing=False)
+    return X[["events"]], {"buys again": y.to_numpy()}
+
+
+def synthea() -> tuple[pd.DataFrame, Targets]:
+    folder = get_data_home() / "synthea-1k"
+    parts = []
+    for kind in ("condition", "medication"):
+        table = pd.read_csv(folder / f"{kind}s.csv.gz", parse_dates=["START"])
+        table = table.rename(columns=str.lower).assign(kind=kind)
+        parts.append(table[["patient", "start", "kind", "description", *(["totalcost"] * ("totalcost" in table))]])
+    X = nest_events(pd.concat(parts), user="patient", time="start")
+    patients = pd.read_csv(folder / "patients.csv").set_index("ID").loc[X.index]
+    targets = {"gender": patients["GENDER"].eq("M"), "death": patients["DEATHDATE"].notna()}
+    return X, {name: y.to_numpy().astype(int) for name, y in targets.items()}
+
+
+def mimic() -> tuple[pd.DataFrame, Targets]:
+    X, y = load_mimic_iv(get_data_home() / "mimic-iv-demo", return_X_y=True)
+    return X[["events"]], {"death": y.to_numpy()}
+
+
+DATA: dict[str, tuple[Callable[[], tuple[pd.DataFrame, Targets]] | None, EventSerializer]] = {
     "movielens": (movielens, EventSerializer()),
-    "cards": (cards, EventSerializer(labels={"mcc": load_mcc_names()})),
+    "groceries": (groceries, EventSerializer()),
+    "retail": (retail, EventSerializer()),
+    "synthea": (synthea, EventSerializer()),
+    "mimic": (mimic, EventSerializer()),
+    "cards": (None, EventSerializer(labels={"mcc": load_mcc_names()})),
 }
 
 
-def rows(serializer: EventSerializer, seed: int) -> dict[str, Any]:
-    def llm(*, enriched: bool = True, **settings: Any) -> Pipeline:
-        enricher = TextEnricher(random_state=seed) if enriched else "passthrough"
-        return make_pipeline(serializer, enricher, make_embedder(random_state=seed, **settings))
+def folds(data: str, seed: int, *, development: bool) -> Iterator[Fold]:
+    load, _ = DATA[data]
+    if load is None:
+        first = 0 if development else 100
+        for draw in range(5):
+            X, churn = make_transactions(2000, mean_events=50, random_state=first + 5 * seed + draw)
+            yield X[["events"]], {"churn": churn.to_numpy()}, np.arange(800), np.arange(800, 2000)
+        return
+    X, targets = load()
+    strata = next(iter(targets.values()))
+    if development:
+        kept, _ = next(StratifiedKFold(5, shuffle=True, random_state=0).split(X, strata))
+        X, targets, seed = X.iloc[kept], {name: y[kept] for name, y in targets.items()}, seed + 100
+        strata = strata[kept]
+    for train, test in StratifiedKFold(5, shuffle=True, random_state=seed).split(X, strata):
+        yield X, targets, train, test
 
+
+def representations(serializer: EventSerializer, seed: int, memory: Path | None) -> dict[str, Any]:
+    def llm(**settings: Any) -> Any:
+        return make_pipeline(serializer, LLMEmbedder(**{"model": smollm2(), "finetune": None} | settings, memory=memory))
+
+    def scratch(**settings: Any) -> Any:
+        return make_pipeline(serializer, TextEnricher(random_state=seed), LLMEmbedder(random_state=seed, **settings))
+
+    fill = SimpleImputer(keep_empty_features=True)
     return {
-        "aggregates": EventAggregator(),
+        "aggregates": make_pipeline(EventAggregator(), fill, StandardScaler()),
         "bag of events": BagOfEvents(random_state=seed),
         "LLM": llm(),
-        "LLM, hidden states": llm(features="hidden"),
-        "LLM, not enriched": llm(enriched=False),
+        "LLM, all tokens": llm(token_pooling="mean"),
+        "LLM, last layer": llm(pooling_depth=1),
         "LLM, 64 components": llm(n_components=64),
         "LLM, 256 components": llm(n_components=256),
-        "LLM, a short training": llm(epochs=0.01, n_params=500_000),
-        "LLM, a long training": llm(epochs=0.15, n_params=500_000),
-        "LLM, words alone": llm(config={"vocab_size": 4096}),
+        "from scratch": scratch(),
+        "from scratch, scores": scratch(features="scores"),
+        "from scratch, one epoch of nothing": scratch(model=FromScratch(n_params=100_000)),
     }
 
 
 DEFAULT_ROWS = ["aggregates", "bag of events", "LLM"]
-ONE_SCALE = {"LLM", "bag of events", "LLM + bag of events"}
-TOGETHER = [("LLM", "aggregates"), ("LLM", "bag of events"), ("aggregates", "bag of events")]
+TOGETHER = [("LLM", "aggregates"), ("bag of events", "aggregates"), ("from scratch", "aggregates")]
 
 
-def run(data: str, seed: int, wanted: list[str], development: bool, file: Path) -> None:
-    folds, serializer = DATA[data]
+def run(data: str, seed: int, wanted: list[str], memory: Path | None, development: bool, file: Path) -> None:
     done = {(line["data"], line["development"], line["seed"], line["fold"], line["row"]) for line in read(file)}
-    for fold, (X, targets, train, test) in enumerate(folds(seed, development=development)):
+    for fold, (X, targets, train, test) in enumerate(folds(data, seed, development=development)):
         vectors, seconds = {}, {}
-        for row, estimator in rows(serializer, seed).items():
+        for row, estimator in representations(DATA[data][1], seed, memory).items():
             if row not in wanted or (data, development, seed, fold, row) in done:
                 continue
             start = time.perf_counter()
             parts = estimator.fit_transform(X.iloc[train]), estimator.transform(X.iloc[test])
             seconds[row] = time.perf_counter() - start
-            vectors[row] = np.empty((len(X), parts[0].shape[1]), dtype=np.float32)
-            vectors[row][train], vectors[row][test] = map(np.asarray, parts)
-        for one, other in TOGETHER:
-            if one in vectors and other in vectors:
-                vectors[f"{one} + {other}"] = np.hstack([vectors[one], vectors[other]])
+            Z = np.empty((len(X), parts[0].shape[1]))
+            Z[train], Z[test] = map(np.asarray, parts)
+            vectors[row] = Normalizer().fit_transform(Z - Z[train].mean(axis=0))
+        for names in TOGETHER:
+            if all(name in vectors for name in names):
+                vectors[" + ".join(names)] = np.hstack([vectors[name] for name in names])
         about = {"data": data, "development": development, "seed": seed, "fold": fold}
         records = []
         for row, Z in vectors.items():
-            scores = {name: _scores(row, Z, y.to_numpy(), train, test) for name, y in targets.items()}
-            records.append({**about, "row": row, "s": seconds.get(row, 0.0), "scores": scores})
+            scores = {name: score(Z, y, train, test) for name, y in targets.items()}
+            records.append({**about, "row": row, "s": round(seconds.get(row, 0.0), 1), "scores": scores})
         append(file, records)  # A whole fold at once, so that an interrupted fold is run again.
 
 
-def _scores(row: str, Z: npt.NDArray[np.float32], y: npt.NDArray[Any], train: Rows, test: Rows) -> dict[str, float]:
-    metric = "ROC-AUC" if len(np.unique(y)) == 2 else "MAE"
-    scores = score(Z, y, train, test, metric)
-    if row in ONE_SCALE:
-        if metric == "ROC-AUC":
-            strengths = {"C": np.logspace(-1, 3, 9)}
-            search = GridSearchCV(LogisticRegression(max_iter=1000), strengths, scoring="roc_auc", cv=5)
-            value = roc_auc_score(y[test], search.fit(Z[train], y[train]).decision_function(Z[test]))
-        else:
-            regression = RidgeCV(np.logspace(-4, 2, 13)).fit(Z[train], y[train])
-            value = mean_absolute_error(y[test], regression.predict(Z[test]))
-        scores["linear, not scaled"] = float(value)
-    return scores
+def score(Z: npt.NDArray[Any], y: npt.NDArray[Any], train: Rows, test: Rows) -> dict[str, float]:
+    """Score the heads on the test users."""
+    if len(np.unique(y)) > 2:
+        heads = {"linear": RidgeCV(np.logspace(-3, 2, 11)), "LightGBM": LGBMRegressor(objective="mae", **LIGHTGBM)}
+        return {
+            name: round(float(mean_absolute_error(y[test], head.fit(Z[train], y[train]).predict(Z[test]))), 4)
+            for name, head in heads.items()
+        }
+    linear = LogisticRegressionCV(Cs=np.logspace(-1, 2, 4), scoring="roc_auc", max_iter=1000)
+    trees = LGBMClassifier(**LIGHTGBM).fit(Z[train], y[train])
+    scores = {
+        "linear": roc_auc_score(y[test], linear.fit(Z[train], y[train]).decision_function(Z[test])),
+        "LightGBM": roc_auc_score(y[test], trees.predict_proba(Z[test])[:, 1]),
+    }
+    for n_labels in FEW:
+        if y[train].mean() * n_labels < 2:
+            continue
+        draws = []
+        for draw in range(N_DRAWS):
+            rows, _ = train_test_split(train, train_size=n_labels, stratify=y[train], random_state=draw)
+            head = LogisticRegression(C=10, max_iter=1000).fit(Z[rows], y[rows])
+            draws.append(roc_auc_score(y[test], head.decision_function(Z[test])))
+        scores[f"{n_labels} labels"] = np.mean(draws)
+    return {name: round(float(value), 4) for name, value in scores.items()}
 
 
 def table(file: Path) -> str:
     """Return a table of each score's mean and standard deviation over folds and seeds."""
     values, seconds = defaultdict(list), defaultdict(list)
+    heads: dict[str, None] = {}
     for line in read(file):
         name = line["data"] + (", development" if line["development"] else "")
         seconds[name, line["row"]].append(line["s"])
         for target, of_heads in line["scores"].items():
             for head, value in of_heads.items():
-                values[name, target, head, line["row"]].append(value)
-    text = "| data | target | head | representation | mean | sd | folds | fit and transform, s |\n"
-    text += "|---" * 8 + "|\n"
-    for (name, target, head, row), scores in sorted(values.items()):
-        text += (
-            f"| {name} | {target} | {head} | {row} | {np.mean(scores):.3f} | {np.std(scores):.3f} | {len(scores)} | "
-            f"{np.median(seconds[name, row]):.0f} |\n"
-        )
+                heads.setdefault(head)
+                values[name, target, line["row"], head].append(value)
+    text = f"| data, target | representation | {' | '.join(heads)} | folds | seconds a fold |\n"
+    text += "|---" * (4 + len(heads)) + "|\n"
+    for name, target, row in dict.fromkeys(key[:3] for key in values):
+        cells = []
+        for head in heads:
+            scores = values.get((name, target, row, head), [])
+            digits = 2 if target == "age" else 3
+            cells.append(f"{np.mean(scores):.{digits}f} ± {np.std(scores):.{digits}f}" if scores else "")
+        n_folds = max(len(values[name, target, row, head]) for head in heads if (name, target, row, head) in values)
+        text += f"| {name}, {target} | {row} | {' | '.join(cells)} | {n_folds} | {np.median(seconds[name, row]):.0f} |\n"
     return text
 
 
@@ -160,12 +240,14 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", choices=list(DATA), default=list(DATA))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rows", nargs="+", default=DEFAULT_ROWS)
+    parser.add_argument("--memory", type=Path, default=None, help="where each distinct event is kept once embedded")
     parser.add_argument("--development", action="store_true")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore", message="X does not have valid feature names")
+    warnings.filterwarnings("ignore", category=FutureWarning)
     for seed in arguments.seeds:
         for data in arguments.data:
-            run(data, seed, arguments.rows, arguments.development, arguments.file)
+            run(data, seed, arguments.rows, arguments.memory, arguments.development, arguments.file)
     print(table(arguments.file))
 
 

@@ -1,5 +1,6 @@
 """User embeddings from event sequences with large language models, as scikit-learn transformers."""
 
+from skllm4es._pipeline import event_pipeline
 from skllm4es.embed._embedder import LLMEmbedder
 from skllm4es.embed._finetuning import FineTuning, LoRA
 from skllm4es.embed._from_scratch import FromScratch
@@ -16,6 +17,7 @@ __all__ = [
     "LLMEmbedder",
     "LoRA",
     "TextEnricher",
+    "event_pipeline",
     "nest_events",
     "unnest_events",
 ]

@@ -2,6 +2,8 @@
 
 import hashlib
 import shutil
+import threading
+import time
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from web_server import GOOD_ZIP, make_zip
 
 from skllm4es import unnest_events
-from skllm4es.datasets import _movielens, fetch_movielens_100k, get_data_home, make_transactions
+from skllm4es.datasets import _base, _movielens, fetch_movielens_100k, get_data_home, make_transactions
 from skllm4es.datasets._base import Archive, DataFile, fetch_folder, read_verified
 from skllm4es.vocabularies import load_mcc_names
 
@@ -266,13 +268,39 @@ def test_a_download_recovers_from_a_temporary_failure(server, tmp_path):
     assert _left_in(folder) == ["a.txt", "deep"]
 
 
-def test_a_refused_download_is_an_error_that_says_why(server, tmp_path):
-    server.statuses = [404] * 4
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
+def test_a_refused_download_is_an_error_at_once(server, tmp_path, status):
+    server.statuses = [status] * 4
+    with pytest.raises(OSError, match=rf"Toy could not .*HTTP Error {status}(?s:.*)1\. Check the connection"):
+        fetch_folder(server.archive(), tmp_path)
+    assert server.n_requests == 1
+    assert _left_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503])
+def test_a_busy_server_is_asked_again(server, tmp_path, status):
+    server.statuses = [status] * 4
     with (
         pytest.warns(UserWarning, match="Retry downloading"),
-        pytest.raises(OSError, match=r"Toy could not .*HTTP Error 404(?s:.*)1\. Check the connection"),
+        pytest.raises(OSError, match=rf"HTTP Error {status}"),
     ):
         fetch_folder(server.archive(), tmp_path)
+    assert server.n_requests == 4
+    assert _left_in(tmp_path) == []
+
+
+def test_a_server_that_stops_answering_is_not_waited_for(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(_base, "_TIMEOUT", 0.05)
+    done = threading.Event()
+    server.before_answering = lambda: done.wait(10)
+    started = time.monotonic()
+    with (
+        pytest.warns(UserWarning, match="Retry downloading"),
+        pytest.raises(OSError, match=r"Toy could not be downloaded .*timed out(?s:.*)1\. Check the connection"),
+    ):
+        fetch_folder(server.archive(), tmp_path)
+    done.set()
+    assert time.monotonic() - started < 5
     assert _left_in(tmp_path) == []
 
 

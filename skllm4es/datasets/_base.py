@@ -8,21 +8,29 @@ a folder of its own and moved into place by one rename.
 import errno
 import hashlib
 import os
+import shutil
 import tempfile
+import time
+import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from urllib.error import HTTPError
+from typing import Protocol
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 import pyarrow as pa
-from sklearn.datasets import fetch_file
 
 from skllm4es.datasets._tables import DataSetError, Tables
 
 _ENVIRONMENT_VARIABLE = "SKLLM4ES_DATA"
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+#: Seconds without a byte after which a download has failed, and seconds to wait before each further attempt.
+_TIMEOUT, _PAUSES = 60.0, (1, 4, 16)
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,33 @@ class DataFile:
     n_rows: int | None = None
 
 
+class Source(Protocol):
+    """Where a data set is published."""
+
+    @property
+    def title(self) -> str:
+        """Name of the data set."""
+
+    @property
+    def url(self) -> str:
+        """Address of the data."""
+
+    @property
+    def folder(self) -> str:
+        """Name of the data set's folder in the data home."""
+
+    @property
+    def by_hand(self) -> str:
+        """How to download it without this package."""
+
+    @property
+    def replacement(self) -> str:
+        """How to replace a damaged folder by hand."""
+
+    def download(self, workspace: Path) -> Path:
+        """Download the data into a folder below `workspace`, and return it."""
+
+
 @dataclass(frozen=True)
 class Archive:
     """A published zip archive that holds one top-level folder, which becomes the folder of the data set."""
@@ -72,7 +107,7 @@ class Archive:
 
     def download(self, workspace: Path) -> Path:
         """Download and unpack the archive; return the folder of the data set."""
-        with zipfile.ZipFile(_download(self, self.url, workspace, self.sha256)) as archive:
+        with zipfile.ZipFile(download(self, self.url, workspace, self.sha256)) as archive:
             if unsafe := [name for name in archive.namelist() if _leads_outside(name)]:
                 raise DataSetError(
                     f"The archive of {self.title} was not unpacked: it would write outside its folder, at "
@@ -119,10 +154,9 @@ class Collection:
         """Download the files; return the folder of the data set."""
         folder = workspace / self.folder
         folder.mkdir()
-        tables = Tables(f"What {self.url} sent is not {self.title}", folder, _remedies(self, _LOGIN_PAGE))
+        tables = Tables(f"What {self.url} sent is not {self.title}", folder, remedies(self, _LOGIN_PAGE))
         for name, schema in self.tables.items():
-            file = _download(self, f"{self.url}/{name}", folder)
-            file.chmod(folder.stat().st_mode & 0o666)  # It was made as a temporary file, which nobody else may read.
+            download(self, f"{self.url}/{name}", folder)
             tables.check(name, schema)
         return folder
 
@@ -158,12 +192,10 @@ def get_data_home(data_home: str | os.PathLike[str] | None = None) -> Path:
 def fetch_tables(source: Collection, data_home: str | os.PathLike[str] | None, *, download_if_missing: bool) -> Tables:
     """Return the reader of csv files, after `fetch_folder`."""
     folder = fetch_folder(source, data_home, download_if_missing=download_if_missing)
-    return Tables(source.title, folder, _remedies_for_damage(source, folder), source.n_rows)
+    return Tables(source.title, folder, remedies_for_damage(source, folder), source.n_rows)
 
 
-def fetch_folder(
-    source: Archive | Collection, data_home: str | os.PathLike[str] | None, *, download_if_missing: bool = True
-) -> Path:
+def fetch_folder(source: Source, data_home: str | os.PathLike[str] | None, *, download_if_missing: bool = True) -> Path:
     """Return the folder of a data set, which is downloaded if it does not exist. An existing one is not checked.
 
     Raises
@@ -178,7 +210,7 @@ def fetch_folder(
     if not download_if_missing:
         raise DataSetError(
             f"{source.title} was not found: there is no folder {folder}, and download_if_missing=False forbids the "
-            f"download.\n{_remedies(source, 'Allow the download: download_if_missing=True.')}"
+            f"download.\n{remedies(source, 'Allow the download: download_if_missing=True.')}"
         )
     try:
         home.mkdir(parents=True, exist_ok=True)
@@ -195,7 +227,7 @@ def fetch_folder(
             reason = f"{home} cannot be written"
             remedy = "Make the folder writable, or pass a data_home= that is."
         raise DataSetError(
-            f"{source.title} cannot be saved: {reason} ({error}). Nothing was kept.\n{_remedies(source, remedy)}"
+            f"{source.title} cannot be saved: {reason} ({error}). Nothing was kept.\n{remedies(source, remedy)}"
         ) from error
     return folder
 
@@ -227,11 +259,11 @@ def damaged(source: Archive, folder: Path, problems: Iterable[str]) -> DataSetEr
     """Return the error that lists what is wrong with the files of a data set, and says what to do."""
     listed = "\n".join(f"- {problem}" for problem in problems)
     return DataSetError(
-        f"{source.title} in {folder} is not what was published:\n{listed}\n{_remedies_for_damage(source, folder)}"
+        f"{source.title} in {folder} is not what was published:\n{listed}\n{remedies_for_damage(source, folder)}"
     )
 
 
-def _remedies(source: Archive | Collection, first: str) -> str:
+def remedies(source: Source, first: str) -> str:
     return (
         f"1. {first}\n"
         f"2. If you have it elsewhere: pass data_home=, the folder that holds {source.folder}/, or set the "
@@ -240,7 +272,7 @@ def _remedies(source: Archive | Collection, first: str) -> str:
     )
 
 
-def _remedies_for_damage(source: Archive | Collection, folder: Path) -> str:
+def remedies_for_damage(source: Source, folder: Path) -> str:
     return (
         f"1. Move or delete the folder {folder} and call again: it is then downloaded again.\n"
         f"2. {source.replacement}\n"
@@ -248,18 +280,62 @@ def _remedies_for_damage(source: Archive | Collection, folder: Path) -> str:
     )
 
 
-def _download(source: Archive | Collection, url: str, folder: Path, sha256: str | None = None) -> Path:
+def download(source: Source, url: str, folder: Path, sha256: str | None = None) -> Path:
+    """Download one file of a data set into a folder; return its path.
+
+    Raises
+    ------
+    OSError
+        If the download fails, even when repeated, or the file has another checksum.
+    """
+    path = folder / PurePosixPath(urlsplit(url).path).name
     try:
-        return Path(fetch_file(url, folder=folder, sha256=sha256))
+        _retrieve(url, path)
+        if sha256 is not None:
+            with path.open("rb") as file:
+                received = hashlib.file_digest(file, "sha256").hexdigest()
+            if received != sha256:
+                raise OSError(f"the SHA256 checksum of what came ({received}) is not the expected ({sha256})")
     except (OSError, HTTPException) as error:
         if getattr(error, "errno", None) in _DISK_FULL:
             raise
-        if isinstance(error, HTTPError):
-            error.close()  # It holds the connection.
         first = f"Check the connection (and HTTPS_PROXY, behind a proxy). {_LOGIN_PAGE}"
         raise DataSetError(
-            f"{source.title} could not be downloaded from {url}: {error}\n{_remedies(source, first)}"
+            f"{source.title} could not be downloaded from {url}: {error}\n{remedies(source, first)}"
         ) from error
+    return path
+
+
+def _retrieve(url: str, path: Path) -> None:
+    """Download a file, up to three times more after failures that may pass."""
+    for pause in _PAUSES:
+        try:
+            return _retrieve_once(url, path)
+        except (OSError, HTTPException) as error:
+            if not _may_pass(error):
+                raise
+            warnings.warn(f"Retry downloading from {url} in {pause} s: {error}", stacklevel=2)
+        time.sleep(pause)
+    return _retrieve_once(url, path)
+
+
+def _retrieve_once(url: str, path: Path) -> None:
+    try:
+        with urlopen(url, timeout=_TIMEOUT) as answer, path.open("wb") as file:  # nosec B310: published addresses
+            shutil.copyfileobj(answer, file)
+            announced, n_bytes = answer.headers["Content-Length"], file.tell()
+    except HTTPError as error:
+        error.close()  # It holds the connection.
+        raise
+    if announced is not None and n_bytes < int(announced):
+        raise ConnectionError(f"it broke off: only {n_bytes} out of {announced} bytes came")
+
+
+def _may_pass(error: OSError | HTTPException) -> bool:
+    if isinstance(error, HTTPError):
+        busy = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
+        return error.code >= HTTPStatus.INTERNAL_SERVER_ERROR or error.code in busy
+    return isinstance(error, URLError | TimeoutError | ConnectionError | HTTPException)
 
 
 def _leads_outside(name: str) -> bool:

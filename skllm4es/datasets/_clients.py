@@ -67,7 +67,7 @@ def read_labels(tables: Tables, name: str, schema: pa.Schema, *, classes: Contai
     return labels
 
 
-def check_labels(tables: Tables, name: str, labels: pd.Series, *, classes: Container[int]) -> None:
+def check_labels(tables: Tables, name: str, labels: pd.Series, *, classes: Container[Any]) -> None:
     """Raise an OSError if a user has two labels, or a label is not one of the classes."""
     if labels.index.has_duplicates:
         repeated = labels.index[labels.index.duplicated()][0]

@@ -1,6 +1,7 @@
 """What the functions that load a data set share: checked parameters, their documentation, and the result."""
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,13 +10,16 @@ from sklearn.utils import Bunch
 
 from skllm4es._compat import validate_params
 from skllm4es._docstrings import fill
-from skllm4es.datasets._base import Archive, Collection
+from skllm4es.datasets._base import Source
 
 _CONSTRAINTS = {
     "data_home": [str, os.PathLike, None],
     "download_if_missing": ["boolean"],
     "return_X_y": ["boolean"],
 }
+
+#: Hours, minutes and seconds, as in "2 days 03:00:00", and a number that no unit follows.
+_CLOCK, _WITHOUT_UNIT = re.compile(r"\d+(:\d+)+(\.\d+)?"), re.compile(r"[\d.]+(?!\s*[\d.A-Za-zµμ])")
 
 _DOWNLOAD = """\
 data_home : str or path-like, default=None
@@ -43,7 +47,7 @@ OSError
 
 
 def fetcher(
-    source: Archive | Collection, constraints: Mapping[str, Any], *, labels: str, **paragraphs: str
+    source: Source, constraints: Mapping[str, Any], *, labels: str, **paragraphs: str
 ) -> Callable[[Callable[..., Any]], Any]:
     """Decorate a function that fetches `source`: check its parameters and fill in its docstring."""
     names = ", ".join(f"``{name}``" for name in getattr(source, "tables", ()))
@@ -85,3 +89,19 @@ def make_bunch(
         DESCR=description,
         **others,
     )
+
+
+def read_horizon(horizon: str | pd.Timedelta) -> pd.Timedelta:
+    """Return a positive length of time; raise a ValueError if it is none, or has no unit."""
+    if isinstance(horizon, str) and _WITHOUT_UNIT.search(_CLOCK.sub("", horizon)):
+        # Nanoseconds to pandas.
+        raise ValueError(
+            f"horizon must be a length of time with a unit, such as '48h' or '2 days'; {horizon!r} has none."
+        )
+    try:
+        length = pd.Timedelta(horizon)
+    except ValueError as error:
+        raise ValueError(f"horizon must be a length of time such as '48h' or '2 days', got {horizon!r}.") from error
+    if not length > pd.Timedelta(0):  # NaT is not above either.
+        raise ValueError(f"horizon must be a positive length of time such as '48h', got {horizon!r}.")
+    return length

