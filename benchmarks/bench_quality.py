@@ -136,7 +136,9 @@ def folds(data: str, seed: int, *, development: bool) -> Iterator[Fold]:
 
 def representations(serializer: EventSerializer, seed: int, memory: Path | None) -> dict[str, Any]:
     def llm(**settings: Any) -> Any:
-        return make_pipeline(serializer, LLMEmbedder(**{"model": smollm2(), "finetune": None} | settings, memory=memory))
+        return make_pipeline(
+            serializer, LLMEmbedder(**{"model": smollm2(), "finetune": None} | settings, memory=memory)
+        )
 
     def scratch(**settings: Any) -> Any:
         return make_pipeline(serializer, TextEnricher(random_state=seed), LLMEmbedder(random_state=seed, **settings))
@@ -230,7 +232,9 @@ def table(file: Path) -> str:
             digits = 2 if target == "age" else 3
             cells.append(f"{np.mean(scores):.{digits}f} ± {np.std(scores):.{digits}f}" if scores else "")
         n_folds = max(len(values[name, target, row, head]) for head in heads if (name, target, row, head) in values)
-        text += f"| {name}, {target} | {row} | {' | '.join(cells)} | {n_folds} | {np.median(seconds[name, row]):.0f} |\n"
+        text += (
+            f"| {name}, {target} | {row} | {' | '.join(cells)} | {n_folds} | {np.median(seconds[name, row]):.0f} |\n"
+        )
     return text
 
 

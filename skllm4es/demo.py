@@ -164,7 +164,9 @@ def _blocks(serializer: EventSerializer, model: str, memory: str) -> dict[str, P
     centre = StandardScaler(with_std=False)
     return {
         "aggregates": make_pipeline(EventAggregator(), StandardScaler(), Normalizer()),
-        "bag of events": make_pipeline(BagOfEvents(n_components=128, sublinear_tf=True, random_state=0), centre, Normalizer()),
+        "bag of events": make_pipeline(
+            BagOfEvents(n_components=128, sublinear_tf=True, random_state=0), centre, Normalizer()
+        ),
         "LLM": make_pipeline(serializer, llm, centre, Normalizer()),
     }
 
