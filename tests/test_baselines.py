@@ -672,10 +672,18 @@ def test_weights_are_tfidf_of_the_values():
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     X = users_of([(1, "a", 1.0), (2, "a", 2.0), (3, "b", 1.0)], [(1, "b", 1.0)], [(1, "c", 1.0), (2, "a", 1.0)])
-    bag = BagOfEvents(columns=["type"], n_components=None).fit(X)
-    expected = TfidfVectorizer(token_pattern=r"\w").fit_transform(["a a b", "b", "c a"])
-    order = [bag.get_feature_names_out().tolist().index(f"type_{value}") for value in "abc"]
-    np.testing.assert_allclose(bag.transform(X).toarray()[:, order], expected.toarray(), rtol=1e-6)
+    for sublinear in (True, False):
+        bag = BagOfEvents(columns=["type"], n_components=None, sublinear_tf=sublinear).fit(X)
+        words = TfidfVectorizer(token_pattern=r"\w", sublinear_tf=sublinear)
+        expected = words.fit_transform(["a a b", "b", "c a"])
+        order = [bag.get_feature_names_out().tolist().index(f"type_{value}") for value in "abc"]
+        np.testing.assert_allclose(bag.transform(X).toarray()[:, order], expected.toarray(), rtol=1e-6)
+
+
+def test_reduced_rows_have_unit_length_and_those_without_events_none(X):
+    vectors = BagOfEvents(random_state=0).fit(X).transform(pd.concat([X, X.iloc[:1].assign(events=[None])]))
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), [1] * len(X) + [0], rtol=1e-6)
+    assert vectors.dtype == np.float32
 
 
 def test_numbers_are_counted_in_bins_or_left_out():
