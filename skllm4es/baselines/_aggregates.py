@@ -49,7 +49,7 @@ class EventAggregator(CountingTransformer):
     linear model needs a :class:`~sklearn.impute.SimpleImputer` before it.
 
     Columns that are the same for all users of :term:`fit`, and copies of earlier columns, are dropped. A warning counts
-    them if :term:`fit` has at least 50 users and more than half of the columns are dropped, because a field may not
+    them if :term:`fit` has at least 50 users and more than two thirds are dropped, because a field may not
     have been read as intended. If no column differs between users, as with a single user, all are kept.
 
     A category that :term:`fit` has not seen counts as one more distinct value. A field may hold lists of categories.
@@ -119,7 +119,7 @@ def _informative(statistics: Iterable[tuple[str, Floats]]) -> list[str]:
         earlier.add(digest)
     if len(constant) == len(names):
         return names
-    if n_users >= MANY_USERS and 2 * (len(constant) + len(copies)) > len(names):
+    if n_users >= MANY_USERS and 3 * (len(constant) + len(copies)) > 2 * len(names):
         warn(
             f"{len(constant) + len(copies)} of {len(names)} statistics are dropped: {len(constant)} are the same for "
             f"all users of fit, and {len(copies)} are copies of others. Check that the fields are read as you expect "

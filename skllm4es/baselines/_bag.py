@@ -11,7 +11,6 @@ import numpy.typing as npt
 from scipy import sparse
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfTransformer
-from sklearn.preprocessing import normalize
 
 from skllm4es._compat import Interval
 from skllm4es.baselines._base import CountingTransformer
@@ -124,7 +123,9 @@ class BagOfEvents(CountingTransformer):
         if len(events.lengths):  # TfidfTransformer rejects a matrix without rows.
             weights = self._tfidf.transform(weights)
         if self._svd is not None:  # Not by its `transform`, whose output may be configured to be a dataframe.
-            weights = normalize(weights @ self._svd.components_.T)
+            weights = weights @ self._svd.components_.T
+            lengths = np.linalg.norm(weights, axis=1, keepdims=True)
+            weights = np.divide(weights, lengths, out=np.zeros_like(weights), where=lengths > 0)
         return weights.astype(np.float32)
 
     def __sklearn_tags__(self) -> Any:
