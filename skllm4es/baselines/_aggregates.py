@@ -103,7 +103,10 @@ class EventAggregator(CountingTransformer):
 
 def _informative(statistics: Iterable[tuple[str, Floats]]) -> list[str]:
     """Return the names of the columns that differ between users and from earlier columns; or all, if none does."""
-    names, constant, copies, n_users = [], set(), set(), 0
+    n_users = 0
+    names: list[str] = []
+    constant: set[str] = set()
+    copies: set[str] = set()
     earlier: set[bytes] = set()
     for name, values in statistics:
         names.append(name)
@@ -113,7 +116,7 @@ def _informative(statistics: Iterable[tuple[str, Floats]]) -> list[str]:
         if np.array_equal(column[1:], column[:-1], equal_nan=True):
             constant.add(name)
             continue
-        digest = hashlib.sha256(column).digest()
+        digest = hashlib.sha256(column.tobytes()).digest()
         if digest in earlier:
             copies.add(name)
         earlier.add(digest)
