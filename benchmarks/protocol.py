@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from lightgbm import LGBMClassifier, LGBMRegressor
 from sklearn.base import BaseEstimator
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.metrics import accuracy_score, mean_absolute_error, roc_auc_score
 from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
@@ -169,7 +170,9 @@ def head_of(name: str, metric: str) -> Pipeline:
         return make_pipeline(MaxAbsScaler(), _lightgbm(metric))
     classifies = metric in CLASSIFICATION
     return make_pipeline(
-        StandardScaler(), LogisticRegression(C=0.01, max_iter=1000) if classifies else RidgeCV(np.logspace(0, 5, 11))
+        SimpleImputer(keep_empty_features=True),  # Aggregates of nothing are missing, for few users perhaps all.
+        StandardScaler(),
+        LogisticRegression(C=0.01, max_iter=1000) if classifies else RidgeCV(np.logspace(0, 5, 11)),
     )
 
 

@@ -27,6 +27,7 @@ print(f"{len(X)} clients, {y.mean():.0%} leave")
 # The dimensions of the embedding share one scale and the first ones vary most, so it is
 # left as it is.
 
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
@@ -50,6 +51,7 @@ pipelines = {
     "aggregates": Pipeline(
         [
             ("aggregate", EventAggregator()),
+            ("impute", SimpleImputer()),
             ("scale", StandardScaler()),
             ("classify", LogisticRegression(C=0.01)),
         ]

@@ -47,12 +47,15 @@ aggregates = EventAggregator()
 # again.
 
 from sklearn.frozen import FrozenEstimator
+from sklearn.impute import SimpleImputer
 from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 
 fitted = {
     # Cheap enough to fit in each fold.
-    "aggregates": make_pipeline(aggregates, StandardScaler(), Normalizer()),
+    "aggregates": make_pipeline(
+        aggregates, SimpleImputer(), StandardScaler(), Normalizer()
+    ),
     "CoLES": make_pipeline(FrozenEstimator(coles.fit(X)), Normalizer()),
     "LLM": make_pipeline(FrozenEstimator(llm.fit(X)), Normalizer()),
 }

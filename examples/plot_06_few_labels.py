@@ -12,6 +12,9 @@ all users, so the few labels are left for the classifier. How many does it need?
 # ----------------------
 # The language model learns from the texts of all clients, without labels.
 
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import make_pipeline
+
 from skllm4es import EventSerializer, FineTuning, LLMEmbedder, TextEnricher
 from skllm4es.baselines import EventAggregator
 from skllm4es.datasets import make_transactions
@@ -26,7 +29,7 @@ vectors = {
     "LLM embedding": LLMEmbedder(finetune=FineTuning(epochs=0.25), random_state=0)
     .fit(training_texts)
     .transform(texts),
-    "aggregates": EventAggregator().fit_transform(X),
+    "aggregates": make_pipeline(EventAggregator(), SimpleImputer()).fit_transform(X),
 }
 {name: array.shape for name, array in vectors.items()}
 
@@ -40,7 +43,6 @@ vectors = {
 
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
-from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 classifier = GridSearchCV(

@@ -12,6 +12,7 @@ from estimators import BASELINES, COUNTING, NEEDS_HOTPP, NEURAL, TRAINED, each_o
 from lightgbm import LGBMClassifier
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
@@ -55,6 +56,11 @@ def users_of(*users, fields=("day", "type", "amount")):
     )
 
 
+def is_known(vectors, baseline):
+    """Whether all numbers are finite; statistics of nothing are missing."""
+    return (np.isfinite(vectors) | (np.isnan(vectors) & isinstance(baseline, EventAggregator))).all()
+
+
 # What comes out
 
 
@@ -63,7 +69,7 @@ def test_one_row_of_finite_float32_a_user(baseline, fitted, X):
     vectors = fitted[baseline].transform(X)
     assert vectors.dtype == np.float32
     assert vectors.shape == (len(X), len(fitted[baseline].get_feature_names_out()))
-    assert np.isfinite(vectors).all()
+    assert is_known(vectors, baseline)
     assert len(np.unique(vectors, axis=0)) == len(X)
 
 
@@ -104,23 +110,23 @@ def test_every_kind_of_dataframe_gives_the_same(name, X, fitted, as_kind):
 
 
 @every_baseline
-def test_users_without_events_have_a_finite_row(baseline, X):
+def test_users_without_events_have_a_row(baseline, X):
     mixed = pd.concat([X.iloc[:6], pd.DataFrame({"events": pd.array([None, []], X["events"].dtype)}, index=[98, 99])])
     vectors = clone(baseline).fit(mixed).transform(mixed)
-    assert np.isfinite(vectors).all()
+    assert is_known(vectors, baseline)
     np.testing.assert_array_equal(vectors[6], vectors[7])
 
 
 @every_baseline
 def test_a_frame_of_users_without_any_events_is_transformed(baseline, fitted, X):
     nobody = pd.DataFrame({"events": pd.Series([None, []], dtype=object)})
-    assert np.isfinite(fitted[baseline].transform(nobody)).all()
+    assert is_known(fitted[baseline].transform(nobody), baseline)
 
 
 @every_baseline
 def test_users_with_a_single_event_are_learned_from_and_embedded(baseline):
     X = users_of(*[[(day, "ab"[user % 2], float(user)) for day in range(1 + user % 3)] for user in range(9)])
-    assert np.isfinite(clone(baseline).fit(X).transform(X)).all()
+    assert is_known(clone(baseline).fit(X).transform(X), baseline)
 
 
 @every_baseline
@@ -128,7 +134,7 @@ def test_unknown_categories_are_all_the_same(baseline):
     X = users_of(*[[(day, "abc"[(user + day) % 3], float(user)) for day in range(5)] for user in range(6)])
     estimator = clone(baseline).fit(X)
     one, other = users_of([(1, "x", 3.0), (2, "a", 4.0)]), users_of([(1, "y", 3.0), (2, "a", 4.0)])
-    assert np.isfinite(estimator.transform(one)).all()
+    assert is_known(estimator.transform(one), baseline)
     np.testing.assert_array_equal(estimator.transform(one), estimator.transform(other))
 
 
@@ -137,7 +143,7 @@ def test_missing_values_are_taken_in_fit_and_in_transform(baseline):
     full = users_of(*[[(day, "ab"[(user + day) % 2], float(user)) for day in range(5)] for user in range(6)])
     holes = users_of(*[[(day, None, None), (day + 1, "a", 2.0), (day + 2, "b", np.nan)] for day in range(6)])
     for seen in (full, holes):
-        assert np.isfinite(clone(baseline).fit(seen).transform(holes)).all()
+        assert is_known(clone(baseline).fit(seen).transform(holes), baseline)
 
 
 @every_baseline
@@ -174,8 +180,8 @@ def test_an_event_without_a_time_does_not_shorten_the_whole():
     X = users_of([(0, "a", 1.0), (None, "a", 1.0), (200, "a", 1.0), (300, "a", 1.0)], [(None, "a", 1.0), (7, "a", 1.0)])
     statistics = EventAggregator(time="day").set_output(transform="pandas").fit_transform(X)
     assert statistics["gap_sum"].tolist() == [300, 0]
-    assert statistics["gap_mean"].tolist() == [100, 0]
-    assert statistics["gap_std"].tolist() == pytest.approx([np.std([0, 200, 100]), 0])
+    assert statistics["gap_mean"].tolist() == pytest.approx([100, np.nan], nan_ok=True)
+    assert statistics["gap_std"].tolist() == pytest.approx([np.std([0, 200, 100]), np.nan], nan_ok=True)
 
 
 # Events of any fields
@@ -195,8 +201,8 @@ FIELDS = {
 @pytest.mark.parametrize("fields", FIELDS)
 def test_events_may_lack_numbers_categories_or_time(baseline, fields, X):
     vectors = clone(baseline).set_params(**FIELDS[fields]).fit_transform(X.iloc[:8])
-    assert np.isfinite(vectors).all()
-    assert np.ptp(vectors, axis=0).any()
+    assert is_known(vectors, baseline)
+    assert np.nanmax(np.ptp(vectors, axis=0))
 
 
 @each_of({"aggregates": EventAggregator(), **NEURAL}, "baseline")
@@ -402,7 +408,7 @@ def test_training_separates_classes_that_an_untrained_encoder_does_not(baseline,
 @each_of(COUNTING, "baseline")
 def test_counts_separate_classes_better_than_by_chance(baseline):
     X, y = make_transactions(n_users=400, mean_events=40, class_sep=4, random_state=0)
-    pipe = make_pipeline(clone(baseline), StandardScaler(), LogisticRegression(C=0.01))
+    pipe = make_pipeline(clone(baseline), SimpleImputer(), StandardScaler(), LogisticRegression(C=0.01))
     assert cross_val_score(pipe, X, y, cv=4, scoring="roc_auc").mean() > 0.7
 
 
@@ -581,27 +587,63 @@ def test_predictions_on_held_out_users(X):
 
 
 def test_aggregates_by_hand():
-    X = users_of([(1, "a", 1.0), (3, "b", 4.0), (7, "a", 3.0)], [(1, "b", None)], None)
-    fitted = EventAggregator(time="day").set_output(transform="pandas").fit(X)
-    frame = fitted.transform(X)
+    X = users_of([(1, "a", 1.0), (3, "b", 4.0), (7, "a", 3.0)], [(1, "b", None)], [(1, "b", 6.0), (2, "b", 8.0)], None)
+    frame = EventAggregator(time="day").set_output(transform="pandas").fit_transform(X)
+    none = np.nan
     expected = {
-        "n_events": [3, 1, 0],
-        "amount_sum": [8, 0, 0],
-        "amount_mean": [8 / 3, 0, 0],
-        "amount_std": [np.std([1, 4, 3]), 0, 0],
-        "gap_sum": [6, 0, 0],
-        "gap_mean": [3, 0, 0],
-        "gap_std": [1, 0, 0],
-        "type_n_distinct": [2, 1, 0],
-        "type_a_count": [2, 0, 0],
-        "type_b_count": [1, 1, 0],
-        "type_a_amount_mean": [2, 0, 0],
-        "type_b_amount_mean": [4, 0, 0],
-        "type_a_amount_std": [1, 0, 0],
-        "type_b_amount_std": [0, 0, 0],
+        "n_events": [3, 1, 2, 0],
+        "amount_sum": [8, 0, 14, 0],
+        "amount_mean": [8 / 3, none, 7, none],
+        "amount_std": [np.std([1, 4, 3]), none, 1, none],
+        "gap_sum": [6, 0, 1, 0],
+        "gap_mean": [3, none, 1, none],
+        "gap_std": [1, none, 0, none],
+        "type_n_distinct": [2, 1, 1, 0],
+        "type_b_count": [1, 1, 2, 0],
+        "type_a_count": [2, 0, 0, 0],
+        "type_b_amount_mean": [4, none, 7, none],
+        "type_a_amount_mean": [2, none, none, none],
+        "type_b_amount_std": [0, none, 1, none],
+        "type_a_amount_std": [1, none, none, none],
     }
     assert list(frame) == list(expected)
     np.testing.assert_allclose(frame, pd.DataFrame(expected), rtol=1e-6)
+
+
+def test_statistics_that_are_the_same_for_all_or_copies_of_others_are_dropped():
+    X = users_of([(1, "a", 1.0), (2, "b", 1.0)], [(1, "a", 2.0)], [(1, "a", 4.0), (2, "b", 5.0), (3, "b", 6.0)])
+    fitted = EventAggregator(time=None, columns=["type", "amount"]).set_output(transform="pandas").fit(X)
+    names = fitted.get_feature_names_out().tolist()
+    frame = fitted.transform(X)
+    assert "type_a_count" not in names  # It is 1 for all.
+    assert "type_a_amount_std" not in names  # It is 0 for all.
+    assert {"n_events", "type_n_distinct", "type_b_count", "type_a_amount_mean"} <= set(names)
+    assert not frame.T.duplicated().any()
+    assert all(len(np.unique(column)) > 1 for column in frame.to_numpy().T)
+    later = users_of([(1, "a", 1.0), (2, "a", 3.0)], [], [(1, "c", None)])
+    assert list(fitted.transform(later)) == names
+    assert fitted.transform(later.iloc[:0]).shape == (0, len(names))
+
+
+def test_negative_zero_is_no_other_number():
+    X = users_of(*[[(1, "a", zero)] * n_events for n_events, zero in ((1, 0.0), (2, -0.0), (3, 0.0))])
+    names = EventAggregator(time=None, columns=["amount"]).fit(X).get_feature_names_out()
+    assert names.tolist() == ["n_events"]
+
+
+def test_all_statistics_of_users_who_are_all_alike_are_kept():
+    fitted = EventAggregator(time=None, columns=["amount"]).fit(users_of(*[[(1, "a", 1.0)]] * 2))
+    assert fitted.get_feature_names_out().tolist() == ["n_events", "amount_sum", "amount_mean", "amount_std"]
+
+
+def test_a_warning_counts_the_statistics_if_most_of_many_users_are_dropped():
+    users = [[(1, "a", 1.0)] * (1 + user % 2) for user in range(50)]
+    aggregator = EventAggregator(time=None, columns=["type", "amount"])
+    with pytest.warns(
+        UserWarning, match="7 of 8 statistics are dropped: 5 are the same for all users of fit, and 2 are copies"
+    ):
+        aggregator.fit(users_of(*users))
+    aggregator.fit(users_of(*users[:49]))
 
 
 def test_deviations_of_large_numbers_are_exact():
@@ -613,10 +655,10 @@ def test_deviations_of_large_numbers_are_exact():
 
 @pytest.mark.parametrize("baseline", [EventAggregator(), BagOfEvents(n_components=None)])
 def test_lists_of_categories_are_counted_by_their_elements(baseline):
-    lists = pa.array([[{"genres": ["a", "b"]}, {"genres": ["a"]}], [{"genres": None}, {"genres": []}]])
+    lists = pa.array([[{"genres": ["a", "b", "c"]}, {"genres": ["a"]}], [{"genres": None}, {"genres": []}]])
     X = pd.DataFrame({"events": pd.arrays.ArrowExtensionArray(lists)})
     fitted = clone(baseline).fit(X)
-    assert fitted.categories_ == {"genres": ["a", "b"]}
+    assert fitted.categories_ == {"genres": ["a", "b", "c"]}
     names = [name for name in fitted.get_feature_names_out() if name.startswith("genres_a")]
     vectors = fitted.transform(X)
     counts = vectors[:, fitted.get_feature_names_out().tolist().index(names[0])]
@@ -630,10 +672,18 @@ def test_weights_are_tfidf_of_the_values():
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     X = users_of([(1, "a", 1.0), (2, "a", 2.0), (3, "b", 1.0)], [(1, "b", 1.0)], [(1, "c", 1.0), (2, "a", 1.0)])
-    bag = BagOfEvents(columns=["type"], n_components=None).fit(X)
-    expected = TfidfVectorizer(token_pattern=r"\w").fit_transform(["a a b", "b", "c a"])
-    order = [bag.get_feature_names_out().tolist().index(f"type_{value}") for value in "abc"]
-    np.testing.assert_allclose(bag.transform(X).toarray()[:, order], expected.toarray(), rtol=1e-6)
+    for sublinear in (True, False):
+        bag = BagOfEvents(columns=["type"], n_components=None, sublinear_tf=sublinear).fit(X)
+        words = TfidfVectorizer(token_pattern=r"\w", sublinear_tf=sublinear)
+        expected = words.fit_transform(["a a b", "b", "c a"])
+        order = [bag.get_feature_names_out().tolist().index(f"type_{value}") for value in "abc"]
+        np.testing.assert_allclose(bag.transform(X).toarray()[:, order], expected.toarray(), rtol=1e-6)
+
+
+def test_reduced_rows_have_unit_length_and_those_without_events_none(X):
+    vectors = BagOfEvents(random_state=0).fit(X).transform(pd.concat([X, X.iloc[:1].assign(events=[None])]))
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), [1] * len(X) + [0], rtol=1e-6)
+    assert vectors.dtype == np.float32
 
 
 def test_numbers_are_counted_in_bins_or_left_out():

@@ -8,13 +8,14 @@ import pytest
 from lightgbm import LGBMClassifier
 from sklearn.decomposition import PCA
 from sklearn.frozen import FrozenEstimator
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skllm4es import EventSerializer, FineTuning, FromScratch, LLMEmbedder
-from skllm4es.baselines import EventAggregator
+from skllm4es.baselines import BagOfEvents, EventAggregator
 from skllm4es.datasets import make_transactions
 from skllm4es.plotting import (
     DataEfficiencyDisplay,
@@ -181,7 +182,7 @@ class TestPoolingDepth:
 
 class TestDataEfficiency:
     def test_draws_scores_against_labelled_users(self, transactions):
-        aggregates = make_pipeline(EventAggregator(), StandardScaler(), LogisticRegression())
+        aggregates = make_pipeline(EventAggregator(), SimpleImputer(), StandardScaler(), LogisticRegression())
         display = DataEfficiencyDisplay.from_estimator(
             aggregates, *transactions, train_sizes=[10, 20], cv=3, scoring="roc_auc", random_state=0
         )
@@ -191,7 +192,7 @@ class TestDataEfficiency:
 
     def test_two_estimators_share_axes(self, transactions):
         X, y = transactions
-        vectors = StandardScaler().fit_transform(EventAggregator(columns=["amount"]).fit_transform(X))
+        vectors = make_pipeline(EventAggregator(columns=["amount"]), SimpleImputer(), StandardScaler()).fit_transform(X)
         display = DataEfficiencyDisplay.from_estimator(Ridge(), vectors, y, train_sizes=[5, 10], name="ridge")
         other = DataEfficiencyDisplay.from_estimator(
             Ridge(9), vectors, y, train_sizes=[5, 20], name="stiff", ax=display.ax_
@@ -209,7 +210,7 @@ class TestDataEfficiency:
 
     def test_negated_errors_are_drawn_as_errors(self, transactions):
         X, y = transactions
-        ridge = make_pipeline(EventAggregator(columns=["amount"]), StandardScaler(), Ridge())
+        ridge = make_pipeline(EventAggregator(columns=["amount"]), SimpleImputer(), StandardScaler(), Ridge())
         display = DataEfficiencyDisplay.from_estimator(
             ridge, X, y, train_sizes=[5, 10], scoring="neg_mean_absolute_error", negate_score=True
         )
@@ -220,7 +221,7 @@ class TestDataEfficiency:
         X, y = transactions
         with pytest.raises(ValueError, match="class"):
             DataEfficiencyDisplay.from_estimator(
-                LogisticRegression(), EventAggregator().fit_transform(X), np.zeros_like(y), train_sizes=[5]
+                LogisticRegression(), BagOfEvents().fit_transform(X), np.zeros_like(y), train_sizes=[5]
             )
 
 

@@ -97,6 +97,14 @@ def test_field_values_that_are_one_token_stay_one_token():
     assert trained.convert_tokens_to_ids("Heat of the night") in window.ids
 
 
+def test_separators_around_empty_fields_are_one_token():
+    text = "day|event|a|b|c|d\n" + "\n".join(f"{day}, lab, , , , {day}\n{day}, visit, , , , " for day in range(20))
+    trained = train_tokenizer([text], 400)
+    ids = trained(text, add_special_tokens=False)["input_ids"]
+    assert trained.convert_tokens_to_string(trained.convert_ids_to_tokens(ids)) == text
+    assert trained.decode(ids).count(", , , ,") == sum(trained.decode([token]) == ", , , ," for token in ids) == 40
+
+
 def test_pooled_layers_of_a_window_do_not_depend_on_where_it_stands():
     """The second half of a text without a header is embedded like the same text alone."""
     from skllm4es import LLMEmbedder

@@ -1,17 +1,21 @@
-"""EventAggregator: counts, sums, means and standard deviations of each user's events."""
+"""EventAggregator: counts, sums, means and standard deviations of each user's events, where they tell users apart."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from skllm4es._messages import warn
 from skllm4es.baselines._base import CountingTransformer
 from skllm4es.baselines._features import Codes, EncodedEvents, EventFeatures, Floats, Integers
 from skllm4es.baselines._names import ColumnNames, escape
-from skllm4es.events._flat import FlatEvents
+
+#: Statistics of fewer users are the same by chance.
+MANY_USERS = 50
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -40,8 +44,15 @@ class EventAggregator(CountingTransformer):
     - for each categorical field: the number of distinct values;
     - for each of its values: the number of events, and the mean and standard deviation of each numeric field in them.
 
-    Statistics of no events are 0. Missing numbers are left out. A category that :term:`fit` has not seen counts as one
-    more distinct value. A field may hold lists of categories.
+    Missing numbers are ignored. Counts and sums of nothing are 0; means and standard deviations of nothing are missing
+    (NaN), for example the mean of a laboratory value that was never measured. Gradient boosting takes missing values; a
+    linear model needs a :class:`~sklearn.impute.SimpleImputer` before it.
+
+    Columns that are the same for all users of :term:`fit`, and copies of earlier columns, are dropped. A warning counts
+    them if :term:`fit` has at least 50 users and more than two thirds are dropped, because a field may not
+    have been read as intended. If no column differs between users, as with a single user, all are kept.
+
+    A category that :term:`fit` has not seen counts as one more distinct value. A field may hold lists of categories.
 
     {fields}
 
@@ -51,10 +62,10 @@ class EventAggregator(CountingTransformer):
     >>> from skllm4es import nest_events
     >>> from skllm4es.baselines import EventAggregator
     >>> cards = pd.DataFrame({
-    ...     "client": [3, 7, 7],
-    ...     "day": pd.to_datetime(["2024-03-01", "2024-03-01", "2024-03-02"]),
-    ...     "type": ["POS", "ATM", "POS"],
-    ...     "amount": [8.0, 20.0, 12.0],
+    ...     "client": [3, 7, 7, 8],
+    ...     "day": pd.to_datetime(["2024-03-01", "2024-03-01", "2024-03-02", "2024-03-05"]),
+    ...     "type": ["POS", "ATM", "POS", "ATM"],
+    ...     "amount": [8.0, 20.0, 12.0, 50.0],
     ... })
     >>> X = nest_events(cards, user="client", time="day")
     >>> aggregator = EventAggregator().set_output(transform="pandas")
@@ -63,19 +74,61 @@ class EventAggregator(CountingTransformer):
     client
     3            1.0          8.0             1.0                   8.0
     7            2.0         16.0             1.0                  12.0
+    8            1.0         50.0             0.0                   NaN
+
+    A linear model needs something in the place of what is missing:
+
+    >>> from sklearn.impute import SimpleImputer
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> linear = make_pipeline(EventAggregator(), SimpleImputer(), StandardScaler(), LogisticRegression())
+    >>> linear.fit(X, [0, 1, 0]).predict(X).shape
+    (3,)
     """
 
     max_categories: int | None = 100
 
     def _fit(self, features: EventFeatures, events: EncodedEvents) -> None:
-        nobody = features.encode(FlatEvents({}, np.zeros(1, dtype=np.int64)), None)
-        self._names = [name for name, _ in _statistics(nobody, features.categories)]
+        self._names = _informative(_statistics(events, features.categories))
 
     def _transform(self, events: EncodedEvents) -> npt.NDArray[np.float32]:
-        statistics = np.empty((len(events.lengths), len(self._names)), dtype=np.float32)
-        for column, (_, values) in enumerate(_statistics(events, self.categories_)):
-            statistics[:, column] = values
+        columns = {name: column for column, name in enumerate(self._names)}
+        statistics = np.empty((len(events.lengths), len(columns)), dtype=np.float32)
+        for name, values in _statistics(events, self.categories_):
+            if name in columns:
+                statistics[:, columns[name]] = values
         return statistics
+
+
+def _informative(statistics: Iterable[tuple[str, Floats]]) -> list[str]:
+    """Return the names of the columns that differ between users and from earlier columns; or all, if none does."""
+    n_users = 0
+    names: list[str] = []
+    constant: set[str] = set()
+    copies: set[str] = set()
+    earlier: set[bytes] = set()
+    for name, values in statistics:
+        names.append(name)
+        n_users = len(values)
+        column = values.astype(np.float32) + np.float32(0)  # Negative zero is zero.
+        column[np.isnan(column)] = np.nan  # There are many bit patterns of NaN.
+        if np.array_equal(column[1:], column[:-1], equal_nan=True):
+            constant.add(name)
+            continue
+        digest = hashlib.sha256(column.tobytes()).digest()
+        if digest in earlier:
+            copies.add(name)
+        earlier.add(digest)
+    if len(constant) == len(names):
+        return names
+    if n_users >= MANY_USERS and 3 * (len(constant) + len(copies)) > 2 * len(names):
+        warn(
+            f"{len(constant) + len(copies)} of {len(names)} statistics are dropped: {len(constant)} are the same for "
+            f"all users of fit, and {len(copies)} are copies of others. Check that the fields are read as you expect "
+            "(numeric_, categories_); columns=[...] chooses fields, and max_categories limits the values of each."
+        )
+    return [name for name in names if name not in constant and name not in copies]
 
 
 def _statistics(events: EncodedEvents, categories: dict[str, list[str | None]]) -> Iterator[tuple[str, Floats]]:
@@ -109,10 +162,11 @@ def _category_statistics(
 
 
 def _moments(values: Floats, groups: Integers, n_groups: int) -> tuple[Floats, Floats, Floats]:
-    """Return sum, mean and standard deviation of the known values of each group."""
+    """Return sum, mean and standard deviation of the known values of each group; of no values, 0, NaN and NaN."""
     known = ~np.isnan(values)
     values, groups = values[known], groups[known]
-    counts = np.maximum(np.bincount(groups, minlength=n_groups), 1)
+    counts = np.bincount(groups, minlength=n_groups).astype(np.float64)
+    counts[counts == 0] = np.nan
     sums = np.bincount(groups, values, minlength=n_groups).astype(np.float64)
     means = sums / counts
     squares = np.bincount(groups, (values - means[groups]) ** 2, minlength=n_groups)

@@ -28,13 +28,15 @@ class BagOfEvents(CountingTransformer):
     ----------
     {parameters}
     n_components : int, default=64
-        Number of columns to which a truncated SVD reduces the weights; at most the number of values and of users. If
-        None, return the weights themselves, as a sparse matrix with one column per value.
+        Number of columns to which a truncated SVD reduces the weights; at most the number of values and of users. Each
+        row is then scaled to length 1. If None, return the weights themselves, as a sparse matrix with one column per
+        value.
     n_bins : int, default=10
         Number of bins, with about equally many events, for each numeric field; each bin is a value. None leaves numeric
         fields out.
-    sublinear_tf : bool, default=False
-        Replace counts by ``1 + log(count)``.
+    sublinear_tf : bool, default=True
+        Replace counts by ``1 + log(count)``, so that the few values that most events have do not outweigh the many that
+        tell users apart. Pass False where there are few values in all, and users differ in their shares.
     random_state : int, RandomState instance or None, default=None
         Determines the random projection of the SVD.
 
@@ -50,7 +52,7 @@ class BagOfEvents(CountingTransformer):
 
     Notes
     -----
-    The weights are those of :class:`~sklearn.feature_extraction.text.TfidfTransformer`: count times
+    The weights are those of :class:`~sklearn.feature_extraction.text.TfidfTransformer`: ``1 + log(count)`` times
     ``log((1 + n_users) / (1 + n_users_with_the_value)) + 1``, with each user's row scaled to length 1. Values that
     :term:`fit` has not seen have no column. A user without events is a row of zeros. A missing value is a value like
     any other. The time is not used. A field may hold lists of categories.
@@ -74,7 +76,7 @@ class BagOfEvents(CountingTransformer):
 
     n_components: int | None = 64
     n_bins: int | None = 10
-    sublinear_tf: bool = False
+    sublinear_tf: bool = True
     random_state: int | np.random.RandomState | None = None
 
     _parameter_constraints = {
@@ -122,6 +124,8 @@ class BagOfEvents(CountingTransformer):
             weights = self._tfidf.transform(weights)
         if self._svd is not None:  # Not by its `transform`, whose output may be configured to be a dataframe.
             weights = weights @ self._svd.components_.T
+            lengths = np.linalg.norm(weights, axis=1, keepdims=True)
+            weights = np.divide(weights, lengths, out=np.zeros_like(weights), where=lengths > 0)
         return weights.astype(np.float32)
 
     def __sklearn_tags__(self) -> Any:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from skllm4es._compat import disable_word_cache
@@ -22,6 +22,12 @@ _MIN_USERS, _MIN_LETTERS = 5, 4
 _MAX_LETTERS = 128
 #: Whatever `EventSerializer` puts between the fields of an event.
 _BETWEEN_VALUES = re.compile(r'[|\n\t;"]|,(?! )|, ')
+#: What a token does not reach beyond: GPT-2's words, and the separators around empty fields, so that an event in which
+#: most fields are empty (``lab, , , , 7``) takes few tokens.
+_WORDS = (
+    r",?(?: ,)+(?!\S)"
+    r"|'(?:s|t|re|ve|m|ll|d)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+)
 _N_POSITIONS = 512
 #: Width of an attention head. The model has as many layers as heads, but at least four, so that there is a depth to
 #: choose.
@@ -90,7 +96,12 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int, users: Sequence[str] 
         The tokenizer, which puts ``<s>`` before each text.
     """
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_WORDS), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=min(vocab_size, _PIECES),

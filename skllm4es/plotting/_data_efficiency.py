@@ -48,13 +48,14 @@ class DataEfficiencyDisplay(ScoreCurve, LearningCurveDisplay):
     Examples
     --------
     >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.impute import SimpleImputer
     >>> from sklearn.pipeline import make_pipeline
     >>> from sklearn.preprocessing import StandardScaler
     >>> from skllm4es.baselines import EventAggregator
     >>> from skllm4es.datasets import make_transactions
     >>> from skllm4es.plotting import DataEfficiencyDisplay
     >>> X, y = make_transactions(n_users=100, mean_events=10, random_state=0)
-    >>> aggregates = make_pipeline(EventAggregator(), StandardScaler(), LogisticRegression())
+    >>> aggregates = make_pipeline(EventAggregator(), SimpleImputer(), StandardScaler(), LogisticRegression())
     >>> display = DataEfficiencyDisplay.from_estimator(
     ...     aggregates, X, y, train_sizes=[20, 40, 80], scoring="roc_auc", name="aggregates"
     ... )
