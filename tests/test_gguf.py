@@ -213,6 +213,19 @@ def test_other_scalings_are_read(tmp_path, kind):
     np.testing.assert_allclose(model.model.rotary_emb.inv_freq, written.model.model.rotary_emb.inv_freq, rtol=1e-5)
 
 
+def test_gemma_3_scales_only_the_layers_that_see_the_whole_text(tmp_path):
+    metadata = {"gemma3.rope.scaling.type": "linear", "gemma3.rope.scaling.factor": 8.0}
+    written = write_gguf(tmp_path / "model.gguf", "gemma3", metadata=metadata)
+    positions = source_of(written.path).read_config().rope_parameters
+    assert positions["full_attention"] == {"rope_type": "linear", "rope_theta": 1_000_000.0, "factor": 8.0}
+    assert positions["sliding_attention"]["rope_type"] == "default"
+
+
+def test_the_window_of_attention_is_read(tmp_path):
+    written = write_gguf(tmp_path / "model.gguf", "phi3", metadata={"phi3.attention.sliding_window": 100})
+    assert source_of(written.path).read_config().sliding_window == 100
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -252,7 +265,7 @@ def test_text_is_split_as_the_model_splits_it(tmp_path, kind):
 
 
 def test_qwen_composes_characters_first(tmp_path):
-    composed, apart = "Caf\u00e9", "Cafe\u0301"
+    composed, apart = "\u00e9t\u00e9", "e\u0301te\u0301"
     qwen = backend(write_gguf(tmp_path / "qwen.gguf", "qwen2", kind="qwen2").path)
     llama = backend(write_gguf(tmp_path / "llama.gguf", kind="llama-bpe").path)
     assert qwen.encode(apart).ids == qwen.encode(composed).ids
@@ -297,21 +310,30 @@ def test_a_kind_that_is_not_known_to_be_right_warns(tmp_path, kind):
     assert vectors.shape == (len(TEXTS), 64)
 
 
-def test_sentencepiece_tokenizers_are_left_as_they_are(tmp_path):
+def write_sentencepiece(path, **metadata):
+    """Write a model whose tokenizer is SentencePiece's."""
     pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", "a", "b", "ab", "▁ab"]
-    types = [2, 3, 3, *[6] * 256, *[1] * 5]
     metadata = {
         "tokenizer.ggml.model": "llama",
         "tokenizer.ggml.tokens": pieces,
         "tokenizer.ggml.scores": [0.0] * 259 + [-1.0, -2.0, -3.0, -4.0, -5.0],
-        "tokenizer.ggml.token_type": types,
+        "tokenizer.ggml.token_type": [2, 3, 3, *[6] * 256, *[1] * 5],
         "tokenizer.ggml.merges": None,
-        "llama.vocab_size": len(pieces),
+        **metadata,
     }
-    written = write_gguf(tmp_path / "model.gguf", metadata=metadata, vocab_size=len(pieces))
-    tokenizer = source_of(written.path).read_tokenizer()
+    return write_gguf(path, metadata=metadata, vocab_size=len(pieces))
+
+
+def test_sentencepiece_tokenizers_are_left_as_they_are(tmp_path):
+    tokenizer = source_of(write_sentencepiece(tmp_path / "model.gguf").path).read_tokenizer()
     assert tokenizer.tokenize("ab ab é") == ["▁ab", "▁ab", "▁", "<0xC3>", "<0xA9>"]
     assert tokenizer("ab")["input_ids"][0] == 1  # Added by default.
+    assert tokenizer.decode(tokenizer("ab ab é")["input_ids"], skip_special_tokens=True) == "ab ab é"
+
+
+def test_sentencepiece_puts_no_space_before_a_text_if_the_file_says_so(tmp_path):
+    written = write_sentencepiece(tmp_path / "model.gguf", **{"tokenizer.ggml.add_space_prefix": False})
+    assert source_of(written.path).read_tokenizer().tokenize("ab ab") == ["ab", "▁ab"]
 
 
 # Files that cannot be read -------------------------------------------------------------------------------------------

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from skllm4es import EventSerializer, LLMEmbedder, LoRA
+from skllm4es._compat import gguf_read_once
 from skllm4es.datasets import make_transactions
 from skllm4es.lm import gguf as conversion
-from skllm4es.lm.sources import source_of
 from skllm4es.models import smollm2
 from skllm4es.rewriters import TransformersRewriter
 
@@ -61,11 +61,12 @@ def fitted(memory, texts):
 
 def test_vectors_are_those_of_a_directory_that_transformers_converted(fitted, texts, tmp_path):
     folder, file = os.path.split(smollm2())
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
-    plain = transformers.AutoModelForCausalLM.from_config(source_of(smollm2()).read_config())
-    plain.load_state_dict(model.state_dict())
-    plain.save_pretrained(tmp_path)
-    transformers.AutoTokenizer.from_pretrained(folder, gguf_file=file).save_pretrained(tmp_path)
+    with gguf_read_once():
+        model = transformers.AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
+        transformers.AutoTokenizer.from_pretrained(folder, gguf_file=file).save_pretrained(tmp_path)
+    del model.config.quantization_config, model.hf_quantizer  # So that it can be saved.
+    model.is_quantized = False
+    model.save_pretrained(tmp_path)
     expected = embedder(tmp_path).fit_transform(texts[:10])
     np.testing.assert_allclose(fitted.transform(texts[:10]), expected, rtol=1e-4, atol=1e-4)
 

@@ -183,9 +183,11 @@ def _read_config(folder: str, header: Header) -> PretrainedConfig:
     if config.is_encoder_decoder:
         raise ValueError(f"{config.model_type} has an encoder and a decoder.")
     config._name_or_path = ""
-    scaling = _rope_scaling(header)
-    if scaling:
-        config.rope_parameters = {**config.rope_parameters, **scaling}
+    if header.setting("attention.sliding_window") is not None:
+        config.sliding_window = header.setting("attention.sliding_window")
+    positions = getattr(config, "rope_parameters", None) or {}
+    # Gemma 3 scales only the positions of layers that see the whole text.
+    positions.get("full_attention", positions).update(_rope_scaling(header))
     return config
 
 
@@ -231,6 +233,8 @@ def _read_tokenizer(folder: str, header: Header) -> PreTrainedTokenizerBase:
     if metadata.get("tokenizer.ggml.model") == "gpt2" and (kind := _KINDS.get(metadata.get("tokenizer.ggml.pre", ""))):
         _split_as(kind, backend)
         begins = metadata.get("tokenizer.ggml.add_bos_token", kind.begins)
+    if metadata.get("tokenizer.ggml.add_space_prefix") is False and hasattr(backend.pre_tokenizer, "prepend_scheme"):
+        backend.pre_tokenizer.prepend_scheme = "never"
 
     def token(name: str) -> str | None:
         number = metadata.get(f"tokenizer.ggml.{name}_token_id")
