@@ -167,7 +167,7 @@ def _blocks(serializer: EventSerializer, model: str, memory: str) -> dict[str, P
         "bag of events": make_pipeline(
             BagOfEvents(n_components=128, sublinear_tf=True, random_state=0), centre, Normalizer()
         ),
-        "LLM": make_pipeline(serializer, llm, centre, Normalizer()),
+        "LLM": make_pipeline(serializer, llm, Normalizer()),
     }
 
 
@@ -190,18 +190,17 @@ def _score(Z: Vector, y: Vector, Z_test: Vector, y_test: Vector) -> float:
 
 def _movielens() -> Task:
     X, y = fetch_movielens_100k(target="gender", return_X_y=True, download_if_missing=False)
-    return Task("MovieLens 100k, who is a woman", X, y, EventSerializer(["title", "genres"]))
+    return Task("MovieLens 100k, who is a woman", X, y, EventSerializer())
 
 
 def _groceries() -> Task:
     X, y = load_complete_journey(target="kids", return_X_y=True)
-    return Task("Groceries, who has children", X, y, EventSerializer(["product_category", "product_type"]))
+    return Task("Groceries, who has children", X, y, EventSerializer())
 
 
 def _cards() -> Task:
     X, y = make_transactions(1000, mean_events=50, random_state=0)
-    serializer = EventSerializer(["mcc", "type"], labels={"mcc": load_mcc_names()})
-    return Task("Simulated card transactions, who leaves", X, y, serializer)
+    return Task("Simulated card transactions, who leaves", X, y, EventSerializer(labels={"mcc": load_mcc_names()}))
 
 
 TASKS: dict[str, Callable[[], Task]] = {"movielens": _movielens, "groceries": _groceries, "cards": _cards}
