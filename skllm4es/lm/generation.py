@@ -5,20 +5,37 @@ from __future__ import annotations
 import copy
 import weakref
 from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
+from skllm4es._compat import cache_of
 from skllm4es.lm.architecture import FORWARD
+from skllm4es.lm.attention import fast_decoding
 from skllm4es.lm.loading import quietly
 from skllm4es.lm.sampling import Sampling, seed_of_step
 
 #: Which prompts may share a batch without a difference to any of them.
 Sharing = Literal["all", "same length", "none"]
 
+
+class Batching(NamedTuple):
+    """Which prompts of a model may share a batch, and whether some of its texts can be continued without the others."""
+
+    sharing: Sharing
+    resumes: bool
+
+
 #: What was found out by trying models once.
-_SHARING: weakref.WeakKeyDictionary[PreTrainedModel, Sharing] = weakref.WeakKeyDictionary()
+_BATCHING: weakref.WeakKeyDictionary[PreTrainedModel, Batching] = weakref.WeakKeyDictionary()
 
 
 class Prompt(NamedTuple):
@@ -39,50 +56,61 @@ class Completion(NamedTuple):
 def generate(
     model: PreTrainedModel, prompts: Sequence[Prompt], sampling: Sampling, stop_ids: Sequence[int], batch_tokens: int
 ) -> Iterator[tuple[int, Completion]]:
-    """Complete prompts in padded batches, the longest first; yield the position of each with its completion.
+    """Complete prompts in padded batches, the longest first; yield the position of each with its completion at once.
 
     Prompts, padding and completions of a batch have at most `batch_tokens` tokens, unless it is a single prompt. Any of
     the `stop_ids`, of which there must be at least one, ends a text. The model must have its head. Prompts share a
     batch only if that makes no difference to them: some models see the padding, RWKV even the other texts of a batch.
+    A text that ends leaves its batch, unless the model cannot continue with the others alone.
     """
-    sharing = sharing_of(model) if len(prompts) > 1 else "none"
-    for batch in _batches(prompts, batch_tokens, sharing):
-        yield from zip(batch, _generate_batch(model, [prompts[i] for i in batch], sampling, stop_ids), strict=True)
+    batching = batching_of(model) if len(prompts) > 1 else Batching("none", resumes=False)
+    for batch in _batches(prompts, batch_tokens, batching.sharing):
+        completions = _generate_batch(model, [prompts[i] for i in batch], sampling, stop_ids, batching.resumes)
+        yield from ((batch[row], completion) for row, completion in completions)
 
 
-def sharing_of(model: PreTrainedModel) -> Sharing:
-    """Find out, by trying once, which prompts of a model may share a batch."""
-    if model not in _SHARING:
-        _SHARING[model] = _try_sharing(model)
-    return _SHARING[model]
+def batching_of(model: PreTrainedModel) -> Batching:
+    """Find out, by trying once, how a model completes prompts together."""
+    if model not in _BATCHING:
+        with FORWARD:
+            _BATCHING[model] = _try_batching(model)
+    return _BATCHING[model]
 
 
-def _try_sharing(model: PreTrainedModel) -> Sharing:
-    n_tokens, n_longer = 8, 13
+def _try_batching(model: PreTrainedModel) -> Batching:
+    n_tokens, n_longer, n_new = 8, 13, 4
     ids = torch.arange(n_tokens + n_longer, device=model.device) % model.config.get_text_config().vocab_size
     tried, other, longer = ids[:n_tokens], ids[1 : n_tokens + 1].flip(0), ids[-n_longer:]
-    padding = torch.zeros_like(ids[: n_longer - n_tokens])
-    config = GenerationConfig(
-        max_new_tokens=3, do_sample=False, output_logits=True, return_dict_in_generate=True, pad_token_id=0
-    )
+    n_padding = n_longer - n_tokens
+    alone = _Batch(model, tried[None], torch.ones_like(tried[None]))
+    expected = alone.proceed(n_new).float()
+    # Models with a difference differ by about the size of the scores, in whatever precision.
+    tolerance = max(1e-4, 16 * torch.finfo(model.dtype).eps) * expected.abs().max()
 
-    def scores(*prompts: torch.Tensor, n_padding: int = 0) -> torch.Tensor:
-        """Return the scores of the first prompt's next tokens."""
-        mask = torch.ones_like(torch.stack(prompts))
-        mask[0, :n_padding] = 0
-        output = _without_settings(model).generate(
-            input_ids=torch.stack(prompts), attention_mask=mask, generation_config=config
-        )
-        return torch.stack(output.logits)[:, 0].float()
+    def agrees(batch: _Batch) -> bool:
+        return bool((batch.proceed(n_new).float() - expected)[:, -1].abs().max() <= tolerance)
 
-    with FORWARD, torch.inference_mode(), quietly():
-        alone = scores(tried)
-        # Models with a difference differ by about the size of the scores, in whatever precision.
-        tolerance = max(1e-4, 16 * torch.finfo(model.dtype).eps) * alone.abs().max()
-        if (scores(tried, other) - alone).abs().max() > tolerance:
-            return "none"
-        padded = scores(torch.cat([padding, tried]), longer, n_padding=len(padding))
-        return "same length" if (padded - alone).abs().max() > tolerance else "all"
+    together = torch.stack([other, tried])
+    if not agrees(_Batch(model, together, torch.ones_like(together))):
+        return Batching("none", resumes=False)
+    padded = torch.stack([longer, torch.cat([torch.zeros_like(tried[:n_padding]), tried])])
+    mask = torch.ones_like(padded)
+    mask[1, :n_padding] = 0
+    if not agrees(_Batch(model, padded, mask)):
+        return Batching("same length", resumes=False)
+    return Batching("all", resumes=_try_resuming(_Batch(model, padded, mask), expected, tolerance))
+
+
+def _try_resuming(batch: _Batch, expected: torch.Tensor, tolerance: torch.Tensor) -> bool:
+    """Whether the last text of a batch gets the expected scores if it continues alone."""
+    first = len(expected) // 2
+    batch.proceed(first)
+    try:
+        batch.keep([1])
+        scores = batch.proceed(len(expected) - first).float()
+    except (TypeError, ValueError, RuntimeError, IndexError, AttributeError, NotImplementedError):
+        return False
+    return bool((scores - expected[first:]).abs().max() <= tolerance)
 
 
 def _batches(prompts: Sequence[Prompt], batch_tokens: int, sharing: Sharing) -> Iterator[list[int]]:
@@ -103,34 +131,107 @@ def _batches(prompts: Sequence[Prompt], batch_tokens: int, sharing: Sharing) -> 
 
 
 def _generate_batch(
-    model: PreTrainedModel, prompts: Sequence[Prompt], sampling: Sampling, stop_ids: Sequence[int]
-) -> Iterator[Completion]:
+    model: PreTrainedModel, prompts: Sequence[Prompt], sampling: Sampling, stop_ids: Sequence[int], resumes: bool
+) -> Iterator[tuple[int, Completion]]:
+    """Complete the prompts of one batch; yield each completion with its row."""
     width = max(len(prompt.ids) for prompt in prompts)
     padding = [width - len(prompt.ids) for prompt in prompts]
-    pairs = list(zip(padding, prompts, strict=True))
-    config = GenerationConfig(
-        max_new_tokens=max(prompt.max_new_tokens for prompt in prompts),
-        do_sample=False,  # The processor samples, by noise on the scores.
-        eos_token_id=list(stop_ids),
-        pad_token_id=stop_ids[0],
-    )
-    try:
-        with torch.inference_mode(), quietly():
-            output = _without_settings(model).generate(
-                input_ids=torch.tensor([[stop_ids[0]] * n + prompt.ids for n, prompt in pairs], device=model.device),
-                attention_mask=torch.tensor([[0] * n + [1] * (width - n) for n in padding], device=model.device),
+    ids = [[stop_ids[0]] * n + prompt.ids for n, prompt in zip(padding, prompts, strict=True)]
+    mask = [[0] * n + [1] * (width - n) for n in padding]
+    batch = _Batch(model, torch.tensor(ids, device=model.device), torch.tensor(mask, device=model.device), stop_ids)
+    rows = list(range(len(prompts)))
+    while rows:
+        ends = _Ends(width, [prompts[row].max_new_tokens for row in rows], stop_ids, at_first=resumes)
+        sampler = _Sampler(sampling, [prompts[row].seed for row in rows], width)
+        try:
+            batch.proceed(ends.limit(batch.ids), sampler, ends)
+        except torch.OutOfMemoryError as error:
+            raise MemoryError(
+                f"{len(rows)} texts of up to {width} tokens, with answers of up to {max(ends.limits)} each, do not "
+                f"fit into the memory of {model.device}. Lower batch_tokens, or max_new_tokens if a single text is too "
+                "large."
+            ) from error
+        ended = ends.ended(batch.ids)
+        for row, new_ids, has_ended in zip(rows, batch.ids[:, width:].tolist(), ended, strict=True):
+            if has_ended:
+                # The tokens after the end are padding.
+                yield row, _completion(new_ids[: prompts[row].max_new_tokens], stop_ids)
+        kept = [number for number, has_ended in enumerate(ended) if not has_ended]
+        rows = [rows[number] for number in kept]
+        if rows:
+            batch.keep(kept)
+
+
+class _Batch:
+    """Texts that a model writes side by side, step by step."""
+
+    def __init__(
+        self, model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, stop_ids: Sequence[int] = ()
+    ) -> None:
+        self.model = model
+        self.ids = ids
+        self.mask = mask
+        self.stop_ids = list(stop_ids)
+        self.cache: dict[str, Any] = {}
+
+    def proceed(
+        self, n_tokens: int, processor: LogitsProcessor | None = None, criterion: StoppingCriteria | None = None
+    ) -> torch.Tensor:
+        """Write up to `n_tokens` more, and return the scores of shape (n_written, n_texts, n_vocabulary)."""
+        config = GenerationConfig(
+            max_new_tokens=n_tokens,
+            do_sample=False,  # The processor samples, by noise on the scores.
+            eos_token_id=self.stop_ids or None,
+            pad_token_id=self.stop_ids[0] if self.stop_ids else 0,
+            return_dict_in_generate=True,
+            output_logits=processor is None,
+        )
+        with torch.inference_mode(), quietly(), fast_decoding(self.model):
+            output = _without_settings(self.model).generate(
+                input_ids=self.ids,
+                attention_mask=self.mask,
                 generation_config=config,
-                logits_processor=LogitsProcessorList([_Sampler(sampling, [prompt.seed for prompt in prompts], width)]),
+                logits_processor=LogitsProcessorList([processor] if processor else []),
+                stopping_criteria=StoppingCriteriaList([criterion] if criterion else []),
+                **self.cache,
             )
-    except torch.OutOfMemoryError as error:
-        raise MemoryError(
-            f"{len(prompts)} texts of up to {width} tokens, with answers of up to {config.max_new_tokens} each, do not "
-            f"fit into the memory of {model.device}. Lower batch_tokens, or max_new_tokens if a single text is too "
-            "large."
-        ) from error
-    for prompt, ids in zip(prompts, output[:, width:].tolist(), strict=True):
-        # A batch runs until its last text ends or reaches the highest limit; each text has its own limit.
-        yield _completion(ids[: prompt.max_new_tokens], stop_ids)
+        n_written = output.sequences.shape[1] - self.ids.shape[1]
+        self.ids = output.sequences
+        self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), n_written)], dim=1)
+        self.cache = cache_of(output)
+        return torch.stack(output.logits) if processor is None else torch.empty(0)
+
+    def keep(self, rows: list[int]) -> None:
+        """Drop all other rows."""
+        kept = torch.tensor(rows, device=self.ids.device)
+        self.ids, self.mask = self.ids[kept], self.mask[kept]
+        with torch.inference_mode():
+            for cache in self.cache.values():
+                cache.batch_select_indices(kept)
+
+
+class _Ends(StoppingCriteria):
+    """Ends each text of a batch at its limit or a stop token; `at_first` pauses all when the first one ends."""
+
+    def __init__(self, width: int, limits: Sequence[int], stop_ids: Sequence[int], *, at_first: bool) -> None:
+        self.width = width
+        self.limits = limits
+        self.stop_ids = set(stop_ids)
+        self.at_first = at_first
+
+    def limit(self, ids: torch.Tensor) -> int:
+        """Return how many more tokens the longest text may have."""
+        return self.width + max(self.limits) - ids.shape[1]
+
+    def ended(self, ids: torch.Tensor) -> list[bool]:
+        """Return which texts have ended."""
+        n_new = ids.shape[1] - self.width
+        last = ids[:, -1].tolist()  # After the end of a text follow stop tokens, as padding.
+        return [n_new >= limit or token in self.stop_ids for limit, token in zip(self.limits, last, strict=True)]
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **more: Any) -> torch.Tensor:
+        ended = torch.tensor(self.ended(input_ids), device=input_ids.device)
+        return ended.any().expand(len(ended)) if self.at_first else ended
 
 
 class _Sampler(LogitsProcessor):
