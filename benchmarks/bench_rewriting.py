@@ -1,4 +1,4 @@
-"""How well an instruct model rewrites, format by format: recall, precision, unusable texts, and seconds per text.
+"""How well an instruct model rewrites, format by format: recall, precision, unusable texts, and CPU seconds per text.
 
     SKLLM4ES_DATA=... python -m benchmarks.bench_rewriting MODEL RESULTS.jsonl [--data movielens cards groceries]
                       [--users 50] [--events 10] [--set temperature=0.2 context_length=1500] [--label NAME]
@@ -78,11 +78,11 @@ def run(data: str, n_users: int, n_events: int, rewriter: TransformersRewriter, 
         for user, text in enumerate(texts_of(data, n_users, n_events))
         if user not in done
     }
-    users, start = list(requests), time.perf_counter()
+    users, start = list(requests), time.process_time()
     for position, text in rewriter.iter_rewrites(*map(list, zip(*requests.values(), strict=True))) if users else ():
-        user, seconds = users[position], time.perf_counter() - start
+        user, seconds = users[position], time.process_time() - start
         append(file, [about | {"user": user, "s": round(seconds, 2)} | _scores(requests[user], text)])
-        start = time.perf_counter()
+        start = time.process_time()
 
 
 def _scores(request: Request, text: str | RewritingError) -> Record:
@@ -104,7 +104,9 @@ def table(file: Path) -> str:
     for line in read(file):
         for name in (line["format"], "all"):
             groups[line["data"], line["label"], name].append(line)
-    text = "| data | run | format | texts | recall | precision | failed | unfaithful | s per text |\n" + "|---" * 9 + "|\n"
+    text = (
+        "| data | run | format | texts | recall | precision | failed | unfaithful | s per text |\n" + "|---" * 9 + "|\n"
+    )
     for (data, label, name), lines in groups.items():
         means = [_mean(line[score] for line in lines) for score in ("recall", "precision")]
         faults = [sum(line["fault"] == fault for line in lines) for fault in ("failed", "unfaithful")]

@@ -80,8 +80,8 @@ def cache_of(output: Any) -> dict[str, Any]:
 
     transformers calls it ``cache``, before 5.24 ``past_key_values``. Some models have neither.
     """
-    names = [name for name in ("cache", "past_key_values") if name in output]
-    return {name: output[name] for name in names[:1]}
+    name = "cache" if "cache" in output else "past_key_values"
+    return {name: output[name]} if name in output else {}
 
 
 def supports_own_attention(model: Any) -> bool:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, RwkvConfig, RwkvForCausalLM
 
-from skllm4es.lm.generation import Completion, Prompt, generate, batching_of
+from skllm4es.lm.generation import Completion, Prompt, batching_of, generate
 from skllm4es.lm.sampling import Sampling, gumbel_noise, seed_of_step
 
 END = 1
@@ -66,7 +66,9 @@ def test_temperature_and_top_p_work_as_in_transformers():
 
     scores = torch.randn(4, 30, generator=torch.Generator().manual_seed(0))
     seeds = torch.arange(4)
-    expected = TopPLogitsWarper(0.7)(None, TemperatureLogitsWarper(0.5)(None, scores)) + gumbel_noise(seeds, torch.arange(30)[None])
+    expected = TopPLogitsWarper(0.7)(None, TemperatureLogitsWarper(0.5)(None, scores)) + gumbel_noise(
+        seeds, torch.arange(30)[None]
+    )
     torch.testing.assert_close(Sampling(0.5, 0.7).perturb(scores, seeds), expected)
 
 
@@ -156,10 +158,42 @@ def test_one_query_attends_as_torch_does(prompts):
 def test_the_most_likely_tokens_are_found_in_any_vocabulary(top_p):
     from transformers import TopPLogitsWarper
 
-    scores = torch.randn(5, 3000, generator=torch.Generator().manual_seed(0)) * torch.tensor([0.01, 1, 3, 9, 30])[:, None]
+    scores = (
+        torch.randn(5, 3000, generator=torch.Generator().manual_seed(0)) * torch.tensor([0.01, 1, 3, 9, 30])[:, None]
+    )
     seeds = torch.arange(5)
     expected = TopPLogitsWarper(top_p)(None, scores) + gumbel_noise(seeds, torch.arange(3000)[None])
     torch.testing.assert_close(Sampling(1.0, top_p).perturb(scores, seeds), expected)
+
+
+def test_what_prompts_share_is_read_once(model, prompts, monkeypatch):
+    starts = [[7, 8, 9, 10], [11, 12]]
+    together = [
+        Prompt(starts[n % 2] + prompt.ids, prompt.max_new_tokens, prompt.seed) for n, prompt in enumerate(prompts)
+    ]
+    expected = complete(model, together)
+    sizes = []
+    forward = type(model).forward
+
+    def counted(self, input_ids, **arguments):
+        sizes.append(tuple(input_ids.shape))
+        return forward(self, input_ids, **arguments)
+
+    monkeypatch.setattr(type(model), "forward", counted)
+    shared = [prompt._replace(n_shared=len(starts[n % 2])) for n, prompt in enumerate(together)]
+    assert complete(model, shared) == expected
+    assert sizes[:2] == [(2, 4), (9, max(len(prompt.ids) for prompt in prompts))]
+
+
+def test_rounded_scores_do_not_keep_prompts_apart():
+    # In bfloat16 the largest scores of SmolLM2 are often equal, so a text may go on in another way.
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=50, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2
+    )
+    model = LlamaForCausalLM(config).eval()
+    model.lm_head.weight.data[1:] = model.lm_head.weight.data[0]
+    assert batching_of(model.to(torch.bfloat16)) == ("all", True)
 
 
 def test_another_seed_gives_another_text(model, prompts):

@@ -44,6 +44,8 @@ class Prompt(NamedTuple):
     ids: list[int]
     max_new_tokens: int
     seed: int
+    #: How many of the first tokens other prompts may have, too, so that it is worth while to read these once.
+    n_shared: int = 0
 
 
 class Completion(NamedTuple):
@@ -82,35 +84,49 @@ def _try_batching(model: PreTrainedModel) -> Batching:
     ids = torch.arange(n_tokens + n_longer, device=model.device) % model.config.get_text_config().vocab_size
     tried, other, longer = ids[:n_tokens], ids[1 : n_tokens + 1].flip(0), ids[-n_longer:]
     n_padding = n_longer - n_tokens
-    alone = _Batch(model, tried[None], torch.ones_like(tried[None]))
-    expected = alone.proceed(n_new).float()
+    written = [int(token) for token in ids.flip(0)[:n_new]]
+
+    def scores(*prompts: torch.Tensor, n_padding: int = 0, n_together: int = n_new) -> torch.Tensor:
+        """Return the scores of the last prompt's next tokens, the last of them without the other prompts."""
+        mask = torch.ones_like(torch.stack(prompts))
+        mask[-1, :n_padding] = 0
+        batch = _Batch(model, torch.stack(prompts), mask)
+        found = [batch.proceed(n_together, _Forced(written[:n_together]), with_scores=True)[:, -1]]
+        if n_together < n_new:
+            batch.keep([len(prompts) - 1])
+            found.append(batch.proceed(n_new - n_together, _Forced(written[n_together:]), with_scores=True)[:, -1])
+        return torch.cat(found).float()
+
+    alone = scores(tried)
     # Models with a difference differ by about the size of the scores, in whatever precision.
-    tolerance = max(1e-4, 16 * torch.finfo(model.dtype).eps) * expected.abs().max()
+    tolerance = max(1e-4, 16 * torch.finfo(model.dtype).eps) * alone.abs().max()
 
-    def agrees(batch: _Batch) -> bool:
-        return bool((batch.proceed(n_new).float() - expected)[:, -1].abs().max() <= tolerance)
+    def agrees(found: torch.Tensor) -> bool:
+        return bool((found - alone).abs().max() <= tolerance)
 
-    together = torch.stack([other, tried])
-    if not agrees(_Batch(model, together, torch.ones_like(together))):
+    if not agrees(scores(other, tried)):
         return Batching("none", resumes=False)
-    padded = torch.stack([longer, torch.cat([torch.zeros_like(tried[:n_padding]), tried])])
-    mask = torch.ones_like(padded)
-    mask[1, :n_padding] = 0
-    if not agrees(_Batch(model, padded, mask)):
+    n_padding = n_longer - n_tokens
+    padded = torch.cat([torch.zeros_like(tried[:n_padding]), tried])
+    if not agrees(scores(longer, padded, n_padding=n_padding)):
         return Batching("same length", resumes=False)
-    return Batching("all", resumes=_try_resuming(_Batch(model, padded, mask), expected, tolerance))
-
-
-def _try_resuming(batch: _Batch, expected: torch.Tensor, tolerance: torch.Tensor) -> bool:
-    """Whether the last text of a batch gets the expected scores if it continues alone."""
-    first = len(expected) // 2
-    batch.proceed(first)
     try:
-        batch.keep([1])
-        scores = batch.proceed(len(expected) - first).float()
+        resumes = agrees(scores(longer, padded, n_padding=n_padding, n_together=n_new // 2))
     except (TypeError, ValueError, RuntimeError, IndexError, AttributeError, NotImplementedError):
-        return False
-    return bool((scores - expected[first:]).abs().max() <= tolerance)
+        resumes = False  # Its cache cannot be passed on, or its rows not selected.
+    return Batching("all", resumes)
+
+
+class _Forced(LogitsProcessor):
+    """Makes a model write given tokens, whatever its scores: rounded scores may have several largest ones."""
+
+    def __init__(self, tokens: Sequence[int]) -> None:
+        self.tokens = iter(tokens)
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        forced = torch.full_like(scores, float("-inf"))
+        forced[:, next(self.tokens)] = 0
+        return forced
 
 
 def _batches(prompts: Sequence[Prompt], batch_tokens: int, sharing: Sharing) -> Iterator[list[int]]:
@@ -134,11 +150,11 @@ def _generate_batch(
     model: PreTrainedModel, prompts: Sequence[Prompt], sampling: Sampling, stop_ids: Sequence[int], resumes: bool
 ) -> Iterator[tuple[int, Completion]]:
     """Complete the prompts of one batch; yield each completion with its row."""
-    width = max(len(prompt.ids) for prompt in prompts)
-    padding = [width - len(prompt.ids) for prompt in prompts]
-    ids = [[stop_ids[0]] * n + prompt.ids for n, prompt in zip(padding, prompts, strict=True)]
-    mask = [[0] * n + [1] * (width - n) for n in padding]
-    batch = _Batch(model, torch.tensor(ids, device=model.device), torch.tensor(mask, device=model.device), stop_ids)
+    try:
+        batch = _begin(model, prompts, stop_ids, share=resumes and all(prompt.n_shared for prompt in prompts))
+    except torch.OutOfMemoryError as error:
+        raise _too_large(model, prompts) from error
+    width = batch.ids.shape[1]
     rows = list(range(len(prompts)))
     while rows:
         ends = _Ends(width, [prompts[row].max_new_tokens for row in rows], stop_ids, at_first=resumes)
@@ -146,11 +162,7 @@ def _generate_batch(
         try:
             batch.proceed(ends.limit(batch.ids), sampler, ends)
         except torch.OutOfMemoryError as error:
-            raise MemoryError(
-                f"{len(rows)} texts of up to {width} tokens, with answers of up to {max(ends.limits)} each, do not "
-                f"fit into the memory of {model.device}. Lower batch_tokens, or max_new_tokens if a single text is too "
-                "large."
-            ) from error
+            raise _too_large(model, prompts) from error
         ended = ends.ended(batch.ids)
         for row, new_ids, has_ended in zip(rows, batch.ids[:, width:].tolist(), ended, strict=True):
             if has_ended:
@@ -160,6 +172,37 @@ def _generate_batch(
         rows = [rows[number] for number in kept]
         if rows:
             batch.keep(kept)
+
+
+def _begin(model: PreTrainedModel, prompts: Sequence[Prompt], stop_ids: Sequence[int], *, share: bool) -> _Batch:
+    """Return a batch of prompts; if they `share` their first tokens, with these already read, each of them once."""
+    if not share:
+        return _Batch(model, *_padded([prompt.ids for prompt in prompts], model, stop_ids[0]), stop_ids)
+    starts = [tuple(prompt.ids[: prompt.n_shared]) for prompt in prompts]
+    distinct = list(dict.fromkeys(starts))
+    batch = _Batch(model, *_padded(distinct, model, stop_ids[0]), stop_ids)
+    width = batch.ids.shape[1]
+    batch.proceed(1, _Forced([stop_ids[0]]))  # What is written is not read yet, and replaced.
+    batch.ids, batch.mask = batch.ids[:, :width], batch.mask[:, :width]
+    batch.keep([distinct.index(start) for start in starts])
+    batch.append(*_padded([prompt.ids[prompt.n_shared :] for prompt in prompts], model, stop_ids[0]))
+    return batch
+
+
+def _padded(rows: Sequence[Sequence[int]], model: PreTrainedModel, padding: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return rows of tokens with padding before them, and a mask of what is not padding."""
+    width = max(map(len, rows))
+    ids = [[padding] * (width - len(row)) + list(row) for row in rows]
+    mask = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
+    return torch.tensor(ids, device=model.device), torch.tensor(mask, device=model.device)
+
+
+def _too_large(model: PreTrainedModel, prompts: Sequence[Prompt]) -> MemoryError:
+    width, most_new = max(len(prompt.ids) for prompt in prompts), max(prompt.max_new_tokens for prompt in prompts)
+    return MemoryError(
+        f"{len(prompts)} texts of up to {width} tokens, with answers of up to {most_new} each, do not fit into the "
+        f"memory of {model.device}. Lower batch_tokens, or max_new_tokens if a single text is too large."
+    )
 
 
 class _Batch:
@@ -175,23 +218,28 @@ class _Batch:
         self.cache: dict[str, Any] = {}
 
     def proceed(
-        self, n_tokens: int, processor: LogitsProcessor | None = None, criterion: StoppingCriteria | None = None
+        self,
+        n_tokens: int,
+        processor: LogitsProcessor,
+        criterion: StoppingCriteria | None = None,
+        *,
+        with_scores: bool = False,
     ) -> torch.Tensor:
-        """Write up to `n_tokens` more, and return the scores of shape (n_written, n_texts, n_vocabulary)."""
+        """Write up to `n_tokens` more; return the scores of shape (n_written, n_texts, n_vocabulary) if wanted."""
         config = GenerationConfig(
             max_new_tokens=n_tokens,
             do_sample=False,  # The processor samples, by noise on the scores.
             eos_token_id=self.stop_ids or None,
             pad_token_id=self.stop_ids[0] if self.stop_ids else 0,
             return_dict_in_generate=True,
-            output_logits=processor is None,
+            output_logits=with_scores,
         )
         with torch.inference_mode(), quietly(), fast_decoding(self.model):
             output = _without_settings(self.model).generate(
                 input_ids=self.ids,
                 attention_mask=self.mask,
                 generation_config=config,
-                logits_processor=LogitsProcessorList([processor] if processor else []),
+                logits_processor=LogitsProcessorList([processor]),
                 stopping_criteria=StoppingCriteriaList([criterion] if criterion else []),
                 **self.cache,
             )
@@ -199,10 +247,14 @@ class _Batch:
         self.ids = output.sequences
         self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), n_written)], dim=1)
         self.cache = cache_of(output)
-        return torch.stack(output.logits) if processor is None else torch.empty(0)
+        return torch.stack(output.logits) if with_scores else torch.empty(0)
+
+    def append(self, ids: torch.Tensor, mask: torch.Tensor) -> None:
+        """Add tokens to each row."""
+        self.ids, self.mask = torch.cat([self.ids, ids], dim=1), torch.cat([self.mask, mask], dim=1)
 
     def keep(self, rows: list[int]) -> None:
-        """Drop all other rows."""
+        """Keep these rows, each as often as it is named, and drop all others."""
         kept = torch.tensor(rows, device=self.ids.device)
         self.ids, self.mask = self.ids[kept], self.mask[kept]
         with torch.inference_mode():
