@@ -81,6 +81,14 @@ class TransformersRewriter(LanguageModelRewriter):
 
     A text without events is written by a template, because a model would invent some.
 
+    A model with less than a billion parameters loses most of a text, or repeats one event without end. It is asked
+    about one event at a time instead, after two other events of the text and how a template writes them in one layout,
+    and up to three times while values are missing; the answers are joined by blank lines. Its texts are therefore close
+    to those of :class:`TemplateRewriter`. Summaries ("breakdown") are asked for all events at once, as are the texts of
+    a model whose chat template allows no examples.
+
+    Each text is yielded as soon as it ends, so a progress bar moves with every text.
+
     Examples
     --------
     >>> from skllm4es.rewriters import TransformersRewriter
