@@ -35,6 +35,7 @@ __all__ = [
     "Interval",
     "StrOptions",
     "attention_of",
+    "cache_of",
     "callback_context",
     "disable_word_cache",
     "fit_context",
@@ -109,6 +110,15 @@ def attention_of(model: Any) -> str:
     """Return the name of the attention that a model of transformers 5 runs."""
     name: str = model.config._attn_implementation
     return name
+
+
+def cache_of(output: Any) -> dict[str, Any]:
+    """Return the cache of what `generate` returned, as an argument for the next call.
+
+    transformers calls it ``cache``, before 5.24 ``past_key_values``. Some models have neither.
+    """
+    name = "cache" if "cache" in output else "past_key_values"
+    return {name: output[name]} if name in output else {}
 
 
 def supports_own_attention(model: Any) -> bool:

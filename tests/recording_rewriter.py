@@ -8,12 +8,18 @@ from skllm4es.rewriters._llm import Answer, LanguageModelRewriter, Session
 class RecordingRewriter(LanguageModelRewriter):
     """Asks `answer(message)`, which returns a str, an `Answer` or a `RewritingError`; a word is a token."""
 
-    _parameter_constraints = {"answer": [callable], "context_length": "no_validation", "temperature": "no_validation"}
+    _parameter_constraints = {
+        "answer": [callable],
+        "context_length": "no_validation",
+        "temperature": "no_validation",
+        "events_at_a_time": "no_validation",
+    }
 
-    def __init__(self, answer=lambda message: "an answer", context_length=None, temperature=0.6):
+    def __init__(self, answer=lambda message: "an answer", context_length=None, temperature=0.6, events_at_a_time=None):
         self.answer = answer
         self.context_length = context_length
         self.temperature = temperature
+        self.events_at_a_time = events_at_a_time
 
     @contextmanager
     def _open(self):
@@ -29,6 +35,8 @@ class _Words(Session):
     def __init__(self, rewriter):
         super().__init__(rewriter.context_length, "auto")
         self.rewriter = rewriter
+        if rewriter.events_at_a_time is not None:
+            self.events_at_a_time, self.n_questions = rewriter.events_at_a_time, 8
 
     def count(self, texts):
         return [len(text.split()) for text in texts]

@@ -1,11 +1,13 @@
 """Generation with a model: each text is sampled with its own seed, in padded batches."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, RwkvConfig, RwkvForCausalLM
 
-from skllm4es.lm.generation import Completion, Prompt, generate, sharing_of
+from skllm4es.lm.generation import Completion, Prompt, batching_of, generate
 from skllm4es.lm.sampling import Sampling, gumbel_noise, seed_of_step
 
 END = 1
@@ -18,7 +20,7 @@ def model():
         vocab_size=50, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2
     )
     model = LlamaForCausalLM(config).eval()
-    assert sharing_of(model) == "all"  # It is tried here, before tests watch the model.
+    assert batching_of(model) == ("all", True)  # It is tried here, before tests watch the model.
     return model
 
 
@@ -39,13 +41,13 @@ def complete(model, prompts, temperature=1.0, top_p=1.0, batch_tokens=16_384):
 def test_noise_samples_tokens_with_their_probabilities():
     probabilities = torch.tensor([0.5, 0.3, 0.15, 0.05])
     seeds = torch.tensor([seed_of_step(7, step) for step in range(100_000)])
-    drawn = (probabilities.log() + gumbel_noise(seeds, 4)).argmax(1)
+    drawn = (probabilities.log() + gumbel_noise(seeds, torch.arange(4)[None])).argmax(1)
     # Five standard deviations.
     assert torch.bincount(drawn) / 100_000 == pytest.approx(probabilities, abs=0.008)
 
 
 def test_noise_of_neighbouring_seeds_and_tokens_is_independent():
-    noise = gumbel_noise(torch.arange(300), 300).double().numpy()
+    noise = gumbel_noise(torch.arange(300), torch.arange(300)[None]).double().numpy()
     assert noise.mean() == pytest.approx(np.euler_gamma, abs=0.03)
     assert noise.var() == pytest.approx(np.pi**2 / 6, abs=0.06)
     assert np.abs(np.corrcoef(noise)[np.triu_indices(300, 1)]).max() < 0.35
@@ -53,7 +55,7 @@ def test_noise_of_neighbouring_seeds_and_tokens_is_independent():
 
 
 def test_noise_is_finite_and_the_same_everywhere():
-    noise = gumbel_noise(torch.tensor([0, 1, 2**32 - 1]), 130_000)
+    noise = gumbel_noise(torch.tensor([0, 1, 2**32 - 1]), torch.arange(130_000)[None])
     assert noise.isfinite().all()
     # Golden: other numbers would change every generated text.
     assert noise[1, [0, 1, 129_999]].tolist() == pytest.approx([-2.8115408, 1.542353, -0.7126201], rel=1e-5)
@@ -64,7 +66,9 @@ def test_temperature_and_top_p_work_as_in_transformers():
 
     scores = torch.randn(4, 30, generator=torch.Generator().manual_seed(0))
     seeds = torch.arange(4)
-    expected = TopPLogitsWarper(0.7)(None, TemperatureLogitsWarper(0.5)(None, scores)) + gumbel_noise(seeds, 30)
+    expected = TopPLogitsWarper(0.7)(None, TemperatureLogitsWarper(0.5)(None, scores)) + gumbel_noise(
+        seeds, torch.arange(30)[None]
+    )
     torch.testing.assert_close(Sampling(0.5, 0.7).perturb(scores, seeds), expected)
 
 
@@ -107,7 +111,7 @@ def tiny_rwkv():
 def test_prompts_share_a_batch_only_if_that_makes_no_difference(prompts, monkeypatch, make, sharing, expected):
     torch.manual_seed(0)
     model = make().eval()
-    assert sharing_of(model) == sharing
+    assert batching_of(model) == (sharing, False)
     sizes = []
     original = type(model).generate
 
@@ -121,6 +125,75 @@ def test_prompts_share_a_batch_only_if_that_makes_no_difference(prompts, monkeyp
     together = complete(model, several)
     assert sizes == expected
     assert together == [complete(model, [prompt])[0] for prompt in several]
+
+
+def test_a_text_is_there_as_soon_as_it_ends_and_leaves_its_batch(model, monkeypatch):
+    sizes = []
+    forward = type(model).forward
+
+    def counted(self, input_ids, **arguments):
+        sizes.append(len(input_ids))
+        return forward(self, input_ids, **arguments)
+
+    monkeypatch.setattr(type(model), "forward", counted)
+    prompts = [Prompt([5 + n, 3, 4], limit, 0) for n, limit in enumerate((12, 4, 8))]
+    n_forward = [len(sizes) for _ in generate(model, prompts, Sampling(1.0, 1.0), [999], 1000)]
+    assert n_forward == [4, 8, 12]
+    assert sizes == [3] * 4 + [2] * 4 + [1] * 4
+
+
+def test_one_query_attends_as_torch_does(prompts):
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=50, hidden_size=32, intermediate_size=64, num_attention_heads=4, num_key_value_heads=2
+    )
+    usual = LlamaForCausalLM(config).eval()
+    eager = LlamaForCausalLM._from_config(copy.deepcopy(config), attn_implementation="eager").eval()
+    eager.load_state_dict(usual.state_dict())
+    assert complete(usual, prompts) == complete(eager, prompts)
+    assert usual.config._attn_implementation == "sdpa"
+
+
+@pytest.mark.parametrize("top_p", [0.01, 0.5, 0.97, 0.995])
+def test_the_most_likely_tokens_are_found_in_any_vocabulary(top_p):
+    from transformers import TopPLogitsWarper
+
+    scores = (
+        torch.randn(5, 3000, generator=torch.Generator().manual_seed(0)) * torch.tensor([0.01, 1, 3, 9, 30])[:, None]
+    )
+    seeds = torch.arange(5)
+    expected = TopPLogitsWarper(top_p)(None, scores) + gumbel_noise(seeds, torch.arange(3000)[None])
+    torch.testing.assert_close(Sampling(1.0, top_p).perturb(scores, seeds), expected)
+
+
+def test_what_prompts_share_is_read_once(model, prompts, monkeypatch):
+    starts = [[7, 8, 9, 10], [11, 12]]
+    together = [
+        Prompt(starts[n % 2] + prompt.ids, prompt.max_new_tokens, prompt.seed) for n, prompt in enumerate(prompts)
+    ]
+    expected = complete(model, together)
+    sizes = []
+    forward = type(model).forward
+
+    def counted(self, input_ids, **arguments):
+        sizes.append(tuple(input_ids.shape))
+        return forward(self, input_ids, **arguments)
+
+    monkeypatch.setattr(type(model), "forward", counted)
+    shared = [prompt._replace(n_shared=len(starts[n % 2])) for n, prompt in enumerate(together)]
+    assert complete(model, shared) == expected
+    assert sizes[:2] == [(2, 4), (9, max(len(prompt.ids) for prompt in prompts))]
+
+
+def test_rounded_scores_do_not_keep_prompts_apart():
+    # In bfloat16 the largest scores of SmolLM2 are often equal, so a text may go on in another way.
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=50, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2
+    )
+    model = LlamaForCausalLM(config).eval()
+    model.lm_head.weight.data[1:] = model.lm_head.weight.data[0]
+    assert batching_of(model.to(torch.bfloat16)) == ("all", True)
 
 
 def test_another_seed_gives_another_text(model, prompts):
@@ -156,7 +229,8 @@ def test_batches_have_at_most_batch_tokens(model, prompts, monkeypatch):
     original = type(model).generate
 
     def measured(self, input_ids, generation_config, **arguments):
-        sizes.append((len(input_ids), input_ids.shape[1] + generation_config.max_new_tokens))
+        if not {"cache", "past_key_values"} & set(arguments):  # Otherwise some texts of a batch go on.
+            sizes.append((len(input_ids), input_ids.shape[1] + generation_config.max_new_tokens))
         return original(self, input_ids=input_ids, generation_config=generation_config, **arguments)
 
     monkeypatch.setattr(type(model), "generate", measured)

@@ -3,15 +3,12 @@
 import asyncio
 import json
 import logging
-import os
 import pickle
 import re
 import socket
-import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -24,6 +21,7 @@ import pandas as pd
 import pytest
 from instruct_model import ANSWER
 from joblib import Parallel, delayed
+from model_servers import run_server
 from sklearn.base import clone
 from sklearn.utils import estimator_html_repr
 
@@ -735,32 +733,9 @@ def served(tmp_path_factory, instruct_model):
     """A tiny instruct model behind `transformers serve`."""
     pytest.importorskip("fastapi", reason="needs fastapi, for transformers serve")
     pytest.importorskip("uvicorn", reason="needs uvicorn, for transformers serve")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [str(Path(sys.executable).parent / "transformers"), "serve", instruct_model]
-    log = tmp_path_factory.mktemp("log") / "serve.log"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [*command, "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"],
-            stdout=output,
-            stderr=output,
-            env=os.environ | {"HF_HUB_OFFLINE": "1"},
-        )
-    try:
-        for _ in range(240):
-            assert process.poll() is None, log.read_text()
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
-                    break
-            except OSError:
-                time.sleep(0.5)
-        else:
-            pytest.fail(log.read_text())
-        yield OpenAIRewriter(instruct_model, f"http://127.0.0.1:{port}/v1", max_new_tokens=40, max_concurrency=2)
-    finally:
-        process.terminate()
-        process.wait(20)
+    command = [str(Path(sys.executable).parent / "transformers"), "serve", instruct_model, "--device", "cpu"]
+    with run_server(command, tmp_path_factory.mktemp("log") / "serve.log") as url:
+        yield OpenAIRewriter(instruct_model, url, max_new_tokens=40, max_concurrency=2)
 
 
 @pytest.mark.slow

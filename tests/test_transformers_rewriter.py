@@ -11,7 +11,14 @@ from sklearn.base import clone
 
 from skllm4es import TextEnricher
 from skllm4es.lm import sources
-from skllm4es.rewriters import HKFRRewriter, RewritingError, StreamingRewriter, TransformersRewriter, TRSRRewriter
+from skllm4es.rewriters import (
+    HKFRRewriter,
+    RewritingError,
+    StreamingRewriter,
+    TransformersRewriter,
+    TRSRRewriter,
+    _transformers,
+)
 from skllm4es.rewriters._prompts import compose
 from skllm4es.serialize import format_events
 
@@ -20,7 +27,9 @@ PLAIN = "{{ messages[0]['content'] + '\n' }}"
 
 
 @pytest.fixture
-def rewriter(instruct_model):
+def rewriter(instruct_model, monkeypatch):
+    # The tiny model stands for a large one, which is asked about all events at once.
+    monkeypatch.setattr(_transformers, "_SMALL", 0)
     return TransformersRewriter(instruct_model, dtype="float32", max_new_tokens=40)
 
 

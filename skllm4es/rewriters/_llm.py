@@ -23,17 +23,20 @@ from skllm4es.formats import FORMATS
 from skllm4es.rewriters._answers import clean_answer
 from skllm4es.rewriters._base import RewritingError
 from skllm4es.rewriters._checks import as_lists, check_formats
-from skllm4es.rewriters._prompts import Message, compose, hash_prompts, seed_of
+from skllm4es.rewriters._examples import choose_others, render_example, share_of_values
+from skllm4es.rewriters._prompts import Example, Message, compose, hash_prompts, seed_of
 from skllm4es.rewriters._splitting import read_events, split_events
 from skllm4es.rewriters._template import TemplateRewriter
 
 #: Increased when the same answer leads to another text than before.
-_VERSION = 2
+_VERSION = 3
 #: max_new_tokens="auto" is this minimum plus this many tokens per token of the events: markup and field names at each
 #: event make an answer longer than the events.
 _MIN_NEW_TOKENS, _NEW_TOKENS_PER_TOKEN = 256, 4
 #: Tokens that the tags and the joints between lines may add to a count.
 N_SPARE_TOKENS = 16
+#: What a small model is shown of other events, and how often it is asked about the same ones.
+_N_EXAMPLES, _N_ATTEMPTS = 2, 3
 
 
 class Question(NamedTuple):
@@ -42,6 +45,8 @@ class Question(NamedTuple):
     message: Message
     seed: int
     max_new_tokens: int
+    #: Whether an answer without a usable end or text is "", rather than the failure of the whole text.
+    may_fail: bool = False
 
 
 class Answer(NamedTuple):
@@ -65,6 +70,11 @@ class Session(ABC):
     def __init__(self, context_length: int | None, max_new_tokens: int | Literal["auto"]) -> None:
         self.context_length = context_length
         self.max_new_tokens = max_new_tokens
+
+    #: How many questions to ask together, at least: enough to sort them by length, few enough that results come soon.
+    n_questions: int = 4096
+    #: How many events the model rewrites at a time, after examples; as many as fit, and without any, if None.
+    events_at_a_time: int | None = None
 
     @abstractmethod
     def count(self, texts: Sequence[str]) -> list[int]:
@@ -236,7 +246,10 @@ class StepwiseRewriter(BaseEstimator, ABC):
             if run.result is not None:
                 yield run.position, run.result
         while runs := [run for run in runs if run.result is None]:
-            asked = [(run, index) for run in runs for index in range(len(run.questions))]
+            asked: list[tuple[_Run, int]] = []
+            for run in runs:  # The earliest texts first, so that they are soon done.
+                if len(asked) < session.n_questions:
+                    asked += [(run, index) for index in range(len(run.questions))]
             for number, answer in session.ask([run.questions[index] for run, index in asked]):
                 run, index = asked[number]
                 if isinstance(answer, Answer):
@@ -259,7 +272,10 @@ class _Run:
 
     def take(self, index: int, answer: Answer | RewritingError) -> None:
         """Take the answer to one of the questions, and advance if it was the last one missing."""
-        text = answer if isinstance(answer, RewritingError) else _read(answer, self.questions[index])
+        question = self.questions[index]
+        text = answer if isinstance(answer, RewritingError) else _read(answer, question)
+        if isinstance(text, RewritingError) and question.may_fail:
+            text = ""
         if isinstance(text, RewritingError):
             self.result = text
             return
@@ -321,6 +337,8 @@ class LanguageModelRewriter(StepwiseRewriter):
         return [format_name]
 
     def _steps(self, session: Session, text: str, format_name: str, seed: int) -> Steps:
+        if FORMATS[format_name].complete and session.events_at_a_time is not None:
+            return (yield from self._small_steps(session, text, format_name, seed, session.events_at_a_time))
         empty = compose(format_name, "")
         n_prompt = session.count_message(empty) + N_SPARE_TOKENS
 
@@ -333,3 +351,34 @@ class LanguageModelRewriter(StepwiseRewriter):
             for number, (part, n_tokens) in enumerate(zip(parts, session.count(parts), strict=True))
         ]
         return "\n\n".join((yield questions))
+
+    def _small_steps(self, session: Session, text: str, format_name: str, seed: int, n_events: int) -> Steps:
+        """Rewrite a few events at a time, each part after examples, and again while values are missing.
+
+        The examples are other events of the text, written by a template in one layout, so that a small model only has
+        to put other values into their places.
+        """
+        parts = split_events(text, lambda n: True, session.count, n_events)
+        layout = seed_of(seed, format_name, text)
+        written = [render_example(part, format_name, layout) for part in parts]
+        n_part, n_written = max(session.count(parts)), max(session.count(written))
+        best = [""] * len(parts)
+        pending = list(range(len(parts)))
+        for attempt in range(_N_ATTEMPTS):
+            questions = []
+            for number in pending:
+                chosen = seed_of(seed, format_name, parts[number], str(number), str(attempt))
+                shown = choose_others(number, len(parts), _N_EXAMPLES, layout + attempt)
+                examples = [Example(parts[other], written[other]) for other in shown]
+                message = compose(format_name, parts[number], examples, source=text)
+                limit = session.limit(_MIN_NEW_TOKENS // 4 + 2 * (n_part + n_written))
+                questions.append(
+                    Question(message, chosen, limit, may_fail=attempt + 1 < _N_ATTEMPTS or best[number] != "")
+                )
+            answers = yield questions
+            for number, answer in zip(pending, answers, strict=True):
+                best[number] = max(best[number], answer, key=lambda text: share_of_values(parts[number], text))
+            pending = [number for number in pending if share_of_values(parts[number], best[number]) < 1]
+            if not pending:
+                break
+        return "\n\n".join(best)

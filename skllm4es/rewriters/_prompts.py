@@ -17,6 +17,25 @@ from typing import NamedTuple
 FOLDER = resources.files("skllm4es.rewriters") / "prompts"
 
 
+class Example(NamedTuple):
+    """Data and the answer to it, both of which may come from anyone."""
+
+    data: str
+    answer: str
+
+
+class Turn(NamedTuple):
+    """A turn of a chat: who speaks, and data with the text around them."""
+
+    role: str
+    before: str
+    data: str
+    after: str
+
+    def __str__(self) -> str:
+        return self.before + self.data + self.after
+
+
 class Message(NamedTuple):
     """A message to a model: `data` between tags, with the instruction before them and how to answer after them."""
 
@@ -25,22 +44,36 @@ class Message(NamedTuple):
     after: str
     #: The name of the tags, which does not occur in the data.
     tag: str
+    #: What the model is shown first, as if it had been asked and had answered.
+    examples: tuple[Example, ...] = ()
 
     def __str__(self) -> str:
-        return self.before + self.data + self.after
+        return "\n".join(map(str, self.turns()))
+
+    def turns(self) -> list[Turn]:
+        """Return the chat up to the turn that the model is to answer; only the first turn has the instruction."""
+        around = (self.before, self.after)
+        turns = []
+        for example in self.examples:
+            turns += [Turn("user", around[0], example.data, around[1]), Turn("assistant", "", example.answer, "")]
+            around = (f"<{self.tag}>\n", f"\n</{self.tag}>")
+        return [*turns, Turn("user", around[0], self.data, around[1])]
 
 
-def compose(prompt: str, data: str, **blanks: object) -> Message:
+def compose(prompt: str, data: str, examples: Iterable[Example] = (), source: str = "", **blanks: object) -> Message:
     """Put a prompt around data that may come from anyone, and that the model must not take for instructions.
 
-    The `blanks` are filled into the prompt; they come from the user who runs the rewriter, not from the data.
+    Parts of one `source` get the same tag, so that they share what comes before their data. The `blanks` are filled
+    into the prompt; they come from the user who runs the rewriter, not from the data.
     """
-    tag = _tag(data)
+    examples = tuple(examples)
+    tag = _tag("\n".join([source or data, *[example.answer for example in examples]]))
     return Message(
         f"{read_prompt(prompt, **blanks)}\n\n{read_prompt('data', tag=tag)}\n\n<{tag}>\n",
         data,
         f"\n</{tag}>\n\n{read_prompt('end')}",
         tag,
+        examples,
     )
 
 

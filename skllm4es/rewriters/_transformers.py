@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
+from itertools import chain
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal
 
 from skllm4es._compat import Interval, StrOptions
 from skllm4es.rewriters._base import RewritingError
 from skllm4es.rewriters._llm import Answer, LanguageModelRewriter, Question, Session
-from skllm4es.rewriters._prompts import Message
+from skllm4es.rewriters._prompts import Example, Message, compose
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from skllm4es.lm.language_model import LanguageModel
+
+#: A model with fewer parameters is asked about few events at a time, with examples: SmolLM2-135M, asked about ten
+#: events without any, repeats one of them without end.
+_SMALL, _EVENTS_AT_A_TIME = 1_000_000_000, 1
+#: So many questions about few events fill some batches, and those of a text are answered together.
+_N_SMALL_QUESTIONS = 64
 
 
 class TransformersRewriter(LanguageModelRewriter):
@@ -70,6 +80,14 @@ class TransformersRewriter(LanguageModelRewriter):
     that they cannot contain control tokens of the chat.
 
     A text without events is written by a template, because a model would invent some.
+
+    A model with less than a billion parameters loses most of a text, or repeats one event without end. It is asked
+    about one event at a time instead, after two other events of the text and how a template writes them in one layout,
+    and up to three times while values are missing; the answers are joined by blank lines. Its texts are therefore close
+    to those of :class:`TemplateRewriter`. Summaries ("breakdown") are asked for all events at once, as are the texts of
+    a model whose chat template allows no examples.
+
+    Each text is yielded as soon as it ends, so a progress bar moves with every text.
 
     Examples
     --------
@@ -163,6 +181,17 @@ class _LocalModel(Session):
                 "chat_template=\"{{ bos_token or '' }}{{ messages[0]['content'] + '\\n' }}\"."
             )
 
+    @cached_property
+    def events_at_a_time(self) -> int | None:
+        if self._load().num_parameters() >= _SMALL:
+            return None
+        try:
+            self._encode(compose("json", "", [Example("", "")]))
+        except ValueError:  # Its template has no place for examples.
+            return None
+        self.n_questions = _N_SMALL_QUESTIONS
+        return _EVENTS_AT_A_TIME
+
     def count(self, texts: Sequence[str]) -> list[int]:
         return [len(ids) for ids in self._tokens(texts, plain=True)]
 
@@ -170,23 +199,23 @@ class _LocalModel(Session):
         return len(self._encode(message))
 
     def ask(self, questions: Sequence[Question]) -> Iterator[tuple[int, Answer | RewritingError]]:
-        import torch
-
         from skllm4es.lm.generation import Prompt, generate
         from skllm4es.lm.sampling import Sampling
 
         prompts: dict[int, Prompt] = {}
         for position, question in enumerate(questions):
-            ids = self._encode(question.message)
+            shared, own = self._encode_apart(question.message)
+            ids = shared + own
             try:
                 self.check_fits(len(ids), question.max_new_tokens)
             except RewritingError as error:
                 yield position, error
             else:
-                prompts[position] = Prompt(ids, question.max_new_tokens, question.seed)
+                n_shared = len(shared) if question.message.examples else 0
+                prompts[position] = Prompt(ids, question.max_new_tokens, question.seed, n_shared)
         if not prompts:
             return
-        model = self.language_model.load_with_head(getattr(torch, self.dtype), self.device)
+        model = self._load()
         sampling = Sampling(float(self.settings.temperature), float(self.settings.top_p))
         positions = list(prompts)
         for number, completion in generate(
@@ -197,14 +226,30 @@ class _LocalModel(Session):
             n_tokens = len(prompts[position].ids) + len(completion.ids)
             yield position, Answer(text, completion.finished, n_tokens)
 
+    def _load(self) -> PreTrainedModel:
+        import torch
+
+        return self.language_model.load_with_head(getattr(torch, self.dtype), self.device)
+
     def _encode(self, message: Message) -> list[int]:
-        """Tokenize a message; only the template may contain control tokens, the data never does."""
+        shared, own = self._encode_apart(message)
+        return shared + own
+
+    def _encode_apart(self, message: Message) -> tuple[list[int], list[int]]:
+        """Tokenize a message, what comes before its data and the rest.
+
+        Only the template may contain control tokens, the data never does.
+        """
         from jinja2 import TemplateError
 
-        mark = f"{message.tag} {message.tag}"
+        turns = message.turns()
+        marks = [f"{message.tag} {number} {message.tag}" for number in range(len(turns))]
         try:
             chat = self.tokenizer.apply_chat_template(
-                [{"role": "user", "content": f"{message.before}{mark}{message.after}"}],
+                [
+                    {"role": turn.role, "content": f"{turn.before}{mark}{turn.after}"}
+                    for turn, mark in zip(turns, marks, strict=True)
+                ],
                 chat_template=self.settings.chat_template,
                 add_generation_prompt=True,
                 tokenize=False,
@@ -215,14 +260,19 @@ class _LocalModel(Session):
                 f"The chat template of {self.settings.model!r} does not work: {error}. Pass another one as "
                 "chat_template."
             ) from error
-        before, found, after = chat.partition(mark)
-        if not found or mark in after:
-            raise ValueError(
-                f"The chat template of {self.settings.model!r} does not contain the message exactly once and "
-                "unchanged. Pass another one as chat_template."
-            )
-        first, last = self._tokens([before, after], plain=False)
-        return first + self._tokens([message.data], plain=True)[0] + last
+        pieces = []
+        for mark in marks:
+            before, found, chat = chat.partition(mark)
+            pieces.append(before)
+            if not found or any(other in chat for other in marks[: len(pieces)]):
+                raise ValueError(
+                    f"The chat template of {self.settings.model!r} does not contain the message exactly once and "
+                    "unchanged. Pass another one as chat_template."
+                )
+        *between, last = self._tokens([*pieces, chat], plain=False)
+        *examples, data = self._tokens([turn.data for turn in turns], plain=True)
+        before = chain.from_iterable(zip(between, [*examples, []], strict=True))
+        return list(chain.from_iterable(before)), data + last
 
     def _tokens(self, texts: Sequence[str], *, plain: bool) -> list[list[int]]:
         if not texts:
