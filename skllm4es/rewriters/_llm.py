@@ -29,7 +29,7 @@ from skllm4es.rewriters._splitting import read_events, split_events
 from skllm4es.rewriters._template import TemplateRewriter
 
 #: Increased when the same answer leads to another text than before.
-_VERSION = 3
+_VERSION = 2
 #: max_new_tokens="auto" is this minimum plus this many tokens per token of the events: markup and field names at each
 #: event make an answer longer than the events.
 _MIN_NEW_TOKENS, _NEW_TOKENS_PER_TOKEN = 256, 4
@@ -73,8 +73,11 @@ class Session(ABC):
 
     #: How many questions to ask together, at least: enough to sort them by length, few enough that results come soon.
     n_questions: int = 4096
-    #: How many events the model rewrites at a time, after examples; as many as fit, and without any, if None.
-    events_at_a_time: int | None = None
+
+    @property
+    def events_at_a_time(self) -> int | None:
+        """How many events the model rewrites at a time, after examples; if None, as many as fit, without examples."""
+        return None
 
     @abstractmethod
     def count(self, texts: Sequence[str]) -> list[int]:
