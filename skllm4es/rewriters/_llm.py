@@ -365,19 +365,22 @@ class LanguageModelRewriter(StepwiseRewriter):
         layout = seed_of(seed, format_name, text)
         written = [render_example(part, format_name, layout) for part in parts]
         n_part, n_written = max(session.count(parts)), max(session.count(written))
+        limit = session.limit(_MIN_NEW_TOKENS // 4 + 2 * (n_part + n_written))
         best = [""] * len(parts)
         pending = list(range(len(parts)))
         for attempt in range(_N_ATTEMPTS):
+            is_last = attempt + 1 == _N_ATTEMPTS
             questions = []
             for number in pending:
-                chosen = seed_of(seed, format_name, parts[number], str(number), str(attempt))
+                part = parts[number]
                 shown = choose_others(number, len(parts), _N_EXAMPLES, layout + attempt)
                 examples = [Example(parts[other], written[other]) for other in shown]
-                message = compose(format_name, parts[number], examples, source=text)
-                limit = session.limit(_MIN_NEW_TOKENS // 4 + 2 * (n_part + n_written))
-                questions.append(
-                    Question(message, chosen, limit, may_fail=attempt + 1 < _N_ATTEMPTS or best[number] != "")
-                )
+                message = compose(format_name, part, examples, source=text)
+                while examples and not session.fits(session.count_message(message) + limit):
+                    examples.pop()
+                    message = compose(format_name, part, examples, source=text)
+                part_seed = seed_of(seed, format_name, part, str(number), str(attempt))
+                questions.append(Question(message, part_seed, limit, may_fail=not is_last or best[number] != ""))
             answers = yield questions
             for number, answer in zip(pending, answers, strict=True):
                 best[number] = max(best[number], answer, key=lambda text: share_of_values(parts[number], text))
