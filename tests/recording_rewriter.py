@@ -36,7 +36,11 @@ class _Words(Session):
         super().__init__(rewriter.context_length, "auto")
         self.rewriter = rewriter
         if rewriter.events_at_a_time is not None:
-            self.events_at_a_time, self.n_questions = rewriter.events_at_a_time, 8
+            self.n_questions = 8
+
+    @property
+    def events_at_a_time(self):
+        return self.rewriter.events_at_a_time
 
     def count(self, texts):
         return [len(text.split()) for text in texts]

@@ -111,6 +111,15 @@ def test_a_text_of_one_event_has_no_examples(name):
     assert rewriter.asked[0].message.examples == ()
 
 
+def test_examples_that_do_not_fit_are_left_out():
+    rewriter = rewriter_of()
+    rewriter.rewrite([text_of(5)], ["json"], [0])
+    longest = max(len(str(question.message).split()) + question.max_new_tokens for question in rewriter.asked)
+    shorter = rewriter_of().set_params(context_length=longest - 1)
+    shorter.rewrite([text_of(5)], ["json"], [0])
+    assert min(len(question.message.examples) for question in shorter.asked) == 1
+
+
 def test_tags_occur_in_no_example():
     rewriter = rewriter_of()
     rewriter.rewrite([text_of(4)], ["json"], [0])

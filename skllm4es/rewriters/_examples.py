@@ -8,6 +8,8 @@ import random
 from skllm4es.formats import FORMATS, Variation
 from skllm4es.rewriters._splitting import read_events
 
+#: Increased when small models are shown other examples, or asked in another way.
+EXAMPLES_VERSION = 1
 #: A small model copies names and values best as they are.
 _PLAIN = Variation(names=False, values=False, analysis=False)
 

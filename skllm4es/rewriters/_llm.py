@@ -29,7 +29,7 @@ from skllm4es.rewriters._splitting import read_events, split_events
 from skllm4es.rewriters._template import TemplateRewriter
 
 #: Increased when the same answer leads to another text than before.
-_VERSION = 3
+_VERSION = 2
 #: max_new_tokens="auto" is this minimum plus this many tokens per token of the events: markup and field names at each
 #: event make an answer longer than the events.
 _MIN_NEW_TOKENS, _NEW_TOKENS_PER_TOKEN = 256, 4
@@ -73,8 +73,11 @@ class Session(ABC):
 
     #: How many questions to ask together, at least: enough to sort them by length, few enough that results come soon.
     n_questions: int = 4096
-    #: How many events the model rewrites at a time, after examples; as many as fit, and without any, if None.
-    events_at_a_time: int | None = None
+
+    @property
+    def events_at_a_time(self) -> int | None:
+        """How many events the model rewrites at a time, after examples; if None, as many as fit, without examples."""
+        return None
 
     @abstractmethod
     def count(self, texts: Sequence[str]) -> list[int]:
@@ -362,19 +365,22 @@ class LanguageModelRewriter(StepwiseRewriter):
         layout = seed_of(seed, format_name, text)
         written = [render_example(part, format_name, layout) for part in parts]
         n_part, n_written = max(session.count(parts)), max(session.count(written))
+        limit = session.limit(_MIN_NEW_TOKENS // 4 + 2 * (n_part + n_written))
         best = [""] * len(parts)
         pending = list(range(len(parts)))
         for attempt in range(_N_ATTEMPTS):
+            is_last = attempt + 1 == _N_ATTEMPTS
             questions = []
             for number in pending:
-                chosen = seed_of(seed, format_name, parts[number], str(number), str(attempt))
+                part = parts[number]
                 shown = choose_others(number, len(parts), _N_EXAMPLES, layout + attempt)
                 examples = [Example(parts[other], written[other]) for other in shown]
-                message = compose(format_name, parts[number], examples, source=text)
-                limit = session.limit(_MIN_NEW_TOKENS // 4 + 2 * (n_part + n_written))
-                questions.append(
-                    Question(message, chosen, limit, may_fail=attempt + 1 < _N_ATTEMPTS or best[number] != "")
-                )
+                message = compose(format_name, part, examples, source=text)
+                while examples and not session.fits(session.count_message(message) + limit):
+                    examples.pop()
+                    message = compose(format_name, part, examples, source=text)
+                part_seed = seed_of(seed, format_name, part, str(number), str(attempt))
+                questions.append(Question(message, part_seed, limit, may_fail=not is_last or best[number] != ""))
             answers = yield questions
             for number, answer in zip(pending, answers, strict=True):
                 best[number] = max(best[number], answer, key=lambda text: share_of_values(parts[number], text))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from skllm4es._compat import Interval, StrOptions
 from skllm4es.rewriters._base import RewritingError
+from skllm4es.rewriters._examples import EXAMPLES_VERSION
 from skllm4es.rewriters._llm import Answer, LanguageModelRewriter, Question, Session
 from skllm4es.rewriters._prompts import Example, Message, compose
 
@@ -156,6 +157,8 @@ class TransformersRewriter(LanguageModelRewriter):
             # Like context_length, it determines where a long text is split.
             "max_new_tokens": self.max_new_tokens,
             "context_length": self.context_length,
+            # How small models are asked; which models are, the fingerprint says.
+            "small": [_SMALL, _EVENTS_AT_A_TIME, EXAMPLES_VERSION],
             "chat_template": self.chat_template,
             "chat_template_kwargs": self.chat_template_kwargs or {},
         }
