@@ -8,13 +8,12 @@ changes one thing in what *means*. Everything is learned from the training users
 those of `bench_quality`. A line of the file is one row on one fold, and is not computed again; the table is printed at
 the end, and kept in ``benchmarks/results/ablate-events.jsonl``.
 
-What was chosen, and why: the first token left out (it is an attention sink; with it everything is worse, by up to .05),
-each layer brought to unit length and the last eight averaged (any from 8 on is about as good; none is best on all
-data), features named in the text (better with few labels and LightGBM where it matters), inverse document frequencies
-(uniform weights are as good with many labels and worse with few), centred vectors (uncentred ones are much worse).
-Leading directions stay: to remove one changes nothing, to remove five costs. Numbers count in four bins of each event, which is
-what makes identity as good as aggregates on cards; statistics of numbers and times at half the length add where they
-tell, and cost at most .005 where they do not.
+What was chosen, and why: the first token left out (it is an attention sink: with it everything is worse); each layer
+brought to unit length, and the last eight averaged (any from 8 on is about as good; none is best on all data); features
+named in the text (better with few labels); inverse document frequencies; centred vectors (others are much worse).
+Leading directions stay: to remove one changes little, to remove five costs. Numbers count in quarters of each event,
+which makes identity as good as aggregates on cards; statistics of numbers and times, at half the length, add where they
+tell and cost little where they do not.
 """
 
 from __future__ import annotations
