@@ -157,7 +157,7 @@ class TextEmbedder:
         with tqdm(
             total=len(texts),
             desc="embedding",
-            unit="user",
+            unit="text",
             leave=None,
             disable=not self.progress or self.group.rank > 0,
         ) as bar:
