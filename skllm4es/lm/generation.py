@@ -130,15 +130,23 @@ class _Forced(LogitsProcessor):
 
 
 def _batches(prompts: Sequence[Prompt], batch_tokens: int, sharing: Sharing) -> Iterator[list[int]]:
-    """Group prompts of similar length; the longest come first, so that too little memory shows at once."""
+    """Group prompts of similar length; the longest come first, so that too little memory shows at once.
+
+    Prompts without a shared beginning come last, in batches of their own: one of them would end the sharing of all.
+    """
     batch: list[int] = []
     longest_prompt = most_new = 0
-    for position in sorted(range(len(prompts)), key=lambda i: (-len(prompts[i].ids), -prompts[i].max_new_tokens)):
+    shared = [prompt.n_shared > 0 for prompt in prompts]
+    longest_first = sorted(
+        range(len(prompts)), key=lambda i: (not shared[i], -len(prompts[i].ids), -prompts[i].max_new_tokens)
+    )
+    for position in longest_first:
+        is_other = bool(batch) and shared[batch[0]] != shared[position]
         shorter = len(prompts[position].ids) < longest_prompt
         longest_prompt = max(longest_prompt, len(prompts[position].ids))
         most_new = max(most_new, prompts[position].max_new_tokens)
         is_full = (len(batch) + 1) * (longest_prompt + most_new) > batch_tokens
-        if batch and (is_full or sharing == "none" or (sharing == "same length" and shorter)):
+        if batch and (is_full or is_other or sharing == "none" or (sharing == "same length" and shorter)):
             yield batch
             batch, longest_prompt, most_new = [], len(prompts[position].ids), prompts[position].max_new_tokens
         batch.append(position)
