@@ -32,6 +32,8 @@ Read = Callable[[list[str]], npt.NDArray[np.float32]]
 _BINS = ("lowest", "low", "high", "highest")
 #: Rarer events share the quarters of all events.
 _OFTEN = 20
+#: Vectors that are shorter once they are centred are no more than rounding.
+_SAME = 1e-6
 #: The lengths of the blocks. Measures, which are few and noisy, count half.
 _LENGTHS = (1.0, 1.0, 0.5)
 
@@ -230,7 +232,7 @@ class EventVectors:
         scales = []
         for block, center, length in zip(blocks, centers, _LENGTHS, strict=True):
             norms = np.linalg.norm(block - center, axis=1)
-            present = (norms > 0) & block.any(axis=1)
+            present = (norms > _SAME) & block.any(axis=1)
             scales.append(np.divide(length, norms, out=np.zeros_like(norms), where=present))
         return np.stack(scales, axis=1)
 
@@ -345,4 +347,4 @@ def _unit_rows(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
 
 def _unit(vectors: Floats) -> Floats:
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
+    return np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > _SAME)
