@@ -129,7 +129,9 @@ def _as_numbers(values: Sequence[str]) -> Floats:
 
 def _as_seconds(values: Sequence[str]) -> Floats:
     times = pd.to_datetime(pd.Series(values, dtype=object), format="ISO8601", errors="coerce", utc=True)
-    return np.asarray((times - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1), dtype=np.float64)
+    # Not in nanoseconds, in which no year before 1678 or after 2261 can be written.
+    microseconds = times.dt.tz_localize(None).to_numpy().astype("datetime64[us]")
+    return np.where(np.isnat(microseconds), np.nan, microseconds.astype(np.int64) / 1e6)
 
 
 def _may_be_codes(values: Sequence[str]) -> bool:
