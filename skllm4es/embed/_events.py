@@ -152,7 +152,7 @@ class EventVectors:
 
     def _check(self) -> None:
         """Raise a ValueError for arrays that do not belong together."""
-        n_texts, (n_components, n_tokens) = len(self.texts), self.directions.shape
+        n_texts, n_tokens, n_components = len(self.texts), len(self.tokens), len(self.directions)
         n_numbers, n_statistics, hidden_size = len(self.fields.numbers), len(self.measures.names), len(self.origin)
         n_slots = n_numbers * max(1, n_texts)
         shapes = {
@@ -160,6 +160,7 @@ class EventVectors:
             "edges": (n_numbers, max(1, n_texts), len(_BINS) - 1),
             "tokens": (n_tokens,),
             "token_idf": (n_tokens,),
+            "directions": (n_components, n_tokens),
             "vectors": (n_texts, hidden_size),
             "origin": (hidden_size,),
             "center": (n_components + hidden_size + n_statistics,),
