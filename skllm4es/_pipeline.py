@@ -83,6 +83,7 @@ def event_pipeline(
     >>> pipeline = event_pipeline("classifier", random_state=0)  # doctest: +SKIP
     >>> cross_val_score(pipeline, X, y, scoring="roc_auc")  # doctest: +SKIP
     """
+    head = _estimator(estimator, random_state)
     features = FeatureUnion(
         [
             (
@@ -112,19 +113,19 @@ def event_pipeline(
             ),
         ]
     )
-    return Pipeline([("features", features), ("estimator", _estimator(estimator, random_state))])
+    return Pipeline([("features", features), ("estimator", head)])
 
 
 def _estimator(estimator: str | BaseEstimator, random_state: int | None) -> BaseEstimator:
     if not isinstance(estimator, str):
         return estimator
+    if estimator not in ("classifier", "regressor"):
+        raise ValueError(f"estimator={estimator!r} must be 'classifier', 'regressor' or an estimator.")
     from lightgbm import LGBMClassifier, LGBMRegressor
 
     if estimator == "classifier":
         linear = LogisticRegression(C=10, max_iter=1000)  # On vectors of about unit length.
         trees = LGBMClassifier(**_LIGHTGBM, random_state=random_state)
         return VotingClassifier([("linear", linear), ("trees", trees)], voting="soft")
-    if estimator == "regressor":
-        trees = LGBMRegressor(**_LIGHTGBM, random_state=random_state)
-        return VotingRegressor([("linear", RidgeCV(np.logspace(-3, 2, 11))), ("trees", trees)])
-    raise ValueError(f"estimator={estimator!r} must be 'classifier', 'regressor' or an estimator.")
+    trees = LGBMRegressor(**_LIGHTGBM, random_state=random_state)
+    return VotingRegressor([("linear", RidgeCV(np.logspace(-3, 2, 11))), ("trees", trees)])

@@ -32,7 +32,8 @@ def reference_embedding(embedder, text, depth):
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
 def test_embedding_is_the_mean_over_tokens_of_the_mean_of_the_last_layers(fitted, depth):
-    embedder = LLMEmbedder(TINY, features="hidden", pooling_depth=depth, dtype="float32", random_state=0).fit(TEXTS)
+    params = {"features": "hidden", "pooling_depth": depth, "token_pooling": "mean", "dtype": "float32"}
+    embedder = LLMEmbedder(TINY, **params, random_state=0).fit(TEXTS)
     expected = [reference_embedding(embedder, text, depth) for text in TEXTS]
     np.testing.assert_allclose(embedder.transform(TEXTS), expected, rtol=1e-5, atol=1e-6)
 
@@ -76,8 +77,8 @@ def test_training_lowers_the_loss():
 def test_a_pretrained_model_is_trained_on_the_variants_but_not_the_text(tmp_path, fitted):
     save_model(fitted, tmp_path)
     frame = pd.DataFrame({"text": TEXTS, "variant_0": [text.upper() for text in TEXTS]})
-    with_text = LLMEmbedder(tmp_path, random_state=0).fit(frame)
-    without = LLMEmbedder(tmp_path, random_state=0).fit(frame["variant_0"])
+    with_text = LLMEmbedder(tmp_path, features="hidden", random_state=0).fit(frame)
+    without = LLMEmbedder(tmp_path, features="hidden", random_state=0).fit(frame["variant_0"])
     np.testing.assert_array_equal(with_text.transform(frame), without.transform(TEXTS))
 
 
@@ -145,9 +146,8 @@ class TestLongTexts:
         np.testing.assert_allclose(cut[0], embedder.transform([longest])[0], rtol=1e-5, atol=1e-6)
 
     def test_chunks_are_averaged_by_their_number_of_tokens(self):
-        embedder = LLMEmbedder(TINY, features="hidden", max_length=64, dtype="float32", random_state=0).fit(
-            [*TEXTS, self.LONG]
-        )
+        params = {"features": "hidden", "token_pooling": "mean", "max_length": 64, "dtype": "float32"}
+        embedder = LLMEmbedder(TINY, **params, random_state=0).fit([*TEXTS, self.LONG])
         embedding = embedder.transform([self.LONG])
         assert embedder.n_truncated_ == 0
         header, *events = self.LONG.split("\n")
@@ -171,7 +171,8 @@ class TestLongTexts:
 @pytest.mark.real_data
 def test_real_pretrained_llama(data_home, finetune):
     directory = data_home / "tinystories-656k"
-    embedder = LLMEmbedder(directory, pooling_depth=2, dtype="float32", random_state=0, finetune=finetune).fit(TEXTS)
+    params = {"features": "hidden", "pooling_depth": 2, "token_pooling": "mean", "dtype": "float32"}
+    embedder = LLMEmbedder(directory, **params, random_state=0, finetune=finetune).fit(TEXTS)
     assert embedder.max_length_ == 512
     expected = [reference_embedding(embedder, text, 2) for text in TEXTS]
     np.testing.assert_allclose(embedder.transform(TEXTS), expected, rtol=1e-4, atol=1e-5)
@@ -181,7 +182,9 @@ def test_real_pretrained_llama(data_home, finetune):
 @pytest.mark.real_data
 def test_finetuning_changes_a_pretrained_model(data_home):
     frozen, tuned = (
-        LLMEmbedder(data_home / "tinystories-656k", random_state=0, finetune=finetune).fit(TEXTS).transform(TEXTS)
+        LLMEmbedder(data_home / "tinystories-656k", features="hidden", random_state=0, finetune=finetune)
+        .fit(TEXTS)
+        .transform(TEXTS)
         for finetune in (None, "full")
     )
     assert not np.allclose(frozen, tuned)
@@ -279,7 +282,7 @@ class TestFrozenModels:
     def test_unused_training_texts_cause_a_warning(self, tmp_path, fitted):
         fitted.save_pretrained(tmp_path / "model")
         frame = pd.DataFrame({"text": TEXTS, "variant_0": TEXTS})
-        frozen = LLMEmbedder(tmp_path / "model", finetune=None, dtype="float32")
+        frozen = LLMEmbedder(tmp_path / "model", features="hidden", finetune=None, dtype="float32")
         with pytest.warns(
             UserWarning, match=r"columns \['variant_0'\] hold texts to train on and are not used"
         ) as record:
@@ -291,7 +294,7 @@ class TestFrozenModels:
         with pytest.raises(
             ValueError, match="extra_texts are texts to train on, and have no effect with finetune=None"
         ):
-            LLMEmbedder("no/model", finetune=None, extra_texts=TEXTS).fit(TEXTS)
+            LLMEmbedder("no/model", features="hidden", finetune=None, extra_texts=TEXTS).fit(TEXTS)
 
     @pytest.mark.parametrize(
         ("params", "message"),

@@ -39,7 +39,7 @@ def directory(tmp_path_factory):
 
 
 def frozen_embedder(directory, **params):
-    return LLMEmbedder(directory, finetune=None, **{"dtype": "float32", **params}).fit(TEXTS)
+    return LLMEmbedder(directory, features="hidden", finetune=None, **{"dtype": "float32", **params}).fit(TEXTS)
 
 
 def hidden_states(embedder, text):

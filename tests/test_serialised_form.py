@@ -4,7 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skllm4es.serialize import EventTable, format_events, parse_events
+from skllm4es.serialize import EventTable, _columns, format_events, parse_events
+from skllm4es.serialize._columns import parse_columns
+from skllm4es.serialize._compact import CompactColumn, format_compact
 
 # Separators, quotes and line breaks are drawn often, because they are what can go wrong.
 FIELD = st.text(st.sampled_from(list(', |"\n\r\t;a0é\u2028😀'))) | st.text()
@@ -77,3 +79,79 @@ def test_texts_in_another_form_are_rejected(text, message):
 def test_anything_but_a_text_is_rejected():
     with pytest.raises(TypeError, match="got list"):
         parse_events(["a|b"])
+
+
+def rows_of(texts):
+    """Return the events of texts as dicts without what is empty, as `parse_events` reads them."""
+    return [
+        [{name: value for name, value in zip(table.header, row, strict=True) if value} for row in table.rows]
+        for table in map(parse_events, texts)
+    ]
+
+
+def rows_of_columns(columns):
+    rows = [{} for _ in range(columns.lengths.sum())]
+    for name, codes in columns.codes.items():
+        for row, code in zip(rows, codes, strict=True):
+            if code:  # The first value is the empty one.
+                row[name] = columns.values[name][code]
+    return [rows[end - n : end] for n, end in zip(columns.lengths, columns.lengths.cumsum(), strict=True)]
+
+
+#: Texts of all forms, and of none: what Arrow reads, what it would read differently, and what it refuses.
+PLAIN = tables().map(lambda table: format_events([str(i) for i in range(len(table.header))], table.rows))
+COMPACT = st.lists(st.sampled_from(["x", "y z", "1", "7"]), max_size=4).map(
+    lambda values: format_compact([CompactColumn("0", words=False, code="~")], [values])
+)
+OTHER = st.sampled_from(
+    [
+        "",
+        "0",
+        "0\nx\n",
+        "0\nx\n\n1\ny",
+        "Films.\n\n0|1\n1;2\n3;4",
+        "0|1\n,, x",
+        "0|1\na | | b",
+        "0\n\ufeffx",
+        "0\nNA\nnull\n\0",
+        "0\na\x1fb",
+        "0|1\n\ud800, 2",
+        '0|1\n"a, ""b""", c\n"x\ny", "z\r"',
+    ]
+)
+
+
+@given(st.lists(PLAIN | COMPACT | OTHER, max_size=4))
+def test_columns_hold_what_parse_events_reads_in_each_text(texts):
+    columns = parse_columns(texts)
+    assert rows_of_columns(columns) == rows_of(texts)
+    assert all(values[0] == "" and len(set(values)) == len(values) for values in columns.values.values())
+
+
+@given(st.lists(st.text(st.sampled_from(list(', |"\n;ab\r+~')), max_size=12), max_size=3))
+def test_columns_refuse_what_parse_events_refuses(texts):
+    try:
+        expected = rows_of(texts)
+    except ValueError:
+        with pytest.raises(ValueError, match=r"Text \d+ is not in the form that EventSerializer writes"):
+            parse_columns(texts)
+        return
+    columns = parse_columns(texts)
+    assert [len(rows) for rows in expected] == columns.lengths.tolist()
+
+
+def test_columns_name_the_text_and_the_event_that_are_wrong():
+    with pytest.raises(ValueError, match=r"Text 2 is not .*: Event 2 of the text has 1 fields"):
+        parse_columns(["a|b\n1, 2", "a|b", "a|b\n1, 2\n3", "a|b\n5, 6"])
+
+
+def test_texts_are_parsed_in_pieces(monkeypatch):
+    monkeypatch.setattr(_columns, "_PIECE", 20)
+    texts = [f"0|1\n{i}, x\n{i % 3}, y" for i in range(30)] + ["1|2\nx, 5"]
+    assert rows_of_columns(parse_columns(texts)) == rows_of(texts)
+
+
+def test_columns_of_the_same_name_are_told_apart():
+    columns = parse_columns(["a|a|a_2|a\n1, 2, 3, 4"])
+    values = {name: columns.values[name][codes[0]] for name, codes in columns.codes.items()}
+    assert values == {"a": "1", "a_3": "2", "a_2": "3", "a_4": "4"}

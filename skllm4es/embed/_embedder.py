@@ -54,6 +54,7 @@ _SAVED = (
     "training_time_",
     "n_truncated_",
     "dtype_",
+    "_event_pooling_",
 )
 
 #: Parameters that apply to only some kinds of features: their names, their defaults and these kinds.
@@ -336,6 +337,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         self.n_truncated_ = 0
         self.device_, self.dtype_ = device, dtype
         self.features_, self._projection_, self._events_ = features, projection, events
+        self._event_pooling_ = self.token_pooling
         return embedded
 
     def transform(self, X: Any) -> npt.NDArray[np.float32]:
@@ -359,8 +361,9 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         blocks = {
             name: np.empty((len(texts), n_features), dtype=np.float32) for name, n_features in self._n_features.items()
         }
+        self.n_truncated_ = 0
         if self._events_ is not None:
-            blocks["events"][:] = self._events_(texts, self._reader(self._fitted_text_embedder(), self.layers_))
+            blocks["events"][:] = self._events_(texts, self._fitted_reader())
         if {"hidden", "scores"} & set(self.features_):
             layer_mean = LayerMean(self.layers_)
             for rows, layers, scores in self._embedded(texts, known):
@@ -421,8 +424,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
                 "Pass the coefficients of one class or target, such as coef_[0]."
             )
         texts = read_texts(X, caller="LLMEmbedder")[TEXT]
-        read = self._reader(self._fitted_text_embedder(), self.layers_)
-        return self._events_.explain(texts, coefficients, read)
+        return self._events_.explain(texts, coefficients, self._fitted_reader())
 
     def transform_layers(self, X: Any) -> npt.NDArray[np.float32]:
         """Return the pooled hidden states of every layer, for analysis.
@@ -536,7 +538,13 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
             for kind in ("scores.", "events.")
         )
         embedder._projection_ = ScoreProjection(**scores) if scores else None
-        embedder._events_ = EventVectors.from_saved(events, settings["events"]) if events else None
+        try:
+            has_events = "events" in embedder.features_
+            embedder._events_ = EventVectors.from_saved(events, settings["events"]) if has_events else None
+        except ValueError as error:
+            raise OSError(
+                f"The embedder in {folder} was not written by LLMEmbedder.save_pretrained: {error}. Save it again."
+            ) from error
         embedder.device_ = device_here(embedder.device, fall_back=True)
         return embedder
 
@@ -805,11 +813,22 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         def read(texts: list[str]) -> npt.NDArray[np.float32]:
             vectors = np.zeros((len(texts), embedder.language_model.hidden_size), dtype=np.float32)
             places = {text: place for place, text in enumerate(texts)}
+            n_truncated = 0
             for embedded in embedder.embed(texts, self._cache()):
                 vectors[places[embedded.text]] = layer_mean(embedded.layers)
+                n_truncated += embedded.truncated
+            if n_truncated:
+                warn(
+                    f"{n_truncated} of {len(texts)} distinct events have more than max_length={embedder.max_length} "
+                    "tokens and were cut. Raise max_length, or embed all of them with overflow='chunk'."
+                )
             return vectors
 
         return read
+
+    def _fitted_reader(self) -> Read:
+        """Return what reads events as `fit` read those that it keeps, whatever `token_pooling` is now."""
+        return self._reader(replace(self._fitted_text_embedder(), pooling=self._event_pooling_), self.layers_)
 
     def _fit_scores(self, embedder: TextEmbedder, texts: list[str]) -> tuple[ScoreProjection, list[Embedded]]:
         """Find the principal directions of the scores of texts; return these texts embedded as well."""

@@ -32,6 +32,8 @@ Read = Callable[[list[str]], npt.NDArray[np.float32]]
 _BINS = ("lowest", "low", "high", "highest")
 #: Rarer events share the quarters of all events.
 _OFTEN = 20
+#: Vectors that are shorter once they are centred are no more than rounding.
+_SAME = 1e-6
 #: The lengths of the blocks. Measures, which are few and noisy, count half.
 _LENGTHS = (1.0, 1.0, 0.5)
 
@@ -133,11 +135,44 @@ class EventVectors:
 
     @classmethod
     def from_saved(cls, arrays: Mapping[str, npt.NDArray[Any]], settings: Mapping[str, Any]) -> EventVectors:
-        """Undo `saved`."""
-        fields = Fields(**settings["fields"])
+        """Undo `saved`; raise a ValueError for what it cannot have returned."""
         own = {name: array for name, array in arrays.items() if "." not in name}
         measures = {name.removeprefix("measures."): array for name, array in arrays.items() if "." in name}
-        return cls(fields=fields, measures=Measures(fields, **measures), texts=settings["texts"], **own)
+        try:
+            fields = Fields(**settings["fields"])
+            for names in (settings["texts"], fields.numbers, fields.times, fields.units, *fields.units):
+                kind = list if names is fields.units else str
+                if not isinstance(names, list) or not all(isinstance(name, kind) for name in names):
+                    raise TypeError(f"{names!r:.60} is not a list of {kind.__name__}")
+            saved = cls(fields=fields, measures=Measures(fields, **measures), texts=settings["texts"], **own)
+            saved._check()
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"event features are missing or of another form ({error})") from error
+        return saved
+
+    def _check(self) -> None:
+        """Raise a ValueError for arrays that do not belong together."""
+        n_texts, n_tokens, n_components = len(self.texts), len(self.tokens), len(self.directions)
+        n_numbers, n_statistics, hidden_size = len(self.fields.numbers), len(self.measures.names), len(self.origin)
+        n_slots = n_numbers * max(1, n_texts)
+        shapes = {
+            "idf": (n_texts + 1,),
+            "edges": (n_numbers, max(1, n_texts), len(_BINS) - 1),
+            "tokens": (n_tokens,),
+            "token_idf": (n_tokens,),
+            "directions": (n_components, n_tokens),
+            "vectors": (n_texts, hidden_size),
+            "origin": (hidden_size,),
+            "center": (n_components + hidden_size + n_statistics,),
+        }
+        arrays = {name: (getattr(self, name), shape) for name, shape in shapes.items()}
+        arrays |= {f"measures.{name}": pair for name, pair in self.measures.expected().items()}
+        for name, (array, shape) in arrays.items():
+            if array.shape != shape or array.dtype.kind != ("i" if name == "tokens" else "f"):
+                raise ValueError(f"{name} has the shape {array.shape} and the type {array.dtype}, not {shape}")
+        ends = np.array([-1, *self.tokens, n_texts + n_slots * len(_BINS)])
+        if not (np.diff(ends) > 0).all():
+            raise ValueError("tokens are not in ascending order, or there are no such tokens")
 
     @property
     def n_features(self) -> int:
@@ -230,7 +265,7 @@ class EventVectors:
         scales = []
         for block, center, length in zip(blocks, centers, _LENGTHS, strict=True):
             norms = np.linalg.norm(block - center, axis=1)
-            present = (norms > 0) & block.any(axis=1)
+            present = (norms > _SAME) & block.any(axis=1)
             scales.append(np.divide(length, norms, out=np.zeros_like(norms), where=present))
         return np.stack(scales, axis=1)
 
@@ -345,4 +380,4 @@ def _unit_rows(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
 
 def _unit(vectors: Floats) -> Floats:
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
+    return np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > _SAME)

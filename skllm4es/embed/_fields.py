@@ -22,6 +22,10 @@ Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+#: What is written for numbers that are none. They do not make words of a feature.
+_NO_NUMBER = re.compile(r"[+-]?(?:nan|inf(?:inity)?)", re.IGNORECASE)
+#: Larger numbers count as this one, so that differences between numbers are finite.
+_HUGE = 1e300
 #: Whole numbers with so many distinct values may be codes: they are counted as words are, and measured.
 _MAY_BE_CODES = range(21, 1001)
 #: Features and combinations with more distinct values than this are read only if other users share most of them.
@@ -77,14 +81,15 @@ def texts_of(columns: TextColumns, unit: Sequence[str]) -> tuple[list[str], Inte
 
     A text names its features, as in ``title: Heat (1995), genres: Crime``; what is missing is left out.
     """
-    rows, inverse = np.unique(_codes(columns, unit), axis=0, return_inverse=True)
+    codes = _codes(columns, unit)
+    _, first, inverse = np.unique(_combine(columns, unit), return_index=True, return_inverse=True)
     texts = []
-    for row in rows:
+    for row in codes[first]:
         values = [
             columns.values[name][code] if name in columns.values else "" for name, code in zip(unit, row, strict=True)
         ]
         texts.append(", ".join(f"{name}: {value}" for name, value in zip(unit, values, strict=True) if value))
-    return texts, inverse.reshape(-1).astype(np.int64)
+    return texts, inverse
 
 
 def numbers_of(columns: TextColumns, name: str) -> Floats:
@@ -103,7 +108,7 @@ def times_of(columns: TextColumns, name: str) -> Floats:
 
 def _kind(values: Sequence[str]) -> str:
     """Return what a feature with these distinct values is; one other value may stand for what is missing."""
-    known = [value for value in values if value]
+    known = [value for value in values if value and not _NO_NUMBER.fullmatch(value)]
     if not known:
         return "nothing"
     for kind, read in (("numbers", _as_numbers), ("times", _as_seconds)):
@@ -118,14 +123,15 @@ def _kind(values: Sequence[str]) -> str:
 
 
 def _as_numbers(values: Sequence[str]) -> Floats:
-    numbers = np.array([float(value) if _NUMBER.fullmatch(value) else np.nan for value in values], dtype=np.float64)
-    numbers[~np.isfinite(numbers)] = np.nan
-    return numbers
+    numbers = [float(value) if _NUMBER.fullmatch(value) else np.nan for value in values]
+    return np.clip(np.array(numbers, dtype=np.float64), -_HUGE, _HUGE)
 
 
 def _as_seconds(values: Sequence[str]) -> Floats:
     times = pd.to_datetime(pd.Series(values, dtype=object), format="ISO8601", errors="coerce", utc=True)
-    return np.asarray((times - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1), dtype=np.float64)
+    # Not in nanoseconds, in which no year before 1678 or after 2261 can be written.
+    microseconds = times.dt.tz_localize(None).to_numpy().astype("datetime64[us]")
+    return np.where(np.isnat(microseconds), np.nan, microseconds.astype(np.int64) / 1e6)
 
 
 def _may_be_codes(values: Sequence[str]) -> bool:
@@ -141,8 +147,11 @@ def _codes(columns: TextColumns, unit: Sequence[str]) -> Integers:
 
 
 def _combine(columns: TextColumns, unit: Sequence[str]) -> Integers:
-    _, inverse = np.unique(_codes(columns, unit), axis=0, return_inverse=True)
-    return inverse.reshape(-1).astype(np.int64)
+    """Return one code for the values of several features together, in the order of the features' codes."""
+    combined = np.zeros(int(columns.lengths.sum()), dtype=np.int64)
+    for codes in _codes(columns, unit).T:
+        _, combined = np.unique(combined * (int(codes.max(initial=0)) + 1) + codes, return_inverse=True)
+    return combined
 
 
 def _is_shared(columns: TextColumns, codes: Integers) -> bool:

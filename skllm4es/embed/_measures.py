@@ -57,6 +57,15 @@ class Measures:
             spread = np.sqrt(np.where(known, (statistics - center) ** 2, 0).sum(axis=0) / n_known)
         return cls(fields, raw.quantiles, center, np.where(spread > 1e-9, spread, 0))
 
+    def expected(self) -> dict[str, tuple[Floats, tuple[int, ...]]]:
+        """Return each array and the shape that it must have."""
+        n_statistics = len(self.names)
+        return {
+            "quantiles": (self.quantiles, (len(_names_of_ranked(self.fields)), _N_QUANTILES)),
+            "center": (self.center, (n_statistics,)),
+            "scale": (self.scale, (n_statistics,)),
+        }
+
     @property
     def names(self) -> list[str]:
         """The names of the statistics."""

@@ -80,14 +80,11 @@ def parse_events(text: str) -> EventTable:
     """
     if not isinstance(text, str):
         raise TypeError(f"parse_events reads one text, a str; got {type(text).__name__}.")
-    text = text[end_of_instruction(text) :]
-    if text.startswith(COMPACT_MARK):
-        return parse_compact(text)
-    end = end_of_line(text)
-    header = split_line(text[:end], _separator_of_header(text[:end]))
-    body = text[end + 1 :]
+    head = read_head(text)
+    if head is None:
+        return parse_compact(text[end_of_instruction(text) :])
+    header, separator, body = head
     lines = split_lines(body) if body else []
-    separator = _separator_of_fields(lines[0]) if lines and len(header) > 1 else FIELD_SEPARATOR
     rows = [split_line(line, separator) for line in lines]
     for number, row in enumerate(rows, start=1):
         if len(row) != len(header):
@@ -97,6 +94,18 @@ def parse_events(text: str) -> EventTable:
                 "with fields joined by ', ' and quoted as in CSV if they hold a comma, a quote or a line break."
             )
     return EventTable(header, rows)
+
+
+def read_head(text: str) -> tuple[list[str], str, str] | None:
+    """Return the names of a text, what stands between its fields, and all its lines; None in the compact form."""
+    text = text[end_of_instruction(text) :]
+    if text.startswith(COMPACT_MARK):
+        return None
+    end = end_of_line(text)
+    header = split_line(text[:end], _separator_of_header(text[:end]))
+    body = text[end + 1 :]
+    separator = _separator_of_fields(body[: end_of_line(body)]) if body and len(header) > 1 else FIELD_SEPARATOR
+    return header, separator, body
 
 
 def format_events(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
