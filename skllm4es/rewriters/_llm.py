@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import cached_property
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -73,8 +74,11 @@ class Session(ABC):
 
     #: How many questions to ask together, at least: enough to sort them by length, few enough that results come soon.
     n_questions: int = 4096
-    #: How many events the model rewrites at a time, after examples; as many as fit, and without any, if None.
-    events_at_a_time: int | None = None
+
+    @cached_property
+    def events_at_a_time(self) -> int | None:
+        """How many events the model rewrites at a time, after examples; as many as fit, and without any, if None."""
+        return None
 
     @abstractmethod
     def count(self, texts: Sequence[str]) -> list[int]:
