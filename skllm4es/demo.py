@@ -136,8 +136,8 @@ def render(table: pd.DataFrame) -> str:
 def read(results: Results) -> str:
     """Return a sentence that says what the pretrained model adds to counts, and counts and aggregates to it."""
     return (
-        f"Compared with the bag of events, the LLM is {_compared(results, 'LLM', 'bag of events')} labelled users; with "
-        f"bag and aggregates beside it, which its own counts and statistics resemble, it is "
+        f"Compared with the bag of events, the LLM is {_compared(results, 'LLM', 'bag of events')} labelled users; "
+        "with bag and aggregates beside it, which its own counts and statistics resemble, it is "
         f"{_compared(results, TOGETHER, 'LLM')}."
     )
 
