@@ -12,7 +12,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from functools import cached_property
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -74,11 +73,8 @@ class Session(ABC):
 
     #: How many questions to ask together, at least: enough to sort them by length, few enough that results come soon.
     n_questions: int = 4096
-
-    @cached_property
-    def events_at_a_time(self) -> int | None:
-        """How many events the model rewrites at a time, after examples; as many as fit, and without any, if None."""
-        return None
+    #: How many events the model rewrites at a time, after examples; as many as fit, and without any, if None.
+    events_at_a_time: int | None = None
 
     @abstractmethod
     def count(self, texts: Sequence[str]) -> list[int]:
