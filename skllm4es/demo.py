@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import RidgeClassifierCV
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold, train_test_split
@@ -159,13 +160,13 @@ def _listed(parts: Sequence[str]) -> str:
 
 def _blocks(serializer: EventSerializer, model: str, memory: str) -> dict[str, Pipeline]:
     """Return the representations, each of unit length, so that none outweighs another in a linear model."""
-    llm = LLMEmbedder(model, finetune=None, features="events", memory=memory, verbose=1)
+    llm = LLMEmbedder(model, finetune=None, memory=memory, verbose=1)
     centre = StandardScaler(with_std=False)
     return {
-        "aggregates": make_pipeline(EventAggregator(), StandardScaler(), Normalizer()),
-        "bag of events": make_pipeline(
-            BagOfEvents(n_components=128, sublinear_tf=True, random_state=0), centre, Normalizer()
+        "aggregates": make_pipeline(
+            EventAggregator(), SimpleImputer(keep_empty_features=True), StandardScaler(), Normalizer()
         ),
+        "bag of events": make_pipeline(BagOfEvents(n_components=128, random_state=0), centre, Normalizer()),
         "LLM": make_pipeline(serializer, llm, Normalizer()),
     }
 
