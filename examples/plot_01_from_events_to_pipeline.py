@@ -41,8 +41,7 @@ y = y.loc[X.index]
 # What the language model reads
 # -----------------------------
 # :class:`~skllm4es.EventSerializer` writes one line per event. Merchant category codes
-# become descriptions, which a language model knows something about; times become a
-# weekday and an hour.
+# become descriptions, which a language model knows something about.
 
 from skllm4es import EventSerializer
 from skllm4es.vocabularies import load_mcc_names
@@ -50,7 +49,6 @@ from skllm4es.vocabularies import load_mcc_names
 serializer = EventSerializer(
     ["event_time", "mcc", "amount", "type"],
     labels={"mcc": load_mcc_names()},
-    formats={"event_time": "%a %H"},
     max_events=30,
 )
 texts = serializer.fit_transform(X)
@@ -59,22 +57,21 @@ print("\n".join(texts["text"].iloc[0].split("\n")[:8]))
 # %%
 # The pipeline
 # ------------
-# :class:`~skllm4es.TextEnricher` rewrites each text in another format, for training
-# only, and :class:`~skllm4es.LLMEmbedder` trains a language model on the raw and the
-# rewritten texts. Without a ``model``, it trains a small one from scratch;
-# ``epochs=0.5`` keeps this page fast.
+# :class:`~skllm4es.LLMEmbedder` turns texts into vectors. Here the model is SmolLM2,
+# which pip installs, and ``finetune=None`` leaves it as it is. It reads each distinct
+# event once; numbers and times are measured.
 
 from lightgbm import LGBMClassifier
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import Pipeline
 
-from skllm4es import FineTuning, LLMEmbedder, TextEnricher
+from skllm4es import LLMEmbedder
+from skllm4es.models import smollm2
 
 pipeline = Pipeline(
     [
         ("serialize", serializer),
-        ("enrich", TextEnricher(random_state=0)),
-        ("embed", LLMEmbedder(finetune=FineTuning(epochs=0.5), random_state=0)),
+        ("embed", LLMEmbedder(smollm2(), finetune=None)),
         ("classify", LGBMClassifier(min_child_samples=10, n_jobs=1, verbose=-1)),
     ]
 )
@@ -82,16 +79,17 @@ X_train, X_test, y_train, y_test = train_test_split(X, y, random_state=0, strati
 pipeline.fit(X_train, y_train)
 
 # %%
-# New users take the same path, without the rewriting:
+# New users take the same path:
 
 pipeline.predict_proba(X_test)[:3]
 
 # %%
 # How long the texts are
 # ----------------------
-# A language model sees a limited number of tokens at once. The display counts the
-# tokens of the test users' texts and marks that limit; longer texts are embedded in
-# windows by default.
+# Training, and ``features="hidden"``, which pools the hidden states of whole texts as
+# in the paper, cost as much as the texts are long. A language model sees a limited
+# number of tokens at once; longer texts are divided. The display counts the tokens of
+# the test users' texts and marks that limit.
 
 import matplotlib.pyplot as plt
 
@@ -106,3 +104,7 @@ plt.show()
 
 vectors = pipeline[:-1].transform(X_test)
 vectors.shape, vectors.dtype
+
+# %%
+# :func:`~skllm4es.event_pipeline` returns such a pipeline in one call, with aggregates
+# beside the vectors.

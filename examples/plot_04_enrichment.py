@@ -40,7 +40,8 @@ for name in variants.columns:
 # -----------------------------------------
 # Two models of the same size see each user equally often: the second has two texts per
 # user and half the epochs. A fifth of the users is held out to measure the loss on
-# texts of unseen users.
+# texts of unseen users. ``features="scores"`` compares what each user did with what the
+# model expected of whole texts, so it depends on training more than event features do.
 
 from skllm4es import FineTuning, FromScratch, LLMEmbedder
 
@@ -48,6 +49,7 @@ enriched = TextEnricher(random_state=0).fit_transform(texts)
 embedders = {
     name: LLMEmbedder(
         FromScratch(n_params=100_000),
+        features="scores",
         finetune=FineTuning(epochs=epochs, validation_fraction=0.2),
         random_state=0,
     ).fit(training_texts)

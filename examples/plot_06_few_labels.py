@@ -10,25 +10,22 @@ all users, so the few labels are left for the classifier. How many does it need?
 # %%
 # Vectors without labels
 # ----------------------
-# The language model learns from the texts of all clients, without labels.
+# SmolLM2, a pretrained language model that pip installs, reads the events of all
+# clients, without labels.
 
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 
-from skllm4es import EventSerializer, FineTuning, LLMEmbedder, TextEnricher
+from skllm4es import EventSerializer, LLMEmbedder
 from skllm4es.baselines import EventAggregator
 from skllm4es.datasets import make_transactions
+from skllm4es.models import smollm2
 from skllm4es.vocabularies import load_mcc_names
 
 X, y = make_transactions(n_users=400, mean_events=20, class_sep=3, random_state=0)
-texts = EventSerializer(
-    ["mcc", "amount", "type"], labels={"mcc": load_mcc_names()}, max_events=20
-).fit_transform(X)
-training_texts = TextEnricher(random_state=0).fit_transform(texts)
+texts = EventSerializer(labels={"mcc": load_mcc_names()}).fit_transform(X)
 vectors = {
-    "LLM embedding": LLMEmbedder(finetune=FineTuning(epochs=0.25), random_state=0)
-    .fit(training_texts)
-    .transform(texts),
+    "LLM embedding": LLMEmbedder(smollm2(), finetune=None).fit_transform(texts),
     "aggregates": make_pipeline(EventAggregator(), SimpleImputer()).fit_transform(X),
 }
 {name: array.shape for name, array in vectors.items()}
@@ -86,10 +83,8 @@ plt.show()
 
 # %%
 # The bands show one standard deviation over the splits. Both curves are still rising at
-# the last point. The embedding is a few hundredths ahead throughout, which is less than
-# the difference between splits; a bank has many more clients without a label for its
-# language model to read.
+# PLACEHOLDER06
 #
-# To get the curve of a pipeline whose language model sees only the labelled users, pass
-# the whole pipeline and ``X`` instead of vectors; it then trains once for each point
-# and split.
+# To get the curve of a pipeline that sees only the labelled users, pass the whole
+# pipeline and ``X`` instead of vectors; it is then fitted once for each point and
+# split.

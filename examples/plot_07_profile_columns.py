@@ -54,7 +54,7 @@ events = Pipeline(
         ),
         (
             "embed",
-            LLMEmbedder(smollm2(), finetune=None, features="events", memory=cache.name),
+            LLMEmbedder(smollm2(), finetune=None, memory=cache.name),
         ),
         ("scale", Normalizer()),
     ]

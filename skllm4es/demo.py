@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import RidgeClassifierCV
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold, train_test_split
@@ -114,7 +115,8 @@ def compare(task: Task, model: str, memory: str) -> Results:
             start = time.perf_counter()
             vectors[name] = block.fit_transform(task.X.iloc[train]), block.transform(task.X.iloc[test])
             results.seconds[name] = results.seconds.get(name, 0) + time.perf_counter() - start
-        vectors[TOGETHER] = tuple(map(np.hstack, zip(*vectors.values(), strict=True)))
+        in_train, in_test = zip(*vectors.values(), strict=True)
+        vectors[TOGETHER] = np.hstack(in_train), np.hstack(in_test)
         y_train, y_test = task.y.to_numpy()[train], task.y.to_numpy()[test]
         for n_labelled in LABELLED:
             column = "all" if n_labelled is None else str(n_labelled)
@@ -133,25 +135,23 @@ def render(table: pd.DataFrame) -> str:
 
 
 def read(results: Results) -> str:
-    """Return a sentence that says what the pretrained model adds; "level" is at most two standard errors apart."""
-    alone = []
-    for column in results.scores["LLM"]:
-        gain = np.subtract(results.scores["LLM"][column], results.scores["bag of events"][column])
-        is_level = abs(gain.mean()) <= 2 * gain.std(ddof=1) / np.sqrt(len(gain))
-        word = "level" if is_level else "better" if gain.mean() > 0 else "worse"
-        alone.append(f"{word} with {column} ({gain.mean():+.3f})")
-    means = results.means().round(3)
-    best = [f"with {column}" for column in means if means.loc[TOGETHER, column] == means[column].max()]
-    others = [
-        f"{means[column].max() - means.loc[TOGETHER, column]:.3f} behind the best with {column}"
-        for column in means
-        if means.loc[TOGETHER, column] < means[column].max()
-    ]
-    together = [f"best {_listed(best)}"] * bool(best) + others
+    """Return a sentence that says what the pretrained model adds to counts, and counts and aggregates to it."""
     return (
-        f"Compared with the bag of events, the pretrained model alone is {_listed(alone)} labelled users; "
-        f"all three side by side are {_listed(together)}."
+        f"Compared with the bag of events, the LLM is {_compared(results, 'LLM', 'bag of events')} labelled users; "
+        "with bag and aggregates beside it, which its own counts and statistics resemble, it is "
+        f"{_compared(results, TOGETHER, 'LLM')}."
     )
+
+
+def _compared(results: Results, row: str, reference: str) -> str:
+    """Say where a row is better, level or worse; "level" is at most two standard errors apart."""
+    verdicts: dict[str, list[str]] = {}
+    for column in results.scores[row]:
+        gain = np.subtract(results.scores[row][column], results.scores[reference][column])
+        is_level = abs(gain.mean()) <= 2 * gain.std(ddof=1) / np.sqrt(len(gain))
+        verdict = "level" if is_level else "better" if gain.mean() > 0 else "worse"
+        verdicts.setdefault(verdict, []).append(f"{column} ({gain.mean():+.3f})")
+    return ", ".join(f"{verdict} with {_listed(columns)}" for verdict, columns in verdicts.items())
 
 
 def _listed(parts: Sequence[str]) -> str:
@@ -160,13 +160,13 @@ def _listed(parts: Sequence[str]) -> str:
 
 def _blocks(serializer: EventSerializer, model: str, memory: str) -> dict[str, Pipeline]:
     """Return the representations, each of unit length, so that none outweighs another in a linear model."""
-    llm = LLMEmbedder(model, finetune=None, features="events", memory=memory, verbose=1)
+    llm = LLMEmbedder(model, finetune=None, memory=memory, verbose=1)
     centre = StandardScaler(with_std=False)
     return {
-        "aggregates": make_pipeline(EventAggregator(), StandardScaler(), Normalizer()),
-        "bag of events": make_pipeline(
-            BagOfEvents(n_components=128, sublinear_tf=True, random_state=0), centre, Normalizer()
+        "aggregates": make_pipeline(
+            EventAggregator(), SimpleImputer(keep_empty_features=True), StandardScaler(), Normalizer()
         ),
+        "bag of events": make_pipeline(BagOfEvents(n_components=128, random_state=0), centre, Normalizer()),
         "LLM": make_pipeline(serializer, llm, Normalizer()),
     }
 

