@@ -39,7 +39,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 
 from benchmarks.json_lines import append, read
-from skllm4es import EventSerializer, FromScratch, LLMEmbedder, TextEnricher, nest_events
+from skllm4es import EventSerializer, FromScratch, LLMEmbedder, TextEnricher, event_pipeline, nest_events
 from skllm4es.baselines import BagOfEvents, EventAggregator
 from skllm4es.datasets import (
     fetch_movielens_100k,
@@ -141,7 +141,9 @@ def representations(serializer: EventSerializer, seed: int, memory: Path | None)
         )
 
     def scratch(**settings: Any) -> Any:
-        return make_pipeline(serializer, TextEnricher(random_state=seed), LLMEmbedder(random_state=seed, **settings))
+        return make_pipeline(
+            serializer, TextEnricher(random_state=seed), LLMEmbedder(random_state=seed, memory=memory, **settings)
+        )
 
     fill = SimpleImputer(keep_empty_features=True)
     return {
@@ -154,11 +156,12 @@ def representations(serializer: EventSerializer, seed: int, memory: Path | None)
         "LLM, 256 components": llm(n_components=256),
         "from scratch": scratch(),
         "from scratch, scores": scratch(features="scores"),
-        "from scratch, one epoch of nothing": scratch(model=FromScratch(n_params=100_000)),
+        "from scratch, 100,000 weights": scratch(model=FromScratch(n_params=100_000)),
     }
 
 
-DEFAULT_ROWS = ["aggregates", "bag of events", "LLM"]
+PIPELINE = "event_pipeline"
+DEFAULT_ROWS = ["aggregates", "bag of events", "LLM", PIPELINE]
 TOGETHER = [("LLM", "aggregates"), ("bag of events", "aggregates"), ("from scratch", "aggregates")]
 
 
@@ -183,7 +186,33 @@ def run(data: str, seed: int, wanted: list[str], memory: Path | None, developmen
         for row, Z in vectors.items():
             scores = {name: score(Z, y, train, test) for name, y in targets.items()}
             records.append({**about, "row": row, "s": round(seconds.get(row, 0.0), 1), "scores": scores})
+        if PIPELINE in wanted and (data, development, seed, fold, PIPELINE) not in done:
+            start = time.perf_counter()
+            settings = {"serializer": DATA[data][1], "seed": seed, "memory": memory}
+            scores = {name: score_pipeline(X, y, train, test, **settings) for name, y in targets.items()}
+            seconds[PIPELINE] = (time.perf_counter() - start) / len(targets)
+            records.append({**about, "row": PIPELINE, "s": round(seconds[PIPELINE], 1), "scores": scores})
         append(file, records)  # A whole fold at once, so that an interrupted fold is run again.
+
+
+def score_pipeline(
+    X: pd.DataFrame,
+    y: npt.NDArray[Any],
+    train: Rows,
+    test: Rows,
+    *,
+    serializer: EventSerializer,
+    seed: int,
+    memory: Path | None,
+) -> dict[str, float]:
+    """Score what `event_pipeline` returns, whose head averages a linear model and LightGBM."""
+    kind = "regressor" if len(np.unique(y)) > 2 else "classifier"
+    pipeline = event_pipeline(kind, memory=memory, random_state=seed)
+    pipeline.set_params(features__llm__serialize=serializer)
+    pipeline.fit(X.iloc[train], y[train])
+    if kind == "regressor":
+        return {"both": round(float(mean_absolute_error(y[test], pipeline.predict(X.iloc[test]))), 4)}
+    return {"both": round(float(roc_auc_score(y[test], pipeline.predict_proba(X.iloc[test])[:, 1])), 4)}
 
 
 def score(Z: npt.NDArray[Any], y: npt.NDArray[Any], train: Rows, test: Rows) -> dict[str, float]:
