@@ -72,7 +72,7 @@ def test_memory_is_a_directory_or_a_joblib_memory(tmp_path, wrap):
 def test_a_search_embeds_each_text_once(tmp_path, pretrained, counts):
     pipe = Pipeline(
         [
-            ("embed", LLMEmbedder(pretrained, memory=tmp_path / "cache", finetune=None)),
+            ("embed", LLMEmbedder(pretrained, features="hidden", memory=tmp_path / "cache", finetune=None)),
             ("classify", LogisticRegression()),
         ]
     )
@@ -97,7 +97,9 @@ def test_a_search_fine_tunes_once_per_fold(tmp_path, counts):
 @pytest.mark.filterwarnings("ignore:.*texts have more than")
 def test_settings_that_change_vectors_are_cached_separately(tmp_path, pretrained, params):
     def fit(memory, **changed):
-        return LLMEmbedder(pretrained, memory=memory, finetune=None, **{"dtype": "float32", **changed}).fit(TEXTS)
+        return LLMEmbedder(
+            pretrained, features="hidden", memory=memory, finetune=None, **{"dtype": "float32", **changed}
+        ).fit(TEXTS)
 
     plain = fit(tmp_path / "cache").transform(TEXTS)
     changed = fit(tmp_path / "cache", **params).transform(TEXTS)
@@ -139,7 +141,9 @@ def test_settings_that_do_not_change_the_model_reuse_it(tmp_path, counts, change
 
 def test_a_changed_model_in_the_same_directory_is_noticed(tmp_path, pretrained, counts):
     def embed():
-        return LLMEmbedder(pretrained, memory=tmp_path / "cache", dtype="float32", finetune=None).fit_transform(TEXTS)
+        return LLMEmbedder(
+            pretrained, features="hidden", memory=tmp_path / "cache", dtype="float32", finetune=None
+        ).fit_transform(TEXTS)
 
     first = embed()
     other = LLMEmbedder(TINY, features="hidden", dtype="float32", random_state=1).fit(TEXTS)
@@ -216,7 +220,7 @@ def test_an_interrupted_run_resumes(tmp_path, monkeypatch, counts):
 def test_two_processes_share_the_cache(tmp_path, pretrained):
     pipe = Pipeline(
         [
-            ("embed", LLMEmbedder(pretrained, memory=tmp_path / "cache", finetune=None)),
+            ("embed", LLMEmbedder(pretrained, features="hidden", memory=tmp_path / "cache", finetune=None)),
             ("classify", LogisticRegression()),
         ]
     )
@@ -346,14 +350,16 @@ def test_a_damaged_model_raises(tmp_path):
 
 
 def test_a_model_that_changes_between_fit_and_transform_raises(pretrained):
-    embedder = LLMEmbedder(pretrained, finetune=None).fit(TEXTS)
+    embedder = LLMEmbedder(pretrained, features="hidden", finetune=None).fit(TEXTS)
     save_model(LLMEmbedder(TINY, features="hidden", dtype="float32", random_state=1).fit(TEXTS), pretrained)
     with pytest.raises(OSError, match="is not the one that fit saw"):
         embedder.transform(TEXTS)
 
 
 def test_infinite_vectors_raise_and_are_not_cached(tmp_path, monkeypatch, pretrained):
-    embedder = LLMEmbedder(pretrained, dtype="float16", memory=tmp_path / "cache", finetune=None).fit(TEXTS)
+    embedder = LLMEmbedder(
+        pretrained, features="hidden", dtype="float16", memory=tmp_path / "cache", finetune=None
+    ).fit(TEXTS)
     run = pooling.LayerPooler._run
     monkeypatch.setattr(
         pooling.LayerPooler, "_run", lambda *args: tuple(part + np.float32(np.inf) for part in run(*args))
@@ -395,7 +401,7 @@ def test_several_processes_can_create_the_file_at_once(tmp_path):
 # Where a fitted embedder only transforms
 
 
-@pytest.mark.parametrize("features", ["hidden", "scores"])
+@pytest.mark.parametrize("features", ["hidden", "scores", "auto"])
 @pytest.mark.parametrize("relative", [True, False], ids=["relative", "absolute"])
 def test_a_loaded_embedder_makes_no_directory(tmp_path, monkeypatch, features, relative):
     fit_here, predict_here = tmp_path / "fit", tmp_path / "predict"
@@ -437,7 +443,7 @@ def test_a_loaded_embedder_uses_a_directory_that_is_there(tmp_path, counts):
 
 
 def test_fit_of_a_frozen_model_makes_the_directory(tmp_path, pretrained, counts):
-    embedder = LLMEmbedder(pretrained, memory=tmp_path / "cache", finetune=None).fit(TEXTS)
+    embedder = LLMEmbedder(pretrained, features="hidden", memory=tmp_path / "cache", finetune=None).fit(TEXTS)
     embedder.transform(TEXTS)
     embedder.transform(TEXTS)
     assert counts["texts"] == len(TEXTS)
@@ -462,7 +468,7 @@ def test_a_model_that_could_not_be_stored_leaves_nothing_behind(tmp_path):
 
 
 def test_versions_of_the_embedding_do_not_mix(tmp_path, pretrained, monkeypatch, counts):
-    embedder = LLMEmbedder(pretrained, memory=tmp_path / "cache", finetune=None).fit(TEXTS)
+    embedder = LLMEmbedder(pretrained, features="hidden", memory=tmp_path / "cache", finetune=None).fit(TEXTS)
     embedder.transform(TEXTS)
     monkeypatch.setattr(embedding, "_VERSION", "another")
     embedder.transform(TEXTS)
@@ -470,7 +476,7 @@ def test_versions_of_the_embedding_do_not_mix(tmp_path, pretrained, monkeypatch,
 
 
 def test_vectors_of_another_attention_are_not_taken(tmp_path, pretrained, counts):
-    embedder = LLMEmbedder(pretrained, memory=tmp_path / "cache", finetune=None).fit(TEXTS)
+    embedder = LLMEmbedder(pretrained, features="hidden", memory=tmp_path / "cache", finetune=None).fit(TEXTS)
     embedder.transform(TEXTS)
     model, _ = embedder.load_model()
     usual = model.config._attn_implementation

@@ -166,7 +166,7 @@ def test_the_training_of_an_adapter_resumes(tmp_path, monkeypatch, steps):
 
     def adapt(checkpoint_dir=None):
         finetune = LoRA(checkpoint_dir=checkpoint_dir, **LONG)
-        return LLMEmbedder(base, finetune=finetune, dtype="float32", random_state=0).fit(TEXTS)
+        return LLMEmbedder(base, features="hidden", finetune=finetune, dtype="float32", random_state=0).fit(TEXTS)
 
     with monkeypatch.context() as patch:
         interrupt_after(patch, 40)

@@ -405,7 +405,7 @@ def test_damage_to_a_pretrained_model_raises_or_is_harmless(tmp_path, undisturbe
     n_errors = 0
     for damage in damaged_copies(tmp_path / "model", tmp_path / "copy"):
         try:
-            vectors = LLMEmbedder(tmp_path / "copy", finetune=None).fit(TEXTS).transform(TEXTS)
+            vectors = LLMEmbedder(tmp_path / "copy", features="hidden", finetune=None).fit(TEXTS).transform(TEXTS)
         except OSError as error:
             n_errors += 1
             message = str(error)

@@ -113,7 +113,8 @@ def test_a_batch_that_processes_cannot_share_is_announced():
 def test_sharded_weights_are_gathered_after_training(tmp_path, monkeypatch, finetune):
     """The Trainer itself saves them, as with FSDP and DeepSpeed, which do not run on a CPU."""
     LLMEmbedder(TINY, random_state=0, dtype="float32").fit(TEXTS).save_pretrained(tmp_path / "model")
-    fit = LLMEmbedder(tmp_path / "model", random_state=0, dtype="float32", finetune=finetune).fit
+    settings = {"features": "hidden", "random_state": 0, "dtype": "float32"}
+    fit = LLMEmbedder(tmp_path / "model", finetune=finetune, **settings).fit
     expected = fit(TEXTS).transform(TEXTS)
     monkeypatch.setattr(finetuning, "_is_sharded", lambda trainer: True)
     np.testing.assert_allclose(fit(TEXTS).transform(TEXTS), expected, rtol=1e-5, atol=1e-6)

@@ -47,7 +47,7 @@ def written(tmp_path):
 
 
 def embedder(path, finetune=None, **params):
-    return LLMEmbedder(str(path), finetune=finetune, dtype="float32", random_state=0, **params)
+    return LLMEmbedder(str(path), features="hidden", finetune=finetune, dtype="float32", random_state=0, **params)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

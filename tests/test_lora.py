@@ -20,7 +20,8 @@ def pretrained(tmp_path_factory):
 
 def fit_lora(pretrained, memory=None, **params):
     finetune = LoRA(**{"epochs": 20, "learning_rate": 1e-2, **params})
-    return LLMEmbedder(pretrained, finetune=finetune, memory=memory, dtype="float32", random_state=0).fit(TEXTS)
+    settings = {"features": "hidden", "memory": memory, "dtype": "float32", "random_state": 0}
+    return LLMEmbedder(pretrained, finetune=finetune, **settings).fit(TEXTS)
 
 
 def n_weights(embedder):
@@ -33,7 +34,7 @@ def n_bytes_of_weights(directory):
 
 def test_the_adapter_is_trained_and_the_pretrained_model_is_left_alone(pretrained):
     before = {file.name: file.read_bytes() for file in pretrained.iterdir()}
-    frozen = LLMEmbedder(pretrained, dtype="float32", finetune=None).fit_transform(TEXTS)
+    frozen = LLMEmbedder(pretrained, features="hidden", dtype="float32", finetune=None).fit_transform(TEXTS)
     adapted = fit_lora(pretrained)
     assert adapted.loss_curve_[-1] < adapted.loss_curve_[0] - 0.1
     assert not np.allclose(adapted.transform(TEXTS), frozen, atol=1e-2)
@@ -87,9 +88,8 @@ def test_a_missing_model_below_an_adapter_is_named(pretrained, tmp_path):
 def test_training_can_start_from_an_adapter(pretrained, tmp_path):
     kept = fit_lora(pretrained, merge=False)
     kept.save_pretrained(tmp_path / "saved")
-    tuned = LLMEmbedder(tmp_path / "saved", dtype="float32", finetune=FineTuning(epochs=1e-9, learning_rate=1e-9)).fit(
-        TEXTS
-    )
+    finetune = FineTuning(epochs=1e-9, learning_rate=1e-9)
+    tuned = LLMEmbedder(tmp_path / "saved", features="hidden", dtype="float32", finetune=finetune).fit(TEXTS)
     np.testing.assert_allclose(tuned.transform(TEXTS), kept.transform(TEXTS), rtol=1e-3, atol=1e-4)
 
 

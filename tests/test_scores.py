@@ -9,6 +9,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import normalize
 from tiny_models import TEXTS, save_model, tiny
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
@@ -24,7 +25,7 @@ UNTIED = tiny(num_hidden_layers=2, tie_word_embeddings=False)
 
 @pytest.fixture(scope="module")
 def fitted():
-    return LLMEmbedder(TINY, dtype="float32", random_state=0).fit(TEXTS)
+    return LLMEmbedder(TINY, features="scores", dtype="float32", random_state=0).fit(TEXTS)
 
 
 def reference_scores(embedder, text, n_header):
@@ -98,8 +99,8 @@ def test_a_projection_scales_normalises_and_reduces():
 @pytest.mark.parametrize(
     ("params", "n_features"),
     [
-        ({}, 5),
-        ({"n_components": 3}, 3),
+        ({"features": "scores"}, 5),
+        ({"features": ["scores"], "n_components": 3}, 3),
         ({"features": "hidden"}, 8),
         ({"features": ["hidden", "scores"], "n_components": 3}, 11),
         ({"features": ("scores", "hidden"), "n_components": 3, "pooling_depth": 1}, 11),
@@ -113,19 +114,22 @@ def test_the_length_of_an_embedding(params, n_features):
     assert embedder.n_features_out_ == n_features == len(embedder.get_feature_names_out())
 
 
-def test_features_in_a_list_are_put_side_by_side_in_order():
+def test_features_in_a_list_are_put_side_by_side_in_order_each_of_unit_length():
     hidden, scores, both, swapped = (
         LLMEmbedder(TINY, features=features, dtype="float32", random_state=0).fit_transform(TEXTS)
         for features in ("hidden", "scores", ["hidden", "scores"], ["scores", "hidden"])
     )
-    np.testing.assert_allclose(both, np.hstack([hidden, scores]), atol=1e-6)
+    np.testing.assert_allclose(both, np.hstack([normalize(hidden), normalize(scores)]), atol=1e-6)
     np.testing.assert_array_equal(swapped, np.hstack([both[:, 8:], both[:, :8]]))
 
 
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"pooling_depth": 1}, r"pooling_depth=1 has no effect with features='auto', which reads scores .*'hidden'"),
+        (
+            {"pooling_depth": 1, "features": "scores"},
+            r"pooling_depth=1 has no effect with features='scores', which reads scores .*'hidden'",
+        ),
         (
             {"token_pooling": "max", "features": ["scores"]},
             r"token_pooling='max' has no effect with features=\['scores'\]",
@@ -144,9 +148,9 @@ def test_unknown_features_raise(features):
         LLMEmbedder(TINY, features=features).fit(TEXTS)
 
 
-def test_a_pretrained_model_returns_hidden_states_by_default(tmp_path, fitted):
+def test_a_pretrained_model_has_hidden_states_and_scores(tmp_path, fitted):
     save_model(fitted, tmp_path)
-    assert LLMEmbedder(tmp_path, finetune=None).fit_transform(TEXTS).shape == (12, 8)
+    assert LLMEmbedder(tmp_path, features="hidden", finetune=None).fit_transform(TEXTS).shape == (12, 8)
     assert LLMEmbedder(tmp_path, features="scores", finetune=None).fit_transform(TEXTS).shape == (12, 5)
 
 
@@ -182,19 +186,20 @@ def test_the_same_text_in_two_columns_is_trained_on_once():
     np.testing.assert_array_equal(repeated.transform(TEXTS), LLMEmbedder(TINY, random_state=0).fit_transform(TEXTS))
 
 
-@pytest.mark.parametrize("features", ["scores", "hidden", ["hidden", "scores"]])
+@pytest.mark.parametrize("features", ["auto", "scores", "hidden", ["hidden", "scores"]])
 def test_fit_transform_equals_fit_and_transform(features):
     texts = [*TEXTS, TEXTS[3]]
     embedder = LLMEmbedder(TINY, features=features, dtype="float32", random_state=0)
     np.testing.assert_allclose(embedder.fit_transform(texts), embedder.fit(texts).transform(texts), atol=1e-5)
 
 
-def test_fit_transform_embeds_each_text_once(monkeypatch):
+@pytest.mark.parametrize(("features", "n_texts"), [("scores", 12), ("auto", 12 + 2)])  # Heat and Alien are events.
+def test_fit_transform_embeds_each_text_once(monkeypatch, features, n_texts):
     pooled = []
     pool = LayerPooler.pool
     monkeypatch.setattr(LayerPooler, "pool", lambda self, texts: pooled.extend(texts) or pool(self, texts))
-    LLMEmbedder(TINY, random_state=0).fit_transform([*TEXTS, TEXTS[3]])
-    assert len(pooled) == len(TEXTS)
+    LLMEmbedder(TINY, features=features, random_state=0).fit_transform([*TEXTS, TEXTS[3]])
+    assert len(pooled) == n_texts
 
 
 def test_fit_transform_warns_about_truncated_texts():
@@ -228,7 +233,7 @@ def test_scores_survive_pickling_and_saving(tmp_path, fitted):
 
 
 def test_the_cache_changes_nothing_and_fit_fills_it(tmp_path, fitted):
-    cached = LLMEmbedder(TINY, dtype="float32", memory=tmp_path, random_state=0).fit(TEXTS)
+    cached = LLMEmbedder(TINY, features="scores", dtype="float32", memory=tmp_path, random_state=0).fit(TEXTS)
     assert cached.cache_info().n_vectors == 12
     first, second = cached.transform(TEXTS), cached.transform(TEXTS)
     assert cached.cache_info().misses == 12

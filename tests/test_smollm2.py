@@ -50,7 +50,8 @@ def texts():
 
 
 def embedder(model, memory=None, finetune=None, **params):
-    params = {"features": "hidden", "dtype": "float32", "random_state": 0, "max_length": 256, **params}
+    defaults = {"features": "hidden", "token_pooling": "mean", "dtype": "float32", "random_state": 0, "max_length": 256}
+    params = defaults | params
     return LLMEmbedder(str(model), finetune=finetune, memory=memory, **params)
 
 

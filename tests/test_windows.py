@@ -109,7 +109,8 @@ def test_pooled_layers_of_a_window_do_not_depend_on_where_it_stands():
     """The second half of a text without a header is embedded like the same text alone."""
     from skllm4es import LLMEmbedder
 
-    fitted = LLMEmbedder(TINY, features="hidden", max_length=64, dtype="float32", random_state=0).fit([LONG, PROSE])
+    settings = {"features": "hidden", "token_pooling": "mean", "max_length": 64, "dtype": "float32"}
+    fitted = LLMEmbedder(TINY, **settings, random_state=0).fit([LONG, PROSE])
     tokenizer = fitted.load_model()[1]
     windows = windows_of(tokenizer, PROSE)
     weights = [len(window.ids) - window.n_repeated for window in windows]
