@@ -1,7 +1,7 @@
 """
-==============================================
+===============================================
 Pretrained models from pip, GGUF files, the hub
-==============================================
+===============================================
 
 A pretrained model knows what the words of an event mean before it has seen a single
 user. It is named by one argument, wherever it comes from. This page loads one from pip,
@@ -29,8 +29,7 @@ print(path.name, f"{path.stat().st_size / 1e6:.0f} MB")
 # What it knows
 # -------------
 # Each user here has made one card payment, so a user's vector is that of a kind of
-# shop. ``finetune=None`` leaves the model as it is, and ``features="events"`` reads
-# each distinct event by itself.
+# shop. ``finetune=None`` leaves the model as it is.
 
 import pandas as pd
 
@@ -42,7 +41,7 @@ codes = pd.DataFrame({"user": range(len(names)), "mcc": names.index})
 texts = EventSerializer(["mcc"], labels={"mcc": names}).fit_transform(
     nest_events(codes, user="user")
 )
-embedder = LLMEmbedder(smollm2(), finetune=None, features="events").fit(texts)
+embedder = LLMEmbedder(smollm2(), finetune=None).fit(texts)
 vectors = embedder.transform(texts)
 vectors.shape
 
@@ -77,7 +76,7 @@ home = TemporaryDirectory()
 model, tokenizer = embedder.load_model()
 model.save_pretrained(home.name)
 tokenizer.save_pretrained(home.name)
-from_directory = LLMEmbedder(home.name, finetune=None, features="events").fit(texts)
+from_directory = LLMEmbedder(home.name, finetune=None).fit(texts)
 print(
     f"largest difference: {np.abs(from_directory.transform(texts) - vectors).max():.1e}"
 )
@@ -93,4 +92,5 @@ home.cleanup()
 # No model at all
 # ---------------
 # ``LLMEmbedder()`` makes a small model and trains it on your events alone. It knows how
-# events follow each other, but not what their words mean.
+# events follow each other, but not what their words mean, and is not clearly better
+# than a :class:`bag of events <skllm4es.baselines.BagOfEvents>`, which takes seconds.

@@ -412,7 +412,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         ----------
         X : dataframe, series, ndarray or list of str, of shape (n_users, n_columns) or (n_users,)
             The texts, as for `transform`.
-        coef : array-like of shape (n_features_out_,)
+        coef : array-like of shape (`n_features_out_`,)
             The coefficients of the linear head, such as ``LogisticRegression().fit(vectors, y).coef_[0]``.
 
         Returns
