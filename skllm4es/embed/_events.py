@@ -211,11 +211,11 @@ class EventVectors:
             (self._meaning(events), self._centred(vectors) @ meaning, events.texts),
             (sparse.csr_matrix(blocks[2]), measures, self.measures.names),
         ]
-        users, whats, values = [], [], []
+        users, described, values = [], [], []
         for (weights, worth, what), scale in zip(parts, scales.T, strict=True):
             added = weights.multiply(scale[:, None]).multiply(worth).tocoo()
             users.append(added.row)
-            whats.append(np.array(what, dtype=object)[added.col])
+            described.append(np.array(what, dtype=object)[added.col])
             values.append(added.data)
         constant = [
             -scales[:, i] * (center @ c)
@@ -224,10 +224,10 @@ class EventVectors:
             )
         ]
         users.append(np.arange(len(texts)))
-        whats.append(np.full(len(texts), "(average user)", dtype=object))
+        described.append(np.full(len(texts), "(average user)", dtype=object))
         values.append(np.sum(constant, axis=0))
         frame = pd.DataFrame(
-            {"user": np.concatenate(users), "event": np.concatenate(whats), "contribution": np.concatenate(values)}
+            {"user": np.concatenate(users), "event": np.concatenate(described), "contribution": np.concatenate(values)}
         )
         return frame.groupby(["user", "event"], as_index=False, sort=False).sum()
 

@@ -179,7 +179,7 @@ def _link(file: Path, link: Path) -> None:
 
 
 def _read_config(folder: str, header: Header) -> PretrainedConfig:
-    config = AutoConfig.from_pretrained(folder, gguf_file=_NAME, **NO_CODE)
+    config = AutoConfig.from_pretrained(folder, gguf_file=_NAME, **NO_CODE)  # a directory  # nosec B615
     if config.is_encoder_decoder:
         raise ValueError(f"{config.model_type} has an encoder and a decoder.")
     config._name_or_path = ""
@@ -227,7 +227,7 @@ def _llama3_scaling(header: Header) -> dict[str, Any]:
 
 def _read_tokenizer(folder: str, header: Header) -> PreTrainedTokenizerBase:
     """Read the tokenizer, and let it split and begin a text as the file says."""
-    read = PreTrainedTokenizerFast.from_pretrained(folder, gguf_file=_NAME)
+    read = PreTrainedTokenizerFast.from_pretrained(folder, gguf_file=_NAME)  # a directory  # nosec B615
     backend, metadata = read.backend_tokenizer, header.metadata
     begins = read.add_bos_token
     if metadata.get("tokenizer.ggml.model") == "gpt2" and (kind := _KINDS.get(metadata.get("tokenizer.ggml.pre", ""))):
@@ -291,7 +291,7 @@ def _read_model(folder: str, header: Header, config: PretrainedConfig) -> PreTra
         )
     # Otherwise transformers would look for kernels that multiply quantised weights, and download their code.
     settings = GgufConfig(dequantize=True)
-    read, report = AutoModelForCausalLM.from_pretrained(
+    read, report = AutoModelForCausalLM.from_pretrained(  # a directory  # nosec B615
         folder,
         gguf_file=_NAME,
         config=config,
