@@ -8,7 +8,8 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import example, given, settings
+from event_frames import frames
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm, zscore
 from sklearn.base import clone
@@ -247,6 +248,21 @@ def test_a_vector_does_not_depend_on_the_others(texts, others, random):
     order = random.sample(range(len(together)), len(together))
     shuffled = events([(texts + others)[i] for i in order], read)
     np.testing.assert_allclose(shuffled, together[order], atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:.*does not read")
+@given(frames(), frames(), st.booleans())
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
+def test_any_events_have_finite_vectors_that_are_explained(frame, other, compact):
+    texts = []
+    for part in (frame, other):
+        try:
+            serializer = EventSerializer(events=part.events, time=None, compact=compact)
+            texts.append(serializer.fit_transform(part.X)["text"].to_list())
+        except (ValueError, TypeError):
+            return
+    if texts[0]:
+        assert_sums_are_products(fit(texts[0]), texts[0] + texts[1])
 
 
 def test_the_order_of_events_changes_only_what_measures():
