@@ -37,9 +37,9 @@ How to read it:
   than about 200 labelled users, these settings of LightGBM allow hardly any split: with up to 100, it predicts the
   same number for everyone, and its scores on the MIMIC-IV demo are close to arbitrary.
 - "LLM4ES (from scratch)" is `LLMEmbedder` with score features, its default when these tables were made: what a user
-  did beyond what the language model expected. "Hidden states" pools the hidden layers, as the paper does, and so do all
-  rows of the tables of components, strategies and base models. These three tables train one model per row. On two cores
-  each model reads so little text that most rows are near chance and cannot be told apart.
+  did beyond what the language model expected. "Hidden states" pools the hidden layers, as the paper does, and so do
+  all rows of the tables of components, strategies and base models. These three tables train one model per row. On two
+  cores each model reads so little text that most rows are near chance and cannot be told apart.
 - Neural baselines train for all their epochs unless the table says otherwise. With a quarter of them, some are worse
   than an untrained encoder; with all of them, CoLES has a ROC-AUC of about 0.70 for gender in MovieLens 100k.
 - On MovieLens, the bag of events has only the titles. The MIMIC-IV demo has few deaths: two or three per fold.
