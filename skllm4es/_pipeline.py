@@ -84,35 +84,19 @@ def event_pipeline(
     >>> cross_val_score(pipeline, X, y, scoring="roc_auc")  # doctest: +SKIP
     """
     head = _estimator(estimator, random_state)
-    features = FeatureUnion(
+    aggregates = Pipeline(
         [
-            (
-                "aggregates",
-                Pipeline(
-                    [
-                        ("aggregate", EventAggregator()),
-                        ("impute", SimpleImputer(keep_empty_features=True)),
-                        ("scale", StandardScaler()),
-                        ("normalize", Normalizer()),
-                    ]
-                ),
-            ),
-            (
-                "llm",
-                Pipeline(
-                    [
-                        ("serialize", EventSerializer()),
-                        (
-                            "embed",
-                            LLMEmbedder(
-                                smollm2() if model is None else model, features="events", finetune=None, memory=memory
-                            ),
-                        ),
-                    ]
-                ),
-            ),
+            ("aggregate", EventAggregator()),
+            ("impute", SimpleImputer(keep_empty_features=True)),
+            ("scale", StandardScaler()),
+            ("normalize", Normalizer()),
         ]
     )
+    embedder = LLMEmbedder(smollm2() if model is None else model, features="events", finetune=None, memory=memory)
+    llm = Pipeline([("serialize", EventSerializer()), ("embed", embedder)])
+    # Aggregates are many and noisy, and the vectors hold statistics already: at full length they cost where labels are
+    # few.
+    features = FeatureUnion([("aggregates", aggregates), ("llm", llm)], transformer_weights={"aggregates": 0.5})
     return Pipeline([("features", features), ("estimator", head)])
 
 
