@@ -46,13 +46,15 @@ vectors = embedder.transform(texts)
 vectors.shape
 
 # %%
-# Shops of a kind are neighbours, although nobody said which shops are of a kind. Some
-# neighbours share a word and not a meaning: the model is small.
+# The first 128 columns say which events there are, and the next ones what they mean to
+# the model. By these, shops of a kind are neighbours, although nobody said which shops
+# are of a kind. Some neighbours share a word and not a meaning: the model is small.
 
 from sklearn.neighbors import NearestNeighbors
 
-neighbours = NearestNeighbors(n_neighbors=4, metric="cosine").fit(vectors)
-rows = neighbours.kneighbors(vectors, return_distance=False)
+meaning = vectors[:, embedder.n_components :]
+neighbours = NearestNeighbors(n_neighbors=4, metric="cosine").fit(meaning)
+rows = neighbours.kneighbors(meaning, return_distance=False)
 nearest = pd.DataFrame(names.to_numpy()[rows[:, 1:]], index=names.to_numpy())
 nearest.loc[[names[code] for code in (5411, 5812, 4111, 7230)]]
 
