@@ -167,7 +167,9 @@ def score(
 def head_of(name: str, metric: str) -> Pipeline:
     """Return the classifier (or regressor) that learns from vectors."""
     if name == "LightGBM":
-        return make_pipeline(MaxAbsScaler(), _lightgbm(metric))
+        # A scaler warns of columns in which everything is missing.
+        fill = SimpleImputer(strategy="constant", fill_value=0, keep_empty_features=True)
+        return make_pipeline(fill, MaxAbsScaler(), _lightgbm(metric))
     classifies = metric in CLASSIFICATION
     return make_pipeline(
         SimpleImputer(keep_empty_features=True),  # Aggregates of nothing are missing, for few users perhaps all.

@@ -157,7 +157,7 @@ def test_pickles_beside_the_weights_are_not_read(directory, marker, payload):
     assert not marker.exists()
 
 
-@pytest.mark.parametrize(("name", "n_readers"), [("model.safetensors", 5), ("scores.safetensors", 1)])
+@pytest.mark.parametrize(("name", "n_readers"), [("model.safetensors", 5), ("features.safetensors", 1)])
 def test_a_pickle_named_like_safetensors_raises(directory, marker, payload, name, n_readers):
     (directory / name).write_bytes(payload)
     messages = load_in_every_way(directory)

@@ -128,7 +128,7 @@ def test_features_in_a_list_are_put_side_by_side_in_order_each_of_unit_length():
     [
         (
             {"pooling_depth": 1, "features": "scores"},
-            r"pooling_depth=1 has no effect with features='scores', which reads scores .*'hidden'",
+            r"pooling_depth=1 has no effect with features='scores', which reads scores .*'events'",
         ),
         (
             {"token_pooling": "max", "features": ["scores"]},

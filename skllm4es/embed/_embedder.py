@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
 from numbers import Integral
@@ -28,6 +29,7 @@ from skllm4es.embed._duration import warning_of_duration
 from skllm4es.embed._finetuning import FineTuning, LoRA
 from skllm4es.embed._from_scratch import FromScratch
 from skllm4es.embed._hidden import LayerMean, UnitLayerMean, last_layers
+from skllm4es.serialize import parse_events
 
 if TYPE_CHECKING:
     from skllm4es.embed._events import EventVectors, Read
@@ -111,7 +113,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         "max" the maximum of each dimension. Only for "events" and "hidden" features.
     n_components : int, default=128
         How many principal components are kept of the counts of events, and of the scores: at most as many as there are
-        distinct texts in `fit`, or tokens. Only for "events" and "scores" features.
+        users in `fit`, or events and tokens that they share. Only for "events" and "scores" features.
     finetune : {"full", "lora"}, FineTuning, LoRA or None, default="full"
         How the model is trained. "full" is ``FineTuning()``, which trains all weights, as the paper does; "lora" is
         ``LoRA()``, which trains small matrices beside the weights of a pretrained model. None leaves a pretrained model
@@ -213,7 +215,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
     by about 1e-6 of its length in float32 and 1e-2 in bfloat16.
 
     What `fit` resolves (`features_`, `layers_`, `max_length_`, `device_`, `dtype_`) stays until the next `fit`; the
-    other parameters of pooling act on the next `transform`, with "events" features on events that are new.
+    other parameters of pooling act on the next `transform`. Events are always read as `fit` read them.
 
     A pickled embedder holds the weights that it trained, but only the name or directory of a model that was not
     trained, or that `from_pretrained` read.
@@ -738,7 +740,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
             problem = "The texts hold no events: none has a line after its header."
         except ValueError as error:
             problem = str(error)
-        if self.features != "auto":
+        if self.features != "auto" or _most_hold_events(texts):
             raise ValueError(
                 f"features={self.features!r} reads events from texts as EventSerializer writes them. {problem} Embed "
                 "such texts, or read prose with features='hidden'."
@@ -908,6 +910,16 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         tags.transformer_tags.preserves_dtype = []
         tags.non_deterministic = self.random_state is None
         return tags
+
+
+def _most_hold_events(texts: Sequence[str]) -> bool:
+    """Whether most texts are in the serialised form, so that one that is not must be damaged."""
+    n_whole = 0
+    for text in texts:
+        with suppress(ValueError):
+            table = parse_events(text)
+            n_whole += len(table.header) > 1 and bool(table.rows)
+    return 2 * n_whole > len(texts)
 
 
 def _texts_of_users(X: Any, *, caller: str, raw: bool, unused: bool) -> tuple[list[str], list[list[str]]]:

@@ -352,8 +352,8 @@ class _Events:
 
 def _runs(ordered: Integers) -> tuple[Integers, Integers]:
     """Return where each run of equal values begins and ends."""
-    starts = np.flatnonzero(np.diff(ordered, prepend=-1))
-    return starts, np.append(starts[1:], len(ordered))
+    bounds = np.append(np.flatnonzero(np.diff(ordered, prepend=-1)), len(ordered))
+    return bounds[:-1], bounds[1:]
 
 
 def _count(rows: Integers, columns: Integers, shape: tuple[int, int]) -> sparse.csr_matrix:

@@ -115,7 +115,7 @@ def _kind(values: Sequence[str]) -> str:
         # The first values alone already rule out most words.
         for some in (known[:20], known):
             n_read = int(np.isfinite(read(some)).sum())
-            if n_read < max(1, len(some) - 1):
+            if n_read < len(some) - 1 or 2 * n_read <= len(some):
                 break
         else:
             return kind

@@ -35,6 +35,7 @@ class UnitLayerMean(LayerMean):
 
     def __call__(self, layers: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Return the mean, of shape (hidden_size,), of layers of shape (n_layers + 1, hidden_size)."""
+        layers = layers.astype(np.float64)  # Squares of large values overflow float32.
         norms = np.linalg.norm(layers, axis=1, keepdims=True)
         return super().__call__(np.divide(layers, norms, out=np.zeros_like(layers), where=norms > 0))
 
