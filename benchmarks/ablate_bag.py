@@ -40,24 +40,13 @@ from sklearn.metrics import mean_absolute_error, roc_auc_score
 from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold, StratifiedKFold, train_test_split
 from sklearn.preprocessing import normalize
 
+from benchmarks.bench_quality import LIGHTGBM
 from benchmarks.development import DATA
 from benchmarks.json_lines import append, read
 from skllm4es import unnest_events
 from skllm4es.baselines import BagOfEvents
 
 Rows = npt.NDArray[np.intp]
-
-LIGHTGBM: dict[str, Any] = {
-    "n_estimators": 300,
-    "learning_rate": 0.02,
-    "num_leaves": 15,
-    "colsample_bytree": 0.3,
-    "subsample": 0.5,
-    "subsample_freq": 1,
-    "random_state": 0,
-    "n_jobs": 1,
-    "verbose": -1,
-}
 N_DRAWS = 3
 
 

@@ -2,8 +2,8 @@
 
 Three blocks stand side by side, each centred and of unit length. What *identifies*: TF-IDF weights of the distinct
 events, and of each event with a low or high number in it, reduced by an SVD. What *means*: the mean of the language
-model's vectors of the events, with the same weights, in which events that are new share. What *measures*: statistics
-of numbers and times (`_measures`). So cost follows the distinct events and not the events.
+model's vectors of the events, with the same weights; new events count here, too. What *measures*: statistics of numbers
+and times (`_measures`). So the cost follows the distinct events, not the events.
 
 The first two are the same sum over events, with an indicator of the event and with a vector of it: two users are alike
 if their events are the same, or mean the same.
@@ -314,9 +314,8 @@ class _Events:
         present = rows >= 0
         return _count(owners[present], rows[present], (self.n_users, len(self.texts)))
 
-    @property
     def _slots(self) -> Integers:
-        """The known text that the numbers of each event belong to, or -1; 0 if there are no words at all."""
+        """Return the known text that the numbers of each event belong to, or -1; 0 if there are no words at all."""
         if not len(self.codes):
             return np.zeros(len(self.owners), dtype=np.int64)
         return np.where(self.codes[0] < self.n_known, self.codes[0], -1)
@@ -325,11 +324,11 @@ class _Events:
         """Find the quarters of each number in each text."""
         n_slots = max(1, self.n_known)
         edges = np.empty((len(self.numbers), n_slots, len(_BINS) - 1))
+        all_slots, places = self._slots(), np.arange(1, len(_BINS)) / len(_BINS)
         for values, number_edges in zip(self.numbers, edges, strict=True):
-            known = ~np.isnan(values) & (self._slots >= 0)
-            ordered = np.lexsort([values[known], self._slots[known]])
-            slots, values_ = self._slots[known][ordered], values[known][ordered]
-            places = np.arange(1, len(_BINS)) / len(_BINS)
+            known = ~np.isnan(values) & (all_slots >= 0)
+            ordered = np.lexsort([values[known], all_slots[known]])
+            slots, values_ = all_slots[known][ordered], values[known][ordered]
             number_edges[:] = np.quantile(values_, places) if len(values_) else np.nan
             for start, end in zip(*_runs(slots), strict=True):
                 if end - start >= _OFTEN:
@@ -338,10 +337,11 @@ class _Events:
 
     def quarters(self, edges: Floats) -> sparse.csr_matrix:
         """Count the quarters of the numbers in each text, of shape (n_users, n_numbers * n_texts * 4)."""
-        n_slots, rows, tokens = max(1, self.n_known), [], []
+        n_slots, all_slots = max(1, self.n_known), self._slots()
+        rows, tokens = [], []
         for number, (values, number_edges) in enumerate(zip(self.numbers, edges, strict=True)):
-            known = ~np.isnan(values) & (self._slots >= 0)
-            slots = self._slots[known]
+            known = ~np.isnan(values) & (all_slots >= 0)
+            slots = all_slots[known]
             quarter = (values[known, None] > number_edges[slots]).sum(axis=1)
             rows.append(self.owners[known])
             tokens.append((number * n_slots + slots) * len(_BINS) + quarter)

@@ -8,7 +8,7 @@ are measured.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,16 +94,18 @@ def texts_of(columns: TextColumns, unit: Sequence[str]) -> tuple[list[str], Inte
 
 def numbers_of(columns: TextColumns, name: str) -> Floats:
     """Return a feature of all events as numbers; NaN where it is missing, or no number."""
-    if name not in columns.codes:
-        return np.full(int(columns.lengths.sum()), np.nan)
-    return _as_numbers(columns.values[name])[columns.codes[name]]
+    return _of_events(columns, name, _as_numbers)
 
 
 def times_of(columns: TextColumns, name: str) -> Floats:
     """Return a feature of all events as seconds since 1970; NaN where it is missing, or no time."""
+    return _of_events(columns, name, _as_seconds)
+
+
+def _of_events(columns: TextColumns, name: str, read: Callable[[Sequence[str]], Floats]) -> Floats:
     if name not in columns.codes:
         return np.full(int(columns.lengths.sum()), np.nan)
-    return _as_seconds(columns.values[name])[columns.codes[name]]
+    return read(columns.values[name])[columns.codes[name]]
 
 
 def _kind(values: Sequence[str]) -> str:
