@@ -13,7 +13,8 @@ The folds of the cards are draws of 800 clients to train on and 1,200 to test on
 few to tell representations apart. Each fold of a row is a line of the file and is not computed again, so an interrupted
 run continues with its current fold. The table is printed at the end.
 
-Rows that change one setting are ablations, which run only if named by `--rows`. Use `--development` to choose settings:
+"LLM, without the model's block" leaves out of the vectors what the language model says of the events, and so tells what
+it is worth. Rows that change one setting are ablations, which run only if named by `--rows`. Use `--development` to choose settings:
 it uses folds of the training users of the first outer fold, and other draws of cards.
 """
 
@@ -160,7 +161,7 @@ def representations(serializer: EventSerializer, seed: int, memory: Path | None)
     }
 
 
-PIPELINE = "event_pipeline"
+PIPELINE, NO_MODEL = "event_pipeline", "LLM, without the model's block"
 DEFAULT_ROWS = ["aggregates", "bag of events", "LLM", PIPELINE]
 TOGETHER = [("LLM", "aggregates"), ("bag of events", "aggregates"), ("from scratch", "aggregates")]
 
@@ -178,6 +179,11 @@ def run(data: str, seed: int, wanted: list[str], memory: Path | None, developmen
             Z = np.empty((len(X), parts[0].shape[1]))
             Z[train], Z[test] = map(np.asarray, parts)
             vectors[row] = Normalizer().fit_transform(Z - Z[train].mean(axis=0))
+            if row == "LLM":  # What identifies and measures, for which no language model is needed.
+                events = estimator[-1]._events_
+                start = len(events.directions)
+                rest = np.delete(Z, slice(start, start + len(events.origin)), axis=1)
+                vectors[NO_MODEL] = Normalizer().fit_transform(rest - rest[train].mean(axis=0))
         for names in TOGETHER:
             if all(name in vectors for name in names):
                 vectors[" + ".join(names)] = np.hstack([vectors[name] for name in names])

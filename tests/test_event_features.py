@@ -146,6 +146,25 @@ class TestBlocks:
             *(f"e: a, n: {quarter}" for quarter in ("lowest", "low", "high", "highest")),
         }
 
+    @pytest.mark.parametrize("n_codes", [50, 3000])
+    def test_codes_identify_and_are_not_read(self, n_codes):
+        """Whole numbers that users share may be codes, however many there are; no language model knows them."""
+        rng = np.random.default_rng(0)
+        halves = np.array_split(rng.permutation(n_codes) * 7 + 1000, 2)
+        texts = ["item\n" + "\n".join(map(str, rng.choice(halves[i % 2], n_codes // 2))) for i in range(60)]
+        asked = []
+        events = fit(texts[:40], read=lambda texts: asked.extend(texts) or read(texts))
+        new = ["item\n1\n2", "item\n3"]
+        vectors = events([*texts, *new], lambda texts: asked.extend(texts) or read(texts))
+        identity, meaning, _ = blocks_of(events, vectors)
+        assert not asked and not meaning.any() and len(events.texts) > 0.9 * n_codes
+        assert (identity[40:60] @ identity[0] > 0).tolist() == [True, False] * 10
+        np.testing.assert_allclose(identity[60], identity[61])
+
+    def test_whole_numbers_that_seldom_occur_again_are_only_measured(self):
+        texts = ["n|a\n" + "\n".join(f"{1000 * i + j}, x" for j in range(30)) for i in range(50)]
+        assert fit(texts).texts == ["a: x"]
+
     def test_a_new_event_moves_what_means_and_not_what_identifies(self):
         def read_alike(texts):
             vectors = read([text.replace("Heat 2", "Heat") for text in texts])
@@ -473,6 +492,10 @@ class TestSaving:
             lambda events: events | {"texts": "title: Heat"},
             lambda events: events | {"texts": events["texts"][1:]},
             lambda events: events | {"texts": [*events["texts"][1:], 5]},
+            lambda events: events | {"n_read": -1},
+            lambda events: events | {"n_read": events["n_read"] + 1},
+            lambda events: events | {"n_read": "5"},
+            lambda events: events | {"n_read": float(events["n_read"])},
             lambda events: events | {"fields": None},
             lambda events: events | {"fields": {"units": []}},
             lambda events: events | {"fields": events["fields"] | {"more": 1}},

@@ -53,6 +53,8 @@ class EventVectors:
         The statistics of numbers and times.
     texts : list of str
         The distinct texts of events in `fit`.
+    n_read : int
+        How many of these, the first ones, are read; the others are codes.
     idf : ndarray of shape (n_texts + 1,), dtype float64
         Their weights, and that of a text that is new.
     edges : ndarray of shape (n_numbers, n_texts, 3), dtype float64
@@ -63,8 +65,8 @@ class EventVectors:
         Their weights.
     directions : ndarray of shape (n_components, n_tokens), dtype float32
         The principal directions of the users.
-    vectors : ndarray of shape (n_texts, hidden_size), dtype float32
-        The language model's vectors of the texts.
+    vectors : ndarray of shape (n_read, hidden_size), dtype float32
+        The language model's vectors of the texts that are read.
     origin : ndarray of shape (hidden_size,), dtype float32
         Their mean.
     center : ndarray of shape (n_features,), dtype float64
@@ -74,6 +76,7 @@ class EventVectors:
     fields: Fields
     measures: Measures
     texts: list[str]
+    n_read: int
     idf: Floats
     edges: Floats
     tokens: Integers
@@ -104,11 +107,12 @@ class EventVectors:
         tokens = sparse.hstack([counts, events.quarters(edges)], format="csr")
         n_owners = tokens.getnnz(axis=0)
         shared = np.flatnonzero(n_owners > min(1, n_owners.max(initial=0) - 1))
-        vectors = read(known)
+        vectors = read(known[: events.n_read])
         fitted = cls(
             fields,
             Measures.fit(fields, columns),
             known,
+            events.n_read,
             _idf(np.append(counts.getnnz(axis=0), 0), n_users),
             edges,
             shared,
@@ -131,7 +135,7 @@ class EventVectors:
         """Return arrays and what JSON holds, from which `from_saved` makes the same again."""
         arrays = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
         measures = {f"measures.{name}": v for name, v in vars(self.measures).items() if isinstance(v, np.ndarray)}
-        return arrays | measures, {"texts": self.texts, "fields": vars(self.fields)}
+        return arrays | measures, {"texts": self.texts, "n_read": self.n_read, "fields": vars(self.fields)}
 
     @classmethod
     def from_saved(cls, arrays: Mapping[str, npt.NDArray[Any]], settings: Mapping[str, Any]) -> EventVectors:
@@ -140,11 +144,12 @@ class EventVectors:
         measures = {name.removeprefix("measures."): array for name, array in arrays.items() if "." in name}
         try:
             fields = Fields(**settings["fields"])
-            for names in (settings["texts"], fields.numbers, fields.times, fields.units, *fields.units):
+            for names in (settings["texts"], fields.codes, fields.numbers, fields.times, fields.units, *fields.units):
                 kind = list if names is fields.units else str
                 if not isinstance(names, list) or not all(isinstance(name, kind) for name in names):
                     raise TypeError(f"{names!r:.60} is not a list of {kind.__name__}")
-            saved = cls(fields=fields, measures=Measures(fields, **measures), texts=settings["texts"], **own)
+            measured = Measures(fields, **measures)
+            saved = cls(fields=fields, measures=measured, texts=settings["texts"], n_read=settings["n_read"], **own)
             saved._check()
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"event features are missing or of another form ({error})") from error
@@ -161,7 +166,7 @@ class EventVectors:
             "tokens": (n_tokens,),
             "token_idf": (n_tokens,),
             "directions": (n_components, n_tokens),
-            "vectors": (n_texts, hidden_size),
+            "vectors": (self.n_read, hidden_size),
             "origin": (hidden_size,),
             "center": (n_components + hidden_size + n_statistics,),
         }
@@ -170,6 +175,8 @@ class EventVectors:
         for name, (array, shape) in arrays.items():
             if array.shape != shape or array.dtype.kind != ("i" if name == "tokens" else "f"):
                 raise ValueError(f"{name} has the shape {array.shape} and the type {array.dtype}, not {shape}")
+        if not isinstance(self.n_read, int) or not 0 <= self.n_read <= n_texts:
+            raise ValueError(f"n_read={self.n_read} is not a number of the {n_texts} texts")
         ends = np.array([-1, *self.tokens, n_texts + n_slots * len(_BINS)])
         if not (np.diff(ends) > 0).all():
             raise ValueError("tokens are not in ascending order, or there are no such tokens")
@@ -208,7 +215,7 @@ class EventVectors:
         names = [*map(self._name, self.tokens)]
         parts = [
             (self._identity(events), self.directions.T @ identity, names),
-            (self._meaning(events), self._centred(vectors) @ meaning, events.texts),
+            (self._meaning(events), self._centred(vectors) @ meaning, self._read_texts(events)),
             (sparse.csr_matrix(blocks[2]), measures, self.measures.names),
         ]
         users, described, values = [], [], []
@@ -248,9 +255,14 @@ class EventVectors:
         return sparse.hstack([_unit_rows(weights[:, :n_plain]), _unit_rows(weights[:, n_plain:])], format="csr")
 
     def _meaning(self, events: _Events) -> sparse.csr_matrix:
-        """Return the weights of texts, known and new, of shape (n_users, n_texts + n_new)."""
-        n_new = len(events.texts) - len(self.texts)
-        return _unit_rows(_sublinear(events.counts(), np.append(self.idf[:-1], np.full(n_new, self.idf[-1]))))
+        """Return the weights of the texts that are read, known and new, of shape (n_users, n_read + n_new)."""
+        counts, n_read, n_known = events.counts(), self.n_read, len(self.texts)
+        read = sparse.hstack([counts[:, :n_read], counts[:, n_known:]], format="csr")
+        n_new = read.shape[1] - n_read
+        return _unit_rows(_sublinear(read, np.append(self.idf[:n_read], np.full(n_new, self.idf[-1]))))
+
+    def _read_texts(self, events: _Events) -> list[str]:
+        return events.texts[: self.n_read] + events.texts[len(self.texts) :]
 
     def _all_vectors(self, events: _Events, read: Read) -> npt.NDArray[np.float32]:
         new = events.texts[len(self.texts) :]
@@ -283,11 +295,13 @@ class EventVectors:
 class _Events:
     """The events of users: their texts, and the numbers in them.
 
-    `codes` has a row for each unit of words, with the place of each event's text in `texts`, or -1 where there are no
-    words. The first unit is what the numbers of an event belong to.
+    `codes` has a row for each unit of words and each code, with the place of each event's text in `texts`, or -1 where
+    there is none. The first row is what the numbers of an event belong to. Of the texts that `fit` finds, the first
+    `n_read` are words.
     """
 
     texts: list[str]
+    n_read: int
     n_known: int
     codes: Integers
     numbers: list[Floats]
@@ -296,17 +310,23 @@ class _Events:
 
     @classmethod
     def of(cls, columns: TextColumns, fields: Fields, known: Sequence[str]) -> _Events:
-        """Read the events; texts that are not known come after those that are."""
+        """Read the events; words that are not known come after those that are, and codes that are not do not count."""
         places = {text: place for place, text in enumerate(known)}
-        codes = np.full((len(fields.units), int(columns.lengths.sum())), -1, dtype=np.int64)
-        for row, unit in zip(codes, fields.units, strict=True):
+
+        def find(unit: list[str], *, add: bool) -> Integers:
             texts, inverse = texts_of(columns, unit)
-            row[:] = np.array([places.setdefault(text, len(places)) if text else -1 for text in texts], dtype=int)[
-                inverse
-            ]
+            if add:
+                for text in filter(None, texts):
+                    places.setdefault(text, len(places))
+            return np.array([places.get(text, -1) for text in texts], dtype=np.int64)[inverse]
+
+        rows = [find(unit, add=True) for unit in fields.units]
+        n_read = len(places)
+        rows += [find([name], add=not known) for name in fields.codes]
+        codes = np.array(rows, dtype=np.int64).reshape(len(rows), int(columns.lengths.sum()))
         numbers = [numbers_of(columns, name) for name in fields.numbers]
         n_known = len(known) or len(places)
-        return cls(list(places), n_known, codes, numbers, columns.owners, len(columns.lengths))
+        return cls(list(places), n_read, n_known, codes, numbers, columns.owners, len(columns.lengths))
 
     def counts(self) -> sparse.csr_matrix:
         """Count the texts of each user, of shape (n_users, n_texts)."""

@@ -26,8 +26,8 @@ _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _NO_NUMBER = re.compile(r"[+-]?(?:nan|inf(?:inity)?)", re.IGNORECASE)
 #: Larger numbers count as this one, so that differences between numbers are finite.
 _HUGE = 1e300
-#: Whole numbers with so many distinct values may be codes: they are counted as words are, and measured.
-_MAY_BE_CODES = range(21, 1001)
+#: Whole numbers with at least so many distinct values may be codes: they are counted, and measured.
+_MAY_BE_CODES = 21
 #: Features and combinations with more distinct values than this are read only if other users share most of them.
 _FEW = 1000
 #: A feature that is the same in all events of this share of users belongs to the user and not to the event.
@@ -42,6 +42,8 @@ class Fields:
     ----------
     units : list of list of str
         Features whose values are read together, as one text an event.
+    codes : list of str
+        Numbers that may be codes. They identify, but nobody can say what they mean, so they are not read.
     numbers : list of str
         Features that are numbers.
     times : list of str
@@ -49,6 +51,7 @@ class Fields:
     """
 
     units: list[list[str]]
+    codes: list[str]
     numbers: list[str]
     times: list[str]
 
@@ -72,8 +75,10 @@ class Fields:
             units = [together] if together else []
         units += [[name] for name in own if name in shared]
         numbers = [name for name, kind in kinds.items() if kind == "numbers"]
-        units += [[name] for name in numbers if _may_be_codes(columns.values[name])]
-        return cls(units, numbers, [name for name, kind in kinds.items() if kind == "times"])
+        codes = [
+            name for name in numbers if _may_be_codes(columns.values[name]) and _is_shared(columns, columns.codes[name])
+        ]
+        return cls(units, codes, numbers, [name for name, kind in kinds.items() if kind == "times"])
 
 
 def texts_of(columns: TextColumns, unit: Sequence[str]) -> tuple[list[str], Integers]:
@@ -139,7 +144,7 @@ def _as_seconds(values: Sequence[str]) -> Floats:
 def _may_be_codes(values: Sequence[str]) -> bool:
     numbers = _as_numbers(values)
     known = numbers[~np.isnan(numbers)]
-    return len(known) in _MAY_BE_CODES and bool((known == np.round(known)).all())
+    return len(known) >= _MAY_BE_CODES and bool((known == np.round(known)).all())
 
 
 def _codes(columns: TextColumns, unit: Sequence[str]) -> Integers:

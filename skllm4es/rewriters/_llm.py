@@ -31,8 +31,8 @@ from skllm4es.rewriters._template import TemplateRewriter
 #: Increased when the same answer leads to another text than before.
 _VERSION = 2
 #: max_new_tokens="auto" is this minimum plus this many tokens per token of the events: markup and field names at each
-#: event make an answer longer than the events.
-_MIN_NEW_TOKENS, _NEW_TOKENS_PER_TOKEN = 256, 4
+#: event make an answer longer than the events, but a summary is shorter.
+_MIN_NEW_TOKENS, _NEW_TOKENS_PER_TOKEN, _SUMMARY_PER_TOKEN = 256, 4, 1
 #: Tokens that the tags and the joints between lines may add to a count.
 N_SPARE_TOKENS = 16
 #: What a small model is shown of other events, and how often it is asked about the same ones.
@@ -345,8 +345,10 @@ class LanguageModelRewriter(StepwiseRewriter):
         empty = compose(format_name, "")
         n_prompt = session.count_message(empty) + N_SPARE_TOKENS
 
+        per_token = _NEW_TOKENS_PER_TOKEN if FORMATS[format_name].complete else _SUMMARY_PER_TOKEN
+
         def limit(n_tokens: int) -> int:
-            return session.limit(_MIN_NEW_TOKENS + _NEW_TOKENS_PER_TOKEN * n_tokens)
+            return session.limit(_MIN_NEW_TOKENS + per_token * n_tokens)
 
         parts = split_events(text, lambda n: session.fits(n_prompt + n + limit(n)), session.count)
         questions = [

@@ -43,8 +43,8 @@ class TransformersRewriter(LanguageModelRewriter):
     top_p : float, default=0.9
         Sample only from the most likely tokens that together have this probability.
     max_new_tokens : int or "auto", default="auto"
-        Maximum number of tokens of an answer. "auto" is 256 plus four per token of the events. A model that thinks
-        before it answers needs more.
+        Maximum number of tokens of an answer. "auto" is 256 plus four per token of the events, or one per
+        token for a summary. A model that thinks before it answers needs more.
     context_length : int, default=None
         Maximum number of tokens of a question and its answer; by default the model's own limit. A text that is too
         long is split between events, and the answers to its parts are joined by blank lines. A lower number makes
