@@ -14,8 +14,8 @@ few to tell representations apart. Each fold of a row is a line of the file and 
 run continues with its current fold. The table is printed at the end.
 
 "LLM, without the model's block" leaves out of the vectors what the language model says of the events, and so tells what
-it is worth. Rows that change one setting are ablations, which run only if named by `--rows`. Use `--development` to choose settings:
-it uses folds of the training users of the first outer fold, and other draws of cards.
+it is worth. Rows that change one setting are ablations, which run only if named by `--rows`. Use `--development` to
+choose settings: it uses folds of the training users of the first outer fold, and other draws of cards.
 """
 
 from __future__ import annotations
