@@ -108,7 +108,7 @@ def _estimator(estimator: str | BaseEstimator, random_state: int | None) -> Base
     from lightgbm import LGBMClassifier, LGBMRegressor
 
     if estimator == "classifier":
-        linear = LogisticRegression(C=10, max_iter=1000)  # On vectors of about unit length.
+        linear = LogisticRegression(C=3, max_iter=1000)  # On vectors of about unit length.
         trees = LGBMClassifier(**_LIGHTGBM, random_state=random_state)
         return VotingClassifier([("linear", linear), ("trees", trees)], voting="soft")
     trees = LGBMRegressor(**_LIGHTGBM, random_state=random_state)
