@@ -1,7 +1,7 @@
 """What makes the vectors of events good: one change at a time, on development folds.
 
     SKLLM4ES_DATA=... python -m benchmarks.ablate_events RESULTS.jsonl [--data NAME ...] [--rows NAME ...]
-                      [--seeds N ...] [--memory DIR]
+                      [--seeds N ...] [--folds N] [--memory DIR]
 
 The first rows are the parts of ``LLMEmbedder(smollm2(), finetune=None)``, alone and side by side; each of the others
 changes one thing in what *means*. Everything is learned from the training users of each of five folds. The heads are
@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import warnings
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +58,15 @@ class Task:
         columns = parse_columns(self.texts)
         self.fields = Fields.find(columns)
         self.events = _Events.of(columns, self.fields, [])
-        self.counts = self.events.counts()
+        self.read_texts = self.events.texts[: self.events.n_read]
+        self.counts = self.events.counts()[:, : self.events.n_read]
         self._layers: dict[tuple[bool, str, str], Array] = {}
 
     def layers(self, *, named: bool, token_pooling: str, prompt: str = "") -> Array:
-        """Return the pooled layers of each distinct text, of shape (n_texts, n_layers + 1, hidden_size)."""
+        """Return the pooled layers of each distinct text, of shape (n_read, n_layers + 1, hidden_size)."""
         key = named, token_pooling, prompt
         if key not in self._layers:
-            texts = self.events.texts if named else [_unnamed(text, self.fields) for text in self.events.texts]
+            texts = self.read_texts if named else [_unnamed(text, self.fields) for text in self.read_texts]
             embedder = LLMEmbedder(
                 smollm2(), features="hidden", finetune=None, token_pooling=token_pooling, memory=self.memory
             )
@@ -74,6 +76,10 @@ class Task:
 
     def columns(self, rows: Rows) -> TextColumns:
         return parse_columns(self.texts[rows])
+
+
+#: Returns blocks of all users' vectors, learned from the training users, and the length of each.
+Make = Callable[[Task, Rows], list[tuple[Array, float]]]
 
 
 def _unnamed(text: str, fields: Fields) -> str:
@@ -93,10 +99,10 @@ def meaning(
     weights: str = "idf",
     centred: bool = True,
     removed: int = 0,
-) -> Callable[[Task, Rows], list[Array]]:
+) -> Make:
     """Return what makes the block that means."""
 
-    def make(task: Task, train: Rows) -> list[Array]:
+    def make(task: Task, train: Rows) -> list[tuple[Array, float]]:
         read_layers = task.layers(named=named, token_pooling=token_pooling, prompt=prompt)[:, list(layers)]
         if unit_layers:
             read_layers = read_layers / np.maximum(np.linalg.norm(read_layers, axis=2, keepdims=True), 1e-12)
@@ -118,18 +124,18 @@ def meaning(
             weight = 1e-3 / (1e-3 + share)
         else:
             weight = np.ones(len(n_users))
-        return [normalize(sparse.csr_matrix(counts.multiply(weight))) @ vectors]
+        return [(normalize(sparse.csr_matrix(counts.multiply(weight))) @ vectors, 1.0)]
 
     return make
 
 
-def parts(*names: str, lengths: tuple[float, ...] | None = None, smooth: float | None = None) -> Any:
-    """Return what makes blocks of the package's own event vectors side by side."""
+def parts(**lengths: float) -> Make:
+    """Return what makes blocks of the package's own event vectors side by side, of these lengths."""
 
-    def make(task: Task, train: Rows) -> list[Array]:
+    def make(task: Task, train: Rows) -> list[tuple[Array, float]]:
         layers = task.layers(named=True, token_pooling="rest")[:, 23:31]
         layers = layers / np.maximum(np.linalg.norm(layers, axis=2, keepdims=True), 1e-12)
-        places = {text: i for i, text in enumerate(task.events.texts)}
+        places = {text: i for i, text in enumerate(task.read_texts)}
         vectors = layers.mean(axis=1)
 
         def read_vectors(texts: list[str]) -> Array:
@@ -140,21 +146,20 @@ def parts(*names: str, lengths: tuple[float, ...] | None = None, smooth: float |
         events = _Events.of(columns, fitted.fields, fitted.texts)
         blocks = fitted._blocks(columns, events, fitted._all_vectors(events, read_vectors))
         named_blocks = dict(zip(("identity", "meaning", "measures"), blocks, strict=True))
-        return [named_blocks[name] for name in names]
+        return [(named_blocks[name], length) for name, length in lengths.items()]
 
-    make.lengths = lengths  # type: ignore[attr-defined]
     return make
 
 
-ROWS: dict[str, Any] = {
-    "identity": parts("identity"),
-    "meaning": parts("meaning"),
-    "measures": parts("measures"),
-    "identity, meaning": parts("identity", "meaning"),
-    "identity, measures .5": parts("identity", "measures", lengths=(1, 0.5)),
-    "identity, meaning, measures .5 (default)": parts("identity", "meaning", "measures", lengths=(1, 1, 0.5)),
-    "identity, meaning .7, measures .5": parts("identity", "meaning", "measures", lengths=(1, 0.7, 0.5)),
-    "identity, meaning, measures": parts("identity", "meaning", "measures"),
+ROWS: dict[str, Make] = {
+    "identity": parts(identity=1),
+    "meaning": parts(meaning=1),
+    "measures": parts(measures=1),
+    "identity, meaning": parts(identity=1, meaning=1),
+    "identity, measures .5": parts(identity=1, measures=0.5),
+    "identity, meaning, measures .5 (default)": parts(identity=1, meaning=1, measures=0.5),
+    "identity, meaning .7, measures .5": parts(identity=1, meaning=0.7, measures=0.5),
+    "identity, meaning, measures": parts(identity=1, meaning=1, measures=1),
     "meaning: all tokens": meaning(token_pooling="mean"),
     "meaning: last token": meaning(token_pooling="last"),
     "meaning: in one word": meaning(token_pooling="last", prompt='\nThis event means in one word: "'),
@@ -174,25 +179,18 @@ ROWS: dict[str, Any] = {
 }
 
 
-def run(name: str, seed: int, wanted: list[str], memory: Path | None, file: Path) -> None:
+def run(name: str, seed: int, n_folds: int, wanted: list[str], memory: Path | None, file: Path) -> None:
     done = {(line["data"], line["seed"], line["fold"], line["row"]) for line in read(file)}
     task = Task(name, memory)
     strata = next(iter(task.targets.values()))
     splitter = StratifiedKFold if task.groups is None else StratifiedGroupKFold
     folds = splitter(5, shuffle=True, random_state=seed).split(strata, strata > np.median(strata), task.groups)
-    for fold, (train, test) in enumerate(folds):
+    for fold, (train, test) in enumerate(islice(folds, n_folds)):
         for row in wanted:
             if (name, seed, fold, row) in done:
                 continue
-            make = ROWS[row]
-            blocks = make(task, train)
-            lengths = getattr(make, "lengths", None) or (1,) * len(blocks)
-            Z = np.hstack(
-                [
-                    length * normalize(block - block[train].mean(axis=0))
-                    for block, length in zip(blocks, lengths, strict=True)
-                ]
-            )
+            blocks = ROWS[row](task, train)
+            Z = np.hstack([length * normalize(block - block[train].mean(axis=0)) for block, length in blocks])
             scores = {target: score(Z, y, train, test) for target, y in task.targets.items()}
             about = {"data": name, "development": True, "seed": seed, "fold": fold, "row": row, "s": 0.0}
             append(file, [{**about, "scores": scores}])
@@ -204,13 +202,14 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", choices=list(DATA), default=list(DATA))
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[100])
+    parser.add_argument("--folds", type=int, default=5, help="how many of the five folds to run")
     parser.add_argument("--memory", type=Path, default=None)
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", message="X does not have valid feature names")
     for name in arguments.data:
         for seed in arguments.seeds:
-            run(name, seed, arguments.rows, arguments.memory, arguments.file)
+            run(name, seed, arguments.folds, arguments.rows, arguments.memory, arguments.file)
     print(table(arguments.file))
 
 

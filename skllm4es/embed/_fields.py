@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from skllm4es._messages import warn
-from skllm4es.serialize._columns import TextColumns
+from skllm4es.serialize._columns import Codes, TextColumns
 
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -86,10 +86,11 @@ def texts_of(columns: TextColumns, unit: Sequence[str]) -> tuple[list[str], Inte
 
     A text names its features, as in ``title: Heat (1995), genres: Crime``; what is missing is left out.
     """
-    codes = _codes(columns, unit)
-    _, first, inverse = np.unique(_combine(columns, unit), return_index=True, return_inverse=True)
+    inverse = _combine(columns, unit)
+    first = np.empty(int(inverse.max(initial=-1)) + 1, dtype=np.int64)
+    first[inverse] = np.arange(len(inverse))  # Any event with the text will do.
     texts = []
-    for row in codes[first]:
+    for row in np.stack([codes[first] for codes in _codes(columns, unit)], axis=1):
         values = [
             columns.values[name][code] if name in columns.values else "" for name, code in zip(unit, row, strict=True)
         ]
@@ -147,21 +148,28 @@ def _may_be_codes(values: Sequence[str]) -> bool:
     return len(known) >= _MAY_BE_CODES and bool((known == np.round(known)).all())
 
 
-def _codes(columns: TextColumns, unit: Sequence[str]) -> Integers:
-    n_events = int(columns.lengths.sum())
-    absent = np.zeros(n_events, dtype=np.int64)
-    return np.stack([columns.codes.get(name, absent) for name in unit], axis=1)
+def _codes(columns: TextColumns, unit: Sequence[str]) -> list[Codes]:
+    absent = np.zeros(int(columns.lengths.sum()), dtype=np.int32)
+    return [columns.codes.get(name, absent) for name in unit]
 
 
 def _combine(columns: TextColumns, unit: Sequence[str]) -> Integers:
-    """Return one code for the values of several features together, in the order of the features' codes."""
+    """Return one code for the values of several features together, from 0, in the order of the features' codes."""
     combined = np.zeros(int(columns.lengths.sum()), dtype=np.int64)
-    for codes in _codes(columns, unit).T:
-        _, combined = np.unique(combined * (int(codes.max(initial=0)) + 1) + codes, return_inverse=True)
+    for codes in _codes(columns, unit):
+        n_values = int(codes.max(initial=0)) + 1
+        n_possible = (int(combined.max(initial=0)) + 1) * n_values
+        combined = combined * n_values + codes
+        if n_possible > 4 * len(combined):
+            _, combined = np.unique(combined, return_inverse=True)
+        else:  # Without sorting the events.
+            occurs = np.zeros(n_possible, dtype=bool)
+            occurs[combined] = True
+            combined = (np.cumsum(occurs) - 1)[combined]
     return combined
 
 
-def _is_shared(columns: TextColumns, codes: Integers) -> bool:
+def _is_shared(columns: TextColumns, codes: Codes | Integers) -> bool:
     """Return whether values are few, or most events have one that another text has too."""
     n_values = int(codes.max(initial=0)) + 1
     if n_values <= _FEW:
@@ -171,7 +179,7 @@ def _is_shared(columns: TextColumns, codes: Integers) -> bool:
     return float((n_texts[codes] > 1).mean()) > 0.5
 
 
-def _is_constant(columns: TextColumns, codes: Integers) -> bool:
+def _is_constant(columns: TextColumns, codes: Codes | Integers) -> bool:
     """Return whether nearly every text with several events has a single value in them."""
     n_values = int(codes.max(initial=0)) + 1
     n_distinct = np.bincount(np.unique(columns.owners * n_values + codes) // n_values, minlength=len(columns.lengths))

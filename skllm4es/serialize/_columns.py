@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,8 @@ import pyarrow as pa
 from pyarrow import csv
 
 from skllm4es.serialize._serialised import parse_events, read_head
+
+Codes = npt.NDArray[np.int32]
 
 #: Stands for the separator in what Arrow reads.
 _MARK = "\x1f"
@@ -34,14 +36,14 @@ class TextColumns:
     ----------
     lengths : ndarray of shape (n_texts,), dtype int64
         The number of events of each text.
-    codes : dict of str to ndarray of shape (n_events,), dtype int64
+    codes : dict of str to ndarray of shape (n_events,), dtype int32
         For each feature the places of the events' values in `values`, text by text, earliest event first.
     values : dict of str to list of str
         For each feature its distinct values; the first is the empty one, which a text has that lacks the feature.
     """
 
     lengths: npt.NDArray[np.int64]
-    codes: dict[str, npt.NDArray[np.int64]]
+    codes: dict[str, Codes]
     values: dict[str, list[str]]
 
     @property
@@ -57,9 +59,9 @@ class _Places(dict[str, int]):
         self[value] = len(self)
         return self[value]
 
-    def of(self, values: Sequence[str]) -> npt.NDArray[np.int64]:
+    def of(self, values: Sequence[str]) -> Codes:
         """Return the places of values."""
-        return np.fromiter(map(self.__getitem__, values), np.int64, len(values))
+        return np.fromiter(map(self.__getitem__, values), np.int32, len(values))
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class _Piece:
 
     positions: list[int]
     lengths: list[int]
-    columns: Mapping[str, tuple[npt.NDArray[np.int64], list[str]]]
+    columns: Mapping[str, tuple[npt.NDArray[Any], list[str]]]
 
 
 class _Head(NamedTuple):
@@ -112,12 +114,12 @@ def parse_columns(texts: Sequence[str]) -> TextColumns:
         coded = {}
         for name, (codes, values) in piece.columns.items():
             coded[name] = places.setdefault(name, _Places({"": 0})).of(values)[codes]
-        pieces.append((piece, coded))
-    columns = {name: np.zeros(int(lengths.sum()), dtype=np.int64) for name in places}
+        pieces.append((piece.positions, piece.lengths, coded))
+    columns = {name: np.zeros(int(lengths.sum()), dtype=np.int32) for name in places}
     starts = np.cumsum(lengths) - lengths
-    for piece, coded in pieces:
-        own = np.array(piece.lengths)
-        rows = np.repeat(starts[piece.positions] - (np.cumsum(own) - own), own) + np.arange(own.sum())
+    while pieces:  # Their memory is free once they are in their place.
+        positions, own, coded = pieces.pop()
+        rows = np.repeat(starts[positions] - (np.cumsum(own) - own), own) + np.arange(sum(own))
         for name, codes in coded.items():
             columns[name][rows] = codes
     return TextColumns(lengths, columns, {name: list(column) for name, column in places.items()})
