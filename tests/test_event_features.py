@@ -131,7 +131,7 @@ class TestBlocks:
     def test_each_block_has_its_length(self):
         events = fit(TEXTS)
         vectors = events(TEXTS, read)
-        for block, length in zip(blocks_of(events, vectors), (1, 1, 0.5), strict=True):
+        for block, length in zip(blocks_of(events, vectors), (1, 0.7, 0.5), strict=True):
             np.testing.assert_allclose(np.linalg.norm(block, axis=1), length, rtol=1e-5)
 
     def test_numbers_identify_by_their_quarters(self):

@@ -70,7 +70,7 @@ def test_an_estimator_of_ones_own(directory, transactions):
     # Aggregates of half the length, because they are many and noisy.
     n_llm = pipeline["features"]["llm"]["embed"].n_features_out_
     np.testing.assert_allclose(np.linalg.norm(vectors[:, :-n_llm], axis=1), 0.5, rtol=1e-5)
-    np.testing.assert_allclose(np.linalg.norm(vectors[:, -n_llm:], axis=1), 1.5, rtol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(vectors[:, -n_llm:], axis=1) ** 2, 1 + 0.7**2 + 0.5**2, rtol=1e-5)
 
 
 def test_users_without_events_and_new_users_get_predictions(directory, transactions):

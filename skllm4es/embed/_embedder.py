@@ -182,7 +182,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
 
     Notes
     -----
-    **Events** are three blocks, of length 1, 1 and 1/2, each centred on the users of `fit`. Of :math:`N` users,
+    **Events** are three blocks, of length 1, 0.7 and 0.5, each centred on the users of `fit`. Of :math:`N` users,
     :math:`N_e` have the event e; a user who has it :math:`n_e` times weighs it
     :math:`w_e = (1 + \log n_e)(1 + \log \frac{1 + N}{1 + N_e})`, as TF-IDF does.
 
@@ -197,8 +197,8 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
 
     What is read and what is measured depends on the values in `fit`. The words of an event are read together, as in
     ``title: Heat (1995), genres: Crime``; a feature that does not change within users is read by itself. Numbers and
-    times are measured and not read; whole numbers with 21 to 1,000 distinct values may be codes, and are read as well.
-    Features whose values seldom occur again are left out, with a warning.
+    times are measured and not read; whole numbers with more than 20 distinct values that users share may be codes, and
+    are counted as events are. Other features whose values seldom occur again are left out, with a warning.
 
     **Hidden states**: with :math:`H_l`, the token-wise states of layer l of L, the vector is
     :math:`\mathrm{mean}_{tokens}(\frac{1}{k} \sum_{l=L-k+1}^{L} H_l)`, where :math:`H_L` is taken after the final

@@ -1,9 +1,9 @@
 """Event features: each distinct event is read once by itself, and a user is the weighted sum of the events.
 
-Three blocks stand side by side, each centred and of unit length. What *identifies*: TF-IDF weights of the distinct
-events, and of each event with a low or high number in it, reduced by an SVD. What *means*: the mean of the language
-model's vectors of the events, with the same weights; new events count here, too. What *measures*: statistics of numbers
-and times (`_measures`). So the cost follows the distinct events, not the events.
+Three blocks stand side by side, each centred and of a length of its own. What *identifies*: TF-IDF weights of the
+distinct events, and of each event with a low or high number in it, reduced by an SVD. What *means*: the mean of the
+language model's vectors of the events, with the same weights; new events count here, too. What *measures*: statistics
+of numbers and times (`_measures`). So the cost follows the distinct events, not the events.
 
 The first two are the same sum over events, with an indicator of the event and with a vector of it: two users are alike
 if their events are the same, or mean the same.
