@@ -10,7 +10,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,9 +30,11 @@ from skllm4es.lm.devices import multiplies_bfloat16_fast
 from skllm4es.lm.folders import writing_errors
 from skllm4es.lm.loading import quietly
 from skllm4es.lm.packing import Pack, can_pack, collate, make_packs, n_labels, packed_attention
+from skllm4es.lm.precision import LowPrecision
 from skllm4es.lm.processes import Processes
 from skllm4es.lm.schedule import Schedule
 from skllm4es.lm.seeding import isolated_seed
+from skllm4es.lm.sliced_loss import can_slice, sliced_loss
 from skllm4es.lm.sources import Model, read_trained
 from skllm4es.lm.training_log import TrainingLog
 from skllm4es.lm.windows import Window
@@ -119,24 +121,26 @@ def finetune(
         tempfile.TemporaryDirectory() as scratch,
         closing(ProgressBar(disable=not shown)) as bar,
         packed_attention(decoder, packable),
+        sliced_loss(decoder, can_slice(decoder)),
         _gradient_checkpointing(decoder, schedule.gradient_checkpointing),
         isolated_seed(seed),
         quietly(),
     ):
         # The first process alone writes, and all of them read the best weights.
         folder = checkpoints or Path(group.agree(scratch))
-        arguments = TrainingArguments(
-            **_arguments(
-                schedule,
-                steps=steps,
-                accumulated=accumulated,
-                evaluated=bool(validation_packs),
-                saved=checkpoints is not None,
-                device=model.device,
-            ),
-            output_dir=str(folder),
-            seed=seed,
+        settings = _arguments(
+            schedule,
+            steps=steps,
+            accumulated=accumulated,
+            evaluated=bool(validation_packs),
+            saved=checkpoints is not None,
+            device=model.device,
         )
+        precision = None
+        if settings["bf16"] and model.device.type == "cpu" and group.size == 1:
+            settings["bf16"] = False
+            precision = LowPrecision(model)
+        arguments = TrainingArguments(**settings, output_dir=str(folder), seed=seed)
         # One pack at a time on one device; several devices are for a launcher of processes.
         use_one_gpu(arguments)
         with _tensorboard_in_runs():
@@ -147,6 +151,7 @@ def finetune(
                 train_dataset=packs,
                 eval_dataset=validation_packs or None,
             )
+        trainer.precision = precision
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
         trainer.add_callback(WatchLoss(schedule.learning_rate))
@@ -234,6 +239,19 @@ def _arguments(
 
 class _TokenWeightedTrainer(Trainer):
     """Evaluate by the mean over tokens, where the Trainer takes the mean over batches, which are packs here."""
+
+    precision: LowPrecision | None = None
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        with self._in_precision():
+            return super().training_step(*args, **kwargs)
+
+    def prediction_step(self, *args: Any, **kwargs: Any) -> Any:
+        with self._in_precision():
+            return super().prediction_step(*args, **kwargs)
+
+    def _in_precision(self):
+        return nullcontext() if self.precision is None else self.precision.at_step(self.state.global_step)
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, num_items_in_batch: Any = None, **kwargs: Any) -> Any:
         if not model.training:

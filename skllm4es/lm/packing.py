@@ -20,6 +20,9 @@ from skllm4es.lm.windows import Window
 #: Label that the loss leaves out, as in transformers.
 IGNORED = -100
 
+#: On a CPU, texts of up to so many tokens are attended in blocks of so many queries.
+_SHORT_TEXT, _BLOCK = 512, 128
+
 _PACKABLE: weakref.WeakKeyDictionary[PreTrainedModel, bool] = weakref.WeakKeyDictionary()
 
 #: Name under which transformers finds `attend_within_texts`.
@@ -205,18 +208,51 @@ def attend_within_texts(
     ends = list(text_ends) if text_ends is not None else [query.shape[2]]
     starts = [0, *ends[:-1]]
     outputs = [
-        functional.scaled_dot_product_attention(
-            query[:, :, start:end],
-            key[:, :, start:end],
-            value[:, :, start:end],
-            dropout_p=dropout,
-            is_causal=True,
-            scale=scaling,
-            enable_gqa=query.shape[1] != key.shape[1],
-        )
+        _attend(query[:, :, start:end], key[:, :, start:end], value[:, :, start:end], dropout, scaling)
         for start, end in zip(starts, ends, strict=True)
     ]
     return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
+
+
+def _attend(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, dropout: float, scaling: float | None
+) -> torch.Tensor:
+    """Attend causally within one text."""
+    if query.device.type == "cpu" and query.shape[2] <= _SHORT_TEXT:
+        return _attend_in_blocks(query[0], key[0], value[0], dropout, scaling)[None]
+    return functional.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        dropout_p=dropout,
+        is_causal=True,
+        scale=scaling,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+
+
+def _attend_in_blocks(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, dropout: float, scaling: float | None
+) -> torch.Tensor:
+    """Attend by plain products, whose gradients take half the time of torch's fused kernel on a CPU.
+
+    For 512 tokens of SmolLM2-135M in bfloat16, forward and backward: 15 instead of 32 ms a layer; for 130, 2.2 instead
+    of 5.3 ms. Blocks of queries leave out most of what is masked.
+    """
+    n_heads, n_tokens, head_dim = query.shape
+    # The heads that share keys and values attend together.
+    scale = head_dim**-0.5 if scaling is None else scaling
+    groups = (query * scale).reshape(len(key), n_heads // len(key), n_tokens, head_dim)
+    outputs = []
+    for start in range(0, n_tokens, _BLOCK):
+        end = min(n_tokens, start + _BLOCK)
+        block = groups[:, :, start:end].flatten(1, 2)
+        scores = (block @ key[:, :end].transpose(1, 2)).view(n_heads, end - start, end)
+        ahead = torch.full((end - start, end), float("-inf"), dtype=scores.dtype).triu(start + 1)
+        weights = functional.dropout((scores + ahead).softmax(dim=-1), dropout)
+        attended = weights.view(len(key), -1, end) @ value[:, :end]
+        outputs.append(attended.view(n_heads, end - start, -1))
+    return torch.cat(outputs, dim=1)
 
 
 AttentionInterface.register(_PACKED_ATTENTION, attend_within_texts)
