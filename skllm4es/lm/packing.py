@@ -15,10 +15,9 @@ from transformers import AttentionInterface, PreTrainedModel
 
 from skllm4es._compat import attention_of, supports_own_attention
 from skllm4es.lm.architecture import FORWARD
+from skllm4es.lm.devices import rounded_up
+from skllm4es.lm.sliced_loss import IGNORED
 from skllm4es.lm.windows import Window
-
-#: Label that the loss leaves out, as in transformers.
-IGNORED = -100
 
 #: On a CPU, texts of up to so many tokens are attended in blocks of so many queries.
 _SHORT_TEXT, _BLOCK = 512, 128
@@ -109,6 +108,28 @@ def collate(windows: Pack) -> dict[str, Any]:
         "labels": torch.tensor([labels]),
         "position_ids": torch.tensor([positions]),
         "text_ends": tuple(np.cumsum([len(window.ids) for window in windows]).tolist()),
+    }
+
+
+def pad_pack(batch: dict[str, Any]) -> dict[str, Any]:
+    """Fill a pack up to a number of tokens that other packs have, too; what is added is a text without labels.
+
+    Parameters
+    ----------
+    batch : dict
+        What `collate` returns, on any device.
+    """
+    ids = batch["input_ids"]
+    n_tokens = ids.shape[1]
+    n_added = rounded_up(n_tokens, ids.device) - n_tokens
+    if not n_added:
+        return batch
+    positions = torch.arange(n_added, device=ids.device)[None]
+    return batch | {
+        "input_ids": functional.pad(ids, (0, n_added)),
+        "labels": functional.pad(batch["labels"], (0, n_added), value=IGNORED),
+        "position_ids": torch.cat([batch["position_ids"], positions], dim=1),
+        "text_ends": (*batch["text_ends"], n_tokens + n_added),
     }
 
 
@@ -218,8 +239,11 @@ def _attend(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, dropout: float, scaling: float | None
 ) -> torch.Tensor:
     """Attend causally within one text."""
-    if query.device.type == "cpu" and query.shape[2] <= _SHORT_TEXT:
-        return _attend_in_blocks(query[0], key[0], value[0], dropout, scaling)[None]
+    n_tokens = query.shape[2]
+    if query.device.type == "cpu" and n_tokens <= _SHORT_TEXT:
+        n_added = rounded_up(n_tokens, query.device) - n_tokens  # Behind the text, where none of it looks.
+        padded = (functional.pad(states[0], (0, 0, 0, n_added)) for states in (query, key, value))
+        return _attend_in_blocks(*padded, dropout, scaling)[None, :, :n_tokens]
     return functional.scaled_dot_product_attention(
         query,
         key,
