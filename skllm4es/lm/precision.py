@@ -29,8 +29,10 @@ class RoundedWeights:
     def __init__(self, model: Model) -> None:
         self.weights = [weights for weights in model.parameters() if weights.dtype == torch.float32]
         self.copies = [weights.data.bfloat16() for weights in self.weights]
-        self.gradients: dict[torch.Tensor, torch.Tensor] = {}
         self.step = 0
+        #: Kept from step to step, because new memory costs as much time as adding does.
+        self.sums: dict[torch.Tensor, torch.Tensor] = {}
+        self.begun: set[torch.Tensor] = set()
 
     @contextmanager
     def at_step(self, step: int) -> Iterator[None]:
@@ -48,7 +50,8 @@ class RoundedWeights:
             if step != self.step and weights.requires_grad:
                 copy.copy_(weights.data)
             if weights.grad is not None:
-                self.gradients[weights], weights.grad = weights.grad, None
+                self.begun.add(weights)
+                self.sums[weights], weights.grad = weights.grad, None
             weights.data = copy
         self.step = step
         try:
@@ -56,16 +59,20 @@ class RoundedWeights:
         finally:
             for weights, original in zip(self.weights, originals, strict=True):
                 weights.data = original
-                weights.grad = self.gradients.pop(weights, None)
+                weights.grad = self.sums[weights] if weights in self.begun else None
+            self.begun.clear()
 
     def collect(self, weights: torch.Tensor) -> None:
         """Add the gradient that a copy has got."""
         gradient, weights.grad = weights.grad, None
         assert gradient is not None
-        if weights in self.gradients:
-            self.gradients[weights].add_(gradient)
-        else:
-            self.gradients[weights] = gradient.float()
+        if weights in self.begun:
+            self.sums[weights].add_(gradient)
+            return
+        if weights not in self.sums:
+            self.sums[weights] = torch.empty_like(gradient, dtype=torch.float32)
+        self.sums[weights].copy_(gradient)
+        self.begun.add(weights)
 
 
 @contextmanager
