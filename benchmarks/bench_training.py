@@ -182,13 +182,14 @@ def compare_throughput(arguments: argparse.Namespace) -> None:
             for version, checkout in versions.items():
                 records[version].append(train_in_process(checkout, arguments, kind, dtype))
         for version, runs in records.items():
-            speeds = [run["tokens_per_second"] for run in runs]
-            others = [run["tokens_per_second"] for run in records.get("other", runs)]
+            compared = records.get("other", runs)
+            speeds, others = ([run["tokens_per_second"] for run in some] for some in (runs, compared))
+            spread = f"{statistics.median(speeds):.0f} ({min(speeds):.0f}-{max(speeds):.0f})"
             share = statistics.median(run["tokens_per_second"] / run["attainable"] for run in runs)
             peak = statistics.median(run["peak_bytes"] for run in runs) / 2**20
-            losses = zip(runs[0]["losses"], records.get("other", runs)[0]["losses"], strict=True)
+            losses = zip(runs[0]["losses"], compared[0]["losses"], strict=True)
             print(
-                f"| {kind} | {dtype} | {version} | {statistics.median(speeds):.0f} ({min(speeds):.0f}-{max(speeds):.0f}) "
+                f"| {kind} | {dtype} | {version} | {spread} "
                 f"| {share:.0%} | {peak:,.0f} | {ratio(speeds, others):.2f} "
                 f"| {runs[0]['losses'][-1]:.4f}, differs by {max(abs(a - b) for a, b in losses):.0e} |",
                 flush=True,

@@ -46,7 +46,7 @@ def make_texts(directory: str, n_tokens: int) -> list[str]:
 
 
 def product_seconds_per_token(directory: str, dtype: torch.dtype, n_tokens: int, with_weights: bool) -> float:
-    """Return how long the products of matrices alone take: forward, for inputs, and for weights if these are trained."""
+    """Return how long the products alone take: forward, for inputs, and for weights if these are trained."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(directory))
     shapes = [tuple(module.weight.shape) for module in model.modules() if isinstance(module, torch.nn.Linear)]
