@@ -6,6 +6,12 @@ prints Markdown tables. All ways train the same random weights for one epoch on 
 transactions of log-normal lengths, with the Trainer of transformers, and take turns within one run. Speeds are in real
 tokens per second, without padding. Each way sees each text whole.
 
+    python -m benchmarks.bench_training --model DIRECTORY [--against CHECKOUT] [--repeats 1] [--tokens 2500]
+
+prints the throughput of fine-tuning a pretrained model on one core instead: all weights and LoRA, in float32 and
+bfloat16, in tokens per CPU second, as a share of what the model's products of matrices alone allow in the same process,
+and the peak memory. With a checkout of another commit the two take turns, and the losses are compared.
+
 ``--shape llama-3.2-3b`` trains all weights of a Llama of that shape in bfloat16 instead, for a GPU, and reports tokens
 per second, the share of the measured matrix rate, and peak memory.
 """
@@ -13,11 +19,17 @@ per second, the share of the measured matrix rate, and peak memory.
 from __future__ import annotations
 
 import argparse
+import itertools
+import json
+import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
@@ -156,6 +168,43 @@ def measure_3b(texts: list[str]) -> None:
             print(f"| {batch_tokens:,} | {speed:,.0f} | {6 * n_weights * speed / rate:.0%} | {peak:.1f} |", flush=True)
 
 
+def compare_throughput(arguments: argparse.Namespace) -> None:
+    """Train a pretrained model in processes of their own, by this version and by that of another checkout in turn."""
+    here = Path(__file__).parents[1]
+    versions = {"this": here} | ({"other": Path(arguments.against)} if arguments.against else {})
+    print(
+        "| trained | type | version | tokens/s, median (min-max) | share of products | peak MB | times other | loss |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    for kind, dtype in itertools.product(arguments.kinds, arguments.dtypes):
+        records: dict[str, list[dict[str, Any]]] = {version: [] for version in versions}
+        for _ in range(arguments.repeats):
+            for version, checkout in versions.items():
+                records[version].append(train_in_process(checkout, arguments, kind, dtype))
+        for version, runs in records.items():
+            compared = records.get("other", runs)
+            speeds, others = ([run["tokens_per_second"] for run in some] for some in (runs, compared))
+            spread = f"{statistics.median(speeds):.0f} ({min(speeds):.0f}-{max(speeds):.0f})"
+            share = statistics.median(run["tokens_per_second"] / run["attainable"] for run in runs)
+            peak = statistics.median(run["peak_bytes"] for run in runs) / 2**20
+            losses = zip(runs[0]["losses"], compared[0]["losses"], strict=True)
+            print(
+                f"| {kind} | {dtype} | {version} | {spread} "
+                f"| {share:.0%} | {peak:,.0f} | {ratio(speeds, others):.2f} "
+                f"| {runs[0]['losses'][-1]:.4f}, differs by {max(abs(a - b) for a, b in losses):.0e} |",
+                flush=True,
+            )
+
+
+def train_in_process(checkout: Path, arguments: argparse.Namespace, kind: str, dtype: str) -> dict[str, Any]:
+    numbers = (arguments.tokens, arguments.batch_tokens, arguments.window)
+    command = [sys.executable, Path(__file__).with_name("train_once.py"), arguments.model, kind, dtype, *numbers]
+    environment = os.environ | {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
+    output = subprocess.run(list(map(str, command)), env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    record: dict[str, Any] = json.loads(output.stdout.splitlines()[-1])
+    return record
+
+
 def matrix_rate() -> float:
     """Return the floating-point operations per second of a large product in bfloat16."""
     a, b = (torch.randn(8192, 8192, dtype=torch.bfloat16, device="cuda") for _ in range(2))
@@ -176,8 +225,17 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["small", "medium"])
     parser.add_argument("--dtypes", nargs="+", choices=["float32", "bfloat16"], default=["float32", "bfloat16"])
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--model", help="directory of a pretrained model, whose throughput is measured on one core")
+    parser.add_argument("--against", help="checkout of another commit, measured in turn")
+    parser.add_argument("--kinds", nargs="+", choices=["full", "lora"], default=["full", "lora"])
+    parser.add_argument("--tokens", type=int, default=2500, help="about how many tokens --model trains on")
+    parser.add_argument("--batch-tokens", type=int, default=1024)
+    parser.add_argument("--window", type=int, default=512)
     parser.add_argument("--shape", choices=["llama-3.2-3b"], help="shape of a pretrained model, for a GPU")
     arguments = parser.parse_args()
+    if arguments.model:
+        compare_throughput(arguments)
+        return
     texts = make_texts(arguments.users, arguments.events)
     if arguments.shape:
         measure_3b(texts)

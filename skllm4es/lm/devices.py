@@ -6,6 +6,9 @@ import torch
 
 from skllm4es._compat import has_avx512_bf16
 
+#: On a CPU, numbers of tokens are rounded up to multiples of this.
+_MULTIPLE = 32
+
 
 def device_here(device: str | None, *, fall_back: bool = False) -> str:
     """Return the device to run on: the one that is named, or a GPU if there is one.
@@ -49,3 +52,12 @@ def multiplies_bfloat16_fast(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and has_avx512_bf16()
+
+
+def rounded_up(n_tokens: int, device: torch.device) -> int:
+    """Return the number of tokens with which a matrix is filled up before it is multiplied.
+
+    On a CPU, oneDNN keeps code for every shape of a product of bfloat16: after 400 packs of a small model 970 MB, but
+    120 MB where lengths are multiples of 32.
+    """
+    return -(-n_tokens // _MULTIPLE) * _MULTIPLE if device.type == "cpu" else n_tokens

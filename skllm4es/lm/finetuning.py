@@ -9,8 +9,8 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,12 @@ from skllm4es.lm.checkpoints import SealCheckpoints, latest_checkpoint
 from skllm4es.lm.devices import multiplies_bfloat16_fast
 from skllm4es.lm.folders import writing_errors
 from skllm4es.lm.loading import quietly
-from skllm4es.lm.packing import Pack, can_pack, collate, make_packs, n_labels, packed_attention
+from skllm4es.lm.packing import Pack, can_pack, collate, make_packs, n_labels, packed_attention, pad_pack
+from skllm4es.lm.precision import RoundedWeights, rounded_weights
 from skllm4es.lm.processes import Processes
 from skllm4es.lm.schedule import Schedule
 from skllm4es.lm.seeding import isolated_seed
+from skllm4es.lm.sliced_loss import can_slice, sliced_loss
 from skllm4es.lm.sources import Model, read_trained
 from skllm4es.lm.training_log import TrainingLog
 from skllm4es.lm.windows import Window
@@ -115,6 +117,14 @@ def finetune(
     shown = progress and group.rank == 0
     if shown:
         _print_packing(packs, capacity if packable else None)
+    settings = _arguments(
+        schedule,
+        steps=steps,
+        accumulated=accumulated,
+        evaluated=bool(validation_packs),
+        saved=checkpoints is not None,
+        device=model.device,
+    )
     with (
         tempfile.TemporaryDirectory() as scratch,
         closing(ProgressBar(disable=not shown)) as bar,
@@ -122,20 +132,12 @@ def finetune(
         _gradient_checkpointing(decoder, schedule.gradient_checkpointing),
         isolated_seed(seed),
         quietly(),
+        rounded_weights(model, _can_round(settings, model.device, group)) as rounded,
     ):
         # The first process alone writes, and all of them read the best weights.
         folder = checkpoints or Path(group.agree(scratch))
         arguments = TrainingArguments(
-            **_arguments(
-                schedule,
-                steps=steps,
-                accumulated=accumulated,
-                evaluated=bool(validation_packs),
-                saved=checkpoints is not None,
-                device=model.device,
-            ),
-            output_dir=str(folder),
-            seed=seed,
+            **settings | {"bf16": settings["bf16"] and rounded is None}, output_dir=str(folder), seed=seed
         )
         # One pack at a time on one device; several devices are for a launcher of processes.
         use_one_gpu(arguments)
@@ -147,6 +149,7 @@ def finetune(
                 train_dataset=packs,
                 eval_dataset=validation_packs or None,
             )
+        trainer.rounded, trainer.padded = rounded, packable
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
         trainer.add_callback(WatchLoss(schedule.learning_rate))
@@ -157,7 +160,8 @@ def finetune(
         for callback in (bar, *callbacks):
             trainer.add_callback(callback)
         start = time.perf_counter()
-        with writing_errors(folder), _memory_errors(model.device):
+        sliced = not (_is_sharded(trainer) or arguments.label_smoothing_factor) and can_slice(decoder)
+        with writing_errors(folder), _memory_errors(model.device), sliced_loss(decoder, sliced):
             trainer.train(resume_from_checkpoint=group.agree(latest_checkpoint(folder)))
         seconds = time.perf_counter() - start
         model = _unwrap(trainer, model, folder, group)
@@ -232,10 +236,37 @@ def _arguments(
     return settings | given
 
 
+def _can_round(settings: Mapping[str, Any], device: torch.device, group: Processes) -> bool:
+    """Return whether a training in bfloat16 can do without autocast: by itself, on a CPU, as the model is written."""
+    changed = ("fp16", "fsdp", "deepspeed", "torch_compile", "use_liger_kernel")
+    return (
+        bool(settings["bf16"])
+        and device.type == "cpu"
+        and group.size == 1
+        and not any(settings.get(name) for name in changed)
+    )
+
+
 class _TokenWeightedTrainer(Trainer):
     """Evaluate by the mean over tokens, where the Trainer takes the mean over batches, which are packs here."""
 
+    rounded: RoundedWeights | None = None
+    padded = False
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        with self._rounding():
+            return super().training_step(*args, **kwargs)
+
+    def prediction_step(self, *args: Any, **kwargs: Any) -> Any:
+        with self._rounding():
+            return super().prediction_step(*args, **kwargs)
+
+    def _rounding(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.rounded is None else self.rounded.at_step(self.state.global_step)
+
     def compute_loss(self, model: Any, inputs: Any, *args: Any, num_items_in_batch: Any = None, **kwargs: Any) -> Any:
+        if self.padded:
+            inputs = pad_pack(inputs)
         if not model.training:
             num_items_in_batch = self._mean_labels * self.accelerator.num_processes
         return super().compute_loss(model, inputs, *args, num_items_in_batch=num_items_in_batch, **kwargs)

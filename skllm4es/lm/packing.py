@@ -15,10 +15,12 @@ from transformers import AttentionInterface, PreTrainedModel
 
 from skllm4es._compat import attention_of, supports_own_attention
 from skllm4es.lm.architecture import FORWARD
+from skllm4es.lm.devices import rounded_up
+from skllm4es.lm.sliced_loss import IGNORED
 from skllm4es.lm.windows import Window
 
-#: Label that the loss leaves out, as in transformers.
-IGNORED = -100
+#: On a CPU, texts of up to so many tokens are attended in blocks of so many queries.
+_SHORT_TEXT, _BLOCK = 512, 128
 
 _PACKABLE: weakref.WeakKeyDictionary[PreTrainedModel, bool] = weakref.WeakKeyDictionary()
 
@@ -106,6 +108,28 @@ def collate(windows: Pack) -> dict[str, Any]:
         "labels": torch.tensor([labels]),
         "position_ids": torch.tensor([positions]),
         "text_ends": tuple(np.cumsum([len(window.ids) for window in windows]).tolist()),
+    }
+
+
+def pad_pack(batch: dict[str, Any]) -> dict[str, Any]:
+    """Fill a pack up to a number of tokens that other packs have, too; what is added is a text without labels.
+
+    Parameters
+    ----------
+    batch : dict
+        What `collate` returns, on any device.
+    """
+    ids = batch["input_ids"]
+    n_tokens = ids.shape[1]
+    n_added = rounded_up(n_tokens, ids.device) - n_tokens
+    if not n_added:
+        return batch
+    positions = torch.arange(n_added, device=ids.device)[None]
+    return batch | {
+        "input_ids": functional.pad(ids, (0, n_added)),
+        "labels": functional.pad(batch["labels"], (0, n_added), value=IGNORED),
+        "position_ids": torch.cat([batch["position_ids"], positions], dim=1),
+        "text_ends": (*batch["text_ends"], n_tokens + n_added),
     }
 
 
@@ -205,18 +229,54 @@ def attend_within_texts(
     ends = list(text_ends) if text_ends is not None else [query.shape[2]]
     starts = [0, *ends[:-1]]
     outputs = [
-        functional.scaled_dot_product_attention(
-            query[:, :, start:end],
-            key[:, :, start:end],
-            value[:, :, start:end],
-            dropout_p=dropout,
-            is_causal=True,
-            scale=scaling,
-            enable_gqa=query.shape[1] != key.shape[1],
-        )
+        _attend(query[:, :, start:end], key[:, :, start:end], value[:, :, start:end], dropout, scaling)
         for start, end in zip(starts, ends, strict=True)
     ]
     return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
+
+
+def _attend(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, dropout: float, scaling: float | None
+) -> torch.Tensor:
+    """Attend causally within one text."""
+    n_tokens = query.shape[2]
+    if query.device.type == "cpu" and n_tokens <= _SHORT_TEXT:
+        n_added = rounded_up(n_tokens, query.device) - n_tokens  # Behind the text, where none of it looks.
+        padded = (functional.pad(states[0], (0, 0, 0, n_added)) for states in (query, key, value))
+        return _attend_in_blocks(*padded, dropout, scaling)[None, :, :n_tokens]
+    return functional.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        dropout_p=dropout,
+        is_causal=True,
+        scale=scaling,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+
+
+def _attend_in_blocks(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, dropout: float, scaling: float | None
+) -> torch.Tensor:
+    """Attend by plain products, whose gradients take half the time of torch's fused kernel on a CPU.
+
+    For 512 tokens of SmolLM2-135M in bfloat16, forward and backward: 15 instead of 32 ms a layer; for 130, 2.2 instead
+    of 5.3 ms. Blocks of queries leave out most of what is masked.
+    """
+    n_heads, n_tokens, head_dim = query.shape
+    # The heads that share keys and values attend together.
+    scale = head_dim**-0.5 if scaling is None else scaling
+    groups = (query * scale).reshape(len(key), n_heads // len(key), n_tokens, head_dim)
+    outputs = []
+    for start in range(0, n_tokens, _BLOCK):
+        end = min(n_tokens, start + _BLOCK)
+        block = groups[:, :, start:end].flatten(1, 2)
+        scores = (block @ key[:, :end].transpose(1, 2)).view(n_heads, end - start, end)
+        ahead = torch.full((end - start, end), float("-inf"), dtype=scores.dtype).triu(start + 1)
+        weights = functional.dropout((scores + ahead).softmax(dim=-1), dropout)
+        attended = weights.view(len(key), -1, end) @ value[:, :end]
+        outputs.append(attended.view(n_heads, end - start, -1))
+    return torch.cat(outputs, dim=1)
 
 
 AttentionInterface.register(_PACKED_ATTENTION, attend_within_texts)
