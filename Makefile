@@ -27,8 +27,10 @@ audit: $(INSTALLED)  ## insecure code of ours, and known vulnerabilities of what
 types: $(INSTALLED)
 	$(BIN)/mypy
 
-docs: $(INSTALLED)  ## run the tutorials and build docs/_build/html; needs no network
+docs: $(INSTALLED)  ## run the tutorials, build docs/_build/html, and look for dead links; needs no network
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+	$(BIN)/lychee --offline --include-fragments --no-progress --exclude-path _static docs/_build/html
+	$(BIN)/lychee --offline --include-fragments --no-progress --exclude auto_examples *.md docs/*.md docs/guide/*.md
 
 dist: $(INSTALLED)  ## build wheel and sdist
 	rm -rf build dist
