@@ -26,17 +26,17 @@ _HEAD = """\
 **A pretrained model pays as it is; a model trained from scratch on two cores does not.**
 """
 _QUALITY = """\
-Frozen SmolLM2, with 135 million weights, is ahead of both aggregates and a bag of events for {n_ahead} of {n_targets} targets. It
-takes seconds to minutes on one core. The paper's method, with models that two cores can train, is not clearly ahead of a
-bag of events; neither are the neural baselines, except with few labels on simulated cards. The paper's gains come from
-training up to 3 billion weights, which needs a GPU and has not been run here.
+Frozen SmolLM2, with 135 million weights, is ahead of both aggregates and a bag of events for {n_ahead} of {n_targets}
+targets. It takes seconds to minutes on one core. The paper's method, with models that two cores can train, is not
+clearly ahead of a bag of events; neither are the neural baselines, except with few labels on simulated cards. The
+paper's gains come from training up to 3 billion weights, which needs a GPU and has not been run here.
 
 ## What a pretrained model brings
 
-`LLMEmbedder(smollm2(), finetune=None)` beside aggregates and a bag of events, each learned from the training users alone.
-ROC-AUC, or the mean absolute error for the age; means ± standard deviations of five folds, of the better of a linear
-model and LightGBM; the best mean of a row is bold. The MIMIC-IV demo has 13 deaths, so its folds differ by more than its
-rows. [What a vector holds](guide/features.md#when-does-it-pay) has both heads, and 25 and 100 labels.
+`LLMEmbedder(smollm2(), finetune=None)` beside aggregates and a bag of events, each learned from the training users
+alone. ROC-AUC, or the mean absolute error for the age; means ± standard deviations of five folds, of the better of a
+linear model and LightGBM; the best mean of a row is bold. The MIMIC-IV demo has 13 deaths, so its folds differ by more
+than its columns. [What a vector holds](guide/features.md#when-does-it-pay) has both heads, and 25 and 100 labels.
 `python -m benchmarks.bench_quality RESULTS.jsonl --seeds 0` measures this.
 
 {table}"""
@@ -48,23 +48,26 @@ it](#how-to-read-the-papers-tables) is at the end of the page. "LLM4ES (from scr
 features, its default when these tables were made: what a user did beyond what the language model expected.
 """
 _REMARKS = {
-    "main": (
-        "A bag of events leads on MovieLens, closely followed by LLM4ES. On the simulated cards, LLM4ES is last and the others "
-        "are level. The MIMIC-IV demo has two or three deaths per fold, so that its rows cannot be told apart."
-    ),
-    "ensembles": "Aggregates and CoLES gain from the language model beside them; a bag of events gains next to nothing.",
-    "domains": "The paper also has a private data set here (CLTV), which nobody else can run.",
-    "components": (
-        "This table and the next two train one model per row and pool its hidden layers, as the paper does. On two cores each "
-        "model reads so little text that most rows are near chance and cannot be told apart."
-    ),
-    "data-efficiency": (
-        "With fewer than about 200 labelled users, the published settings of LightGBM allow hardly any split: with up to 100, it "
-        "predicts the same number for everyone. So look at the linear model. CoLES leads on the simulated cards, and a bag of "
-        "events on MovieLens from 50 labels on. Plots of the MAE with few labelled users are cut "
-        "off at the top; the tables have all figures. The paper says that on Rosbank LLM4ES is ahead by 15.2 % with one "
-        "labelled user and by 8.6 % with ten."
-    ),
+    "main": """
+A bag of events leads on MovieLens, closely followed by LLM4ES. On the simulated cards, LLM4ES is last and the others
+are level. The MIMIC-IV demo has two or three deaths per fold, so its rows cannot be told apart.
+""",
+    "ensembles": """
+Aggregates and CoLES gain from the language model beside them; a bag of events gains next to nothing.
+""",
+    "domains": """
+The paper also has a private data set here (CLTV), which nobody else can run.
+""",
+    "components": """
+This table and the next two train one model per row and pool its hidden layers, as the paper does. On two cores each
+model reads so little text that most rows are near chance and cannot be told apart.
+""",
+    "data-efficiency": """
+With fewer than about 200 labelled users, the published settings of LightGBM allow hardly any split: with up to 100, it
+predicts the same number for everyone. So look at the linear model: CoLES leads on the simulated cards, and a bag of
+events on MovieLens from 50 labels on. Plots of the MAE with few labelled users are cut off at the top; the tables have
+all figures. The paper says that on Rosbank LLM4ES is ahead by 15.2 % with one labelled user and by 8.6 % with ten.
+""",
 }
 _HOW_TO_READ = """\
 ## How to read the paper's tables
@@ -124,7 +127,7 @@ def write_page(results: Path, page: Path) -> int:
     table = None
     for name, content in contents:
         if table != (table := content["about"]["table"]):
-            parts.append(f"## {TABLES[table].title}\n\n{_REMARKS.get(table, '')}".rstrip() + "\n")
+            parts.append(f"## {TABLES[table].title}\n{_REMARKS.get(table, '')}")
         parts.append(render_file(content))
         for target in _targets(content) if content["records"] else ():
             file = plots / f"{name}-{target}.png"

@@ -1,7 +1,6 @@
 """Settings of the documentation, which `make docs` builds."""
 
 import os
-import re
 import sys
 import warnings
 from importlib.metadata import version as version_of
@@ -24,6 +23,7 @@ extensions = [
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
     "message_page",
+    "unbroken_figures",
 ]
 exclude_patterns = ["_build", "auto_examples/*.ipynb", "auto_examples/*.py", "benchmarks/*.md"]
 templates_path = ["_templates"]
@@ -93,12 +93,3 @@ html_theme_options = {
     "show_prev_next": True,
     "show_toc_level": 2,
 }
-
-
-def keep_figures_together(app, name, text):  # noqa: D103
-    text[0] = re.sub(r"(?<=[\d*]) ± (?=\d)", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}", text[0])
-
-
-def setup(app):  # noqa: D103
-    app.connect("source-read", keep_figures_together)
-    app.connect("include-read", lambda app, path, name, text: keep_figures_together(app, name, text))

@@ -59,8 +59,8 @@ nearest = pd.DataFrame(names.to_numpy()[rows[:, 1:]], index=names.to_numpy())
 nearest.loc[[names[code] for code in (5411, 5812, 4111, 7230)]]
 
 # %%
-# The same as a picture: the darker, the more alike two kinds of shops are. The mean over
-# all codes is subtracted first, because any two texts have much in common for a model.
+# The same as a picture: the darker, the more alike two kinds of shops are. The mean
+# over all codes is subtracted first, because to a model any two texts are much alike.
 
 import matplotlib.pyplot as plt
 from sklearn.metrics.pairwise import cosine_similarity
@@ -72,7 +72,7 @@ alike = cosine_similarity((meaning - meaning.mean(axis=0))[rows])
 figure, ax = plt.subplots(layout="constrained")
 ax.imshow(alike, cmap="Blues", vmin=-0.2, vmax=1)
 ax.set_xticks(range(len(shown)), shown, rotation=90)
-ax.set_yticks(range(len(shown)), names[shown].str.slice(0, 30))
+ax.set_yticks(range(len(shown)), names[shown].str.slice(0, 24))
 plt.show()
 
 # %%
