@@ -28,6 +28,8 @@ extensions = [
 exclude_patterns = ["_build", "auto_examples/*.ipynb", "auto_examples/*.py", "benchmarks/*.md"]
 templates_path = ["_templates"]
 default_role = "literal"
+# Messages and docstrings quote code: "--" and straight quotes are meant.
+smartquotes = False
 
 # Every reference must resolve. Names of other projects become links only with SKLLM4ES_DOCS_ONLINE=1, which fetches
 # their inventories; the build itself needs no network.
@@ -69,6 +71,7 @@ sphinx_gallery_conf = {
     "thumbnail_size": (500, 310),
     "within_subsection_order": "FileNameSortKey",
     "download_all_examples": False,
+    "write_computation_times": False,
     "remove_config_comments": True,
     "show_memory": False,
     "min_reported_time": 1,
@@ -82,6 +85,7 @@ html_theme = "pydata_sphinx_theme"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sourcelink = False
+html_context = {"default_mode": "auto"}  # light or dark, as the reader's system is
 html_copy_source = False
 toc_object_entries_show_parents = "hide"
 # Pages without pages below them have nothing to list at their left.

@@ -79,10 +79,10 @@ print(f"sum of the terms: {total:.4f}, score: {scores.max():.4f}")
 
 import matplotlib.pyplot as plt
 
-figure, ax = plt.subplots(figsize=(7, 3.6), layout="constrained")
+figure, ax = plt.subplots(layout="constrained")
 colours = ["tab:red" if term > 0 else "tab:blue" for term in strongest]
 ax.barh(range(len(strongest)), strongest, color=colours)
-ax.set_yticks(range(len(strongest)), strongest.index.str.slice(0, 36))
+ax.set_yticks(range(len(strongest)), strongest.index.str.slice(0, 28))
 ax.axvline(0, color="black", linewidth=0.8)
 ax.set(xlabel="log-odds of leaving", title=f"Client {client.index[0]}")
 plt.show()

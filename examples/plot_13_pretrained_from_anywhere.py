@@ -70,7 +70,7 @@ rows = names.index.get_indexer(shown)
 alike = cosine_similarity((meaning - meaning.mean(axis=0))[rows])
 
 figure, ax = plt.subplots(layout="constrained")
-ax.imshow(alike, cmap="Blues", vmin=-0.2, vmax=1)
+ax.imshow(alike, cmap="Blues", vmin=-0.2, vmax=1, aspect="auto")
 ax.set_xticks(range(len(shown)), shown, rotation=90)
 ax.set_yticks(range(len(shown)), names[shown].str.slice(0, 24))
 plt.show()

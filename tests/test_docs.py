@@ -119,3 +119,10 @@ def check(value, tree, problems):
 @pytest.mark.parametrize("name", ["datasets", "embed", "enrich", "events", "lm", "rewriters", "serialize", "shared"])
 def test_the_messages_page_covers_each_step(name):
     assert package_messages.find_messages()[name]
+
+
+def test_each_section_of_the_messages_page_has_a_title():
+    pytest.importorskip("sphinx")
+    import message_page
+
+    assert set(package_messages.find_messages()) <= set(message_page.TITLES)
