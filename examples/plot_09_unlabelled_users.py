@@ -99,8 +99,9 @@ import matplotlib.pyplot as plt
 from skllm4es.plotting import EmbeddingMapDisplay
 
 target = y_labelled.reindex(X_rest.index).map({0: "stays", 1: "leaves"})
+figure, ax = plt.subplots(figsize=(5, 4), layout="constrained")
 EmbeddingMapDisplay.from_estimator(
-    pipelines["with unlabelled users"], X_rest, target, target_name="client"
+    pipelines["with unlabelled users"], X_rest, target, target_name="client", ax=ax
 )
 plt.show()
 

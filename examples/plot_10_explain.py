@@ -65,7 +65,7 @@ texts = pipeline["serialize"].transform(client)
 coef = pipeline["classify"].coef_[0]
 terms = pipeline["embed"].explain(texts, coef).set_index("event")["contribution"]
 strongest = terms.loc[terms.abs().nlargest(10).index].sort_values()
-strongest.round(3)
+strongest.round(3).to_frame()
 
 # %%
 # Nothing is left out: the terms and the intercept are the score. "(average user)" is
@@ -79,10 +79,10 @@ print(f"sum of the terms: {total:.4f}, score: {scores.max():.4f}")
 
 import matplotlib.pyplot as plt
 
-figure, ax = plt.subplots(figsize=(9, 4), layout="constrained")
+figure, ax = plt.subplots(layout="constrained")
 colours = ["tab:red" if term > 0 else "tab:blue" for term in strongest]
 ax.barh(range(len(strongest)), strongest, color=colours)
-ax.set_yticks(range(len(strongest)), strongest.index.str.slice(0, 60))
+ax.set_yticks(range(len(strongest)), strongest.index.str.slice(0, 28))
 ax.axvline(0, color="black", linewidth=0.8)
 ax.set(xlabel="log-odds of leaving", title=f"Client {client.index[0]}")
 plt.show()
@@ -95,7 +95,7 @@ plt.show()
 everyone = pipeline["embed"].explain(pipeline["serialize"].transform(X_test), coef)
 everyone = everyone[everyone["event"] != "(average user)"]
 weight = everyone["contribution"].abs().groupby(everyone["event"]).sum()
-(weight.nlargest(10) / weight.sum()).round(3)
+(weight.nlargest(10) / weight.sum()).round(3).to_frame("share")
 
 # %%
 # For other features and other estimators, leave out events one by one and predict

@@ -131,9 +131,7 @@ counts = pd.crosstab(
 )
 counts = counts.rename(columns={"ok": "the model", "template": "a template"})
 counts = counts.reindex(range(1, counts.index.max() + 1), fill_value=0)
-ax = counts.plot.bar(
-    stacked=True, color=["tab:blue", "tab:orange"], figsize=(7, 3), width=0.9
-)
+ax = counts.plot.bar(stacked=True, color=["tab:blue", "tab:orange"], width=0.9)
 ax.set(xlabel="events of the user", ylabel="texts")
 ax.figure.set_layout_engine("constrained")
 plt.show()

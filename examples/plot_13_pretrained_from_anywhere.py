@@ -59,6 +59,23 @@ nearest = pd.DataFrame(names.to_numpy()[rows[:, 1:]], index=names.to_numpy())
 nearest.loc[[names[code] for code in (5411, 5812, 4111, 7230)]]
 
 # %%
+# The same as a picture: the darker, the more alike two kinds of shops are. The mean
+# over all codes is subtracted first, because to a model any two texts are much alike.
+
+import matplotlib.pyplot as plt
+from sklearn.metrics.pairwise import cosine_similarity
+
+shown = [5411, 5499, 5812, 5814, 4111, 4112, 8011, 8021]
+rows = names.index.get_indexer(shown)
+alike = cosine_similarity((meaning - meaning.mean(axis=0))[rows])
+
+figure, ax = plt.subplots(layout="constrained")
+ax.imshow(alike, cmap="Blues", vmin=-0.2, vmax=1, aspect="auto")
+ax.set_xticks(range(len(shown)), shown, rotation=90)
+ax.set_yticks(range(len(shown)), names[shown].str.slice(0, 24))
+plt.show()
+
+# %%
 # From a GGUF file
 # ----------------
 # The file in the package is one of those that llama.cpp, Ollama and LM Studio keep. Any

@@ -17,9 +17,11 @@ from sklearn.utils import Bunch
 
 from benchmarks.data import DATA_SETS, DataSet, Target, load
 from benchmarks.embeddings import EmbeddingStore
+from benchmarks.json_lines import append
 from benchmarks.presets import PRESETS
 from benchmarks.protocol import draw_labelled, score, splits
-from benchmarks.render import draw, render_file
+from benchmarks.render import draw, render_file, write_page
+from benchmarks.render_quality import Quality
 from benchmarks.representations import Context, NotHereError, llm
 from benchmarks.results import Results, read
 from benchmarks.run import main
@@ -371,7 +373,7 @@ def test_a_table_shows_mean_and_deviation_beside_the_papers_figure():
     text = render_file(_content())
     assert "| CoLES | 0.700 ± 0.100 | 0.500 ± 0.000 (1 of 2 folds) | 0.683 | 4 | 1.0 | 2.0 | 300 |" in text
     assert "| LLM4ES (from scratch) | 0.700 ± 0.100 | 0.500 ± 0.000 (1 of 2 folds) | 0.748 |" in text
-    assert "ROC-AUC, protocol cv, leak-free fit" in text
+    assert "**gender: ROC-AUC**, preset cpu, protocol cv, leak-free fit" in text
 
 
 def test_a_row_that_was_not_run_shows_a_reason_and_no_score():
@@ -385,7 +387,7 @@ def test_an_incomplete_row_says_how_many_folds_it_has(table):
     content = _content(table)
     content["records"] = [record for record in content["records"] if record["row"] != "CoLES" or record["fold"] == 0]
     text = render_file(content)
-    assert "(1 of 2 folds)" in next(line for line in text.splitlines() if line.startswith("| CoLES"))
+    assert "(1 of 2 folds)" in next(line for line in text.splitlines() if "CoLES" in line)
     assert "0.600 ± 0.000" in text
 
 
@@ -404,11 +406,11 @@ def test_a_description_mentions_only_what_the_rows_contain():
     assert "Neural baselines" not in render_file(_content(rows={"from scratch, serialised": ""}))
 
 
-def test_a_learning_curve_has_one_column_per_number_of_labels():
+def test_a_learning_curve_has_one_line_per_number_of_labels():
     text = render_file(_content("data-efficiency"))
-    assert "| labelled users, LightGBM | 2 | 4 | all |" in text
-    assert "| CoLES | 0.700 ± 0.100 | 0.700 ± 0.100 | 0.700 ± 0.100 |" in text
-    assert "| LLM4ES (LLaMA 3.2 3B) | not run here |  |  |" in text
+    assert "| labelled users, LightGBM | CoLES | LLM4ES (from scratch) | LLM4ES (LLaMA 3.2 3B) (not run here) |" in text
+    for labels in (2, 4, "all"):
+        assert f"| {labels} | 0.700 ± 0.100 | 0.700 ± 0.100 |  |" in text
 
 
 def test_the_page_shows_all_results_except_those_of_smoke_tests(tmp_path, capsys):
@@ -431,12 +433,54 @@ def test_the_page_shows_all_results_except_those_of_smoke_tests(tmp_path, capsys
     assert all(file.read_bytes().startswith(b"\x89PNG") for file in plots)
 
 
+def test_the_page_begins_with_the_largest_data_set_of_the_first_table(tmp_path):
+    pytest.importorskip("matplotlib")
+    for dataset, n_events in (("mimic-iv-demo", 100), ("movielens-100k", 1000)):
+        content = _content(dataset=dataset, n_events=n_events)
+        (tmp_path / f"main-{dataset}.json").write_text(json.dumps(content))
+    write_page(tmp_path, tmp_path / "page.md")
+    text = (tmp_path / "page.md").read_text()
+    assert text.index("### movielens-100k") < text.index("### mimic-iv-demo") < text.index("## How to read")
+
+
+def _quality_lines():
+    scores = {"aggregates": (0.6, 0.7), "bag of events": (0.8, 0.65), "LLM": (0.7, 0.75)}
+    for fold, shift in enumerate((-0.1, 0.1)):
+        for row, (linear, trees) in scores.items():
+            of_heads = {"linear": linear + shift, "LightGBM": trees + shift, "25 labels": 0.5}
+            errors = {"linear": 10 * linear + shift, "LightGBM": 10 * trees + shift}
+            yield {"data": "movielens", "row": row, "fold": fold, "scores": {"gender": of_heads, "age": errors}}
+            yield {"data": "mimic", "row": row, "fold": fold, "scores": {"death": of_heads}}
+
+
+def test_the_table_of_pretrained_models_has_the_better_head_and_marks_the_best_row(tmp_path):
+    append(tmp_path / "quality.jsonl", _quality_lines())
+    quality = Quality(tmp_path / "quality.jsonl")
+    full = quality.table(brief=False)
+    assert "| MovieLens 100k: gender | 0.700 ± 0.100 | **0.800** ± 0.100 | 0.750 ± 0.100 |" in full
+    assert "| MovieLens 100k: age (error in years) | **6.00** ± 0.10 | 6.50 ± 0.10 | 7.00 ± 0.10 |" in full
+    assert "MIMIC" in full
+    assert quality.n_ahead() == 0
+
+
+def test_the_start_pages_table_has_means_and_no_target_with_few_cases(tmp_path):
+    pytest.importorskip("matplotlib")
+    append(tmp_path / "quality.jsonl", _quality_lines())
+    write_page(tmp_path, tmp_path / "page.md")
+    brief = (tmp_path / "page" / "when_it_pays.md").read_text()
+    assert "| MovieLens 100k: gender | 0.700 | **0.800** | 0.750 |" in brief
+    assert "MIMIC" not in brief
+    assert "ahead of both aggregates and a bag of events for 0 of 3\n" in (tmp_path / "page.md").read_text()
+
+
 def test_the_page_in_the_docs_matches_the_results(tmp_path):
     pytest.importorskip("matplotlib")
     page = tmp_path / "benchmarks.md"
     assert main(["--render", "--page", str(page)]) == 0
     kept = Path(__file__).parents[1] / "docs" / "benchmarks.md"
     assert page.read_text() == kept.read_text()
+    table = Path("when_it_pays.md")
+    assert (page.with_suffix("") / table).read_text() == (kept.with_suffix("") / table).read_text()
     plots = [file.name for file in sorted(page.with_suffix("").iterdir())]
     assert plots == [file.name for file in sorted(kept.with_suffix("").iterdir())]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import package_messages
 import pytest
+import unbroken_figures
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("guide/*.md"))
@@ -19,6 +20,10 @@ PUBLIC = {
     for name in module.__all__
 }
 API = (ROOT / "docs" / "api.rst").read_text(encoding="utf-8")
+
+
+#: As many characters of code as a page shows without a scroll bar; ruff checks it in tutorials and recipes.
+CODE_WIDTH = 88
 
 
 def _code_blocks(page):
@@ -53,6 +58,26 @@ def test_parameters_in_the_guide_exist(page):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") in PUBLIC:
                 known = inspect.signature(PUBLIC[node.func.id]).parameters
                 assert {keyword.arg for keyword in node.keywords} <= set(known), call
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "docs" / "index.md"], ids=lambda page: page.stem)
+def test_code_in_the_guide_fits_on_the_page(page):
+    blocks = re.findall(r"```(?:python|console|pycon|sql)\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    assert [line for line in lines if len(line) > CODE_WIDTH] == []
+
+
+@pytest.mark.parametrize("name", sorted(set(PUBLIC) - {"LLMEmbedder"}))
+def test_examples_in_docstrings_fit_on_the_page(name):
+    documented = [PUBLIC[name], *(vars(PUBLIC[name]).values() if inspect.isclass(PUBLIC[name]) else ())]
+    docstrings = [inspect.getdoc(member) or "" for member in documented if callable(member)]
+    lines = [line for docstring in docstrings for line in docstring.splitlines() if line.startswith((">>> ", "... "))]
+    assert [line for line in lines if len(line) > CODE_WIDTH] == []
+
+
+def test_figures_with_their_deviation_stay_on_one_line():
+    text = unbroken_figures.keep_together("| **0.691** ± 0.118 | 7.70 ± 0.37 | mean ± standard deviation |")
+    assert text.split("|")[1:4] == [" **0.691**\xa0±\xa00.118 ", " 7.70\xa0±\xa00.37 ", " mean ± standard deviation "]
 
 
 def test_the_guide_lists_all_its_pages():
@@ -94,3 +119,10 @@ def check(value, tree, problems):
 @pytest.mark.parametrize("name", ["datasets", "embed", "enrich", "events", "lm", "rewriters", "serialize", "shared"])
 def test_the_messages_page_covers_each_step(name):
     assert package_messages.find_messages()[name]
+
+
+def test_each_section_of_the_messages_page_has_a_title():
+    pytest.importorskip("sphinx")
+    import message_page
+
+    assert set(package_messages.find_messages()) <= set(message_page.TITLES)

@@ -1,4 +1,4 @@
-"""The code in the README runs unchanged."""
+"""The code in the README and on the site's start page runs."""
 
 import doctest
 import re
@@ -7,7 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from skllm4es.models import smollm2
+
 README = Path(__file__).parents[1] / "README.md"
+START = README.parent / "docs" / "index.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
@@ -29,3 +32,20 @@ def test_sessions_print_the_output_shown(data_home, monkeypatch):
     assert len(sessions) == 1
     test = doctest.DocTestParser().get_doctest(sessions[0], {}, "README", str(README), 0)
     assert doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test).failed == 0
+
+
+@pytest.mark.slow
+@pytest.mark.real_model
+def test_the_first_pipeline_of_the_start_page_runs(tmp_path, monkeypatch):
+    pytest.importorskip("gguf")
+    try:
+        smollm2()
+    except OSError as missing:
+        pytest.skip(str(missing))
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"```python\n(.*?)```", START.read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert "n_users=200" in code
+    code = code.replace("n_users=200", "n_users=30").replace("cross_val_score(pipe", "scores = cross_val_score(pipe")
+    names = {}
+    exec(code, names)
+    assert len(names["scores"]) == 5

@@ -19,6 +19,7 @@ TITLES = {
     "events": "Events in tables",
     "formats": "Text formats",
     "lm": "Language models: loading, training, running",
+    "models": "Models that pip installs",
     "plotting": "Plotting",
     "rewriters": "Rewriters",
     "serialize": "Serialising",

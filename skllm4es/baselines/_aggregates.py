@@ -69,7 +69,8 @@ class EventAggregator(CountingTransformer):
     ... })
     >>> X = nest_events(cards, user="client", time="day")
     >>> aggregator = EventAggregator().set_output(transform="pandas")
-    >>> aggregator.fit_transform(X)[["n_events", "amount_mean", "type_POS_count", "type_POS_amount_mean"]]
+    >>> shown = ["n_events", "amount_mean", "type_POS_count", "type_POS_amount_mean"]
+    >>> aggregator.fit_transform(X)[shown]
             n_events  amount_mean  type_POS_count  type_POS_amount_mean
     client
     3            1.0          8.0             1.0                   8.0
@@ -82,7 +83,9 @@ class EventAggregator(CountingTransformer):
     >>> from sklearn.linear_model import LogisticRegression
     >>> from sklearn.pipeline import make_pipeline
     >>> from sklearn.preprocessing import StandardScaler
-    >>> linear = make_pipeline(EventAggregator(), SimpleImputer(), StandardScaler(), LogisticRegression())
+    >>> linear = make_pipeline(
+    ...     EventAggregator(), SimpleImputer(), StandardScaler(), LogisticRegression()
+    ... )
     >>> linear.fit(X, [0, 1, 0]).predict(X).shape
     (3,)
     """

@@ -64,7 +64,9 @@ class BagOfEvents(CountingTransformer):
     >>> import pandas as pd
     >>> from skllm4es import nest_events
     >>> from skllm4es.baselines import BagOfEvents
-    >>> films = pd.DataFrame({"user": [3, 7, 7], "day": [1, 1, 2], "film": ["Alien", "Heat", "Alien"]})
+    >>> films = pd.DataFrame(
+    ...     {"user": [3, 7, 7], "day": [1, 1, 2], "film": ["Alien", "Heat", "Alien"]}
+    ... )
     >>> X = nest_events(films, user="user", time="day", columns=["film"])
     >>> bag = BagOfEvents(n_components=None).fit(X)
     >>> bag.get_feature_names_out()

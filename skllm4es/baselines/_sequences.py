@@ -69,7 +69,8 @@ def embed_users(encoder: EventEncoder, data: SequenceData, pooling: str, *, prog
     lengths = data.users.lengths[:, 0]
     vectors = np.zeros((len(lengths), encoder.hidden_size), dtype=np.float32)
     encoder.eval()
-    with torch.inference_mode(), tqdm(total=int((lengths > 0).sum()), disable=not progress, unit="user") as bar:
+    bar = tqdm(total=int((lengths > 0).sum()), desc="embedding", disable=not progress, unit="user")
+    with torch.inference_mode(), bar:
         for users in _batches_by_length(lengths):
             try:
                 vectors[users] = encoder.embed(data.batch(data.users[users]), pooling).float().cpu().numpy()

@@ -67,7 +67,7 @@ def train(
     losses: list[float] = []
     validation: list[float] = []
     best = None
-    with tqdm(total=schedule.epochs, disable=not progress, unit="epoch", leave=None) as bar:
+    with tqdm(total=schedule.epochs, desc="training", disable=not progress, unit="epoch", leave=None) as bar:
         for _ in range(schedule.epochs):
             losses.append(_run_epoch(encoder, objective, data, training, schedule, rng, optimizer))
             scheduler.step()

@@ -228,7 +228,10 @@ def load_mimic_iv(
     >>> from sklearn.model_selection import StratifiedGroupKFold
     >>> from skllm4es.datasets import load_mimic_iv
     >>> stays = load_mimic_iv("mimic-iv-demo", horizon="24h")  # doctest: +SKIP
-    >>> folds = StratifiedGroupKFold(5).split(stays.data, stays.target, stays.groups)  # doctest: +SKIP
+    >>> splitter = StratifiedGroupKFold(5)
+    >>> folds = splitter.split(
+    ...     stays.data, stays.target, stays.groups
+    ... )  # doctest: +SKIP
     """
     tables = Tables("MIMIC-IV", Path(path).expanduser() / "hosp", _REMEDY)
     admissions = _read_admissions(tables)

@@ -83,7 +83,8 @@ def compare(original: str, rewritten: str) -> Faithfulness:
     Examples
     --------
     >>> from skllm4es.enrich._faithfulness import compare
-    >>> compare("date|amount\n2020-03-05, 1250.00\n2020-03-06, 7", "On March 5th, 2020 you paid $1,250, then 9.")
+    >>> raw = "date|amount\n2020-03-05, 1250.00\n2020-03-06, 7"
+    >>> compare(raw, "On March 5th, 2020 you paid $1,250, then 9.")
     Faithfulness(recall=0.5, precision=0.6666666666666666, missing=['2020-03-06', '7'])
     """
     source = _read_original(original)

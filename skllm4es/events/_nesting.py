@@ -156,7 +156,9 @@ def unnest_events(
     --------
     >>> import pandas as pd
     >>> from skllm4es import nest_events, unnest_events
-    >>> cards = pd.DataFrame({"client": [3, 7, 7], "day": [1, 1, 2], "amount": [8.0, 99.9, 12.5]})
+    >>> cards = pd.DataFrame(
+    ...     {"client": [3, 7, 7], "day": [1, 1, 2], "amount": [8.0, 99.9, 12.5]}
+    ... )
     >>> unnest_events(nest_events(cards, user="client", time="day"))
        client  day  amount
     0       3    1     8.0

@@ -37,7 +37,8 @@ class Format(ABC):
     >>> from skllm4es.formats import FORMATS, Variation
     >>> from skllm4es.serialize import parse_events
     >>> table = parse_events("title|rating\nHeat, 5\nAlien, 4")
-    >>> print(FORMATS["sql"].render(table, random.Random(4), Variation(names=False, analysis=False)))
+    >>> variation = Variation(names=False, analysis=False)
+    >>> print(FORMATS["sql"].render(table, random.Random(4), variation))
     -- Records of one user
     INSERT INTO records (rating, title) VALUES (5, 'Heat');
     INSERT INTO records (rating, title) VALUES (4, 'Alien');

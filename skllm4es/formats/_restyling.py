@@ -111,8 +111,10 @@ def canonical_value(value: str) -> str:
     Examples
     --------
     >>> from skllm4es.formats import canonical_value
-    >>> canonical_value("March 5, 2020 at 10:30"), canonical_value("+12,345.60"), canonical_value("5 o'clock")
-    ('2020-03-05 10:30', '12345.60', "5 o'clock")
+    >>> canonical_value("March 5, 2020 at 10:30"), canonical_value("+12,345.60")
+    ('2020-03-05 10:30', '12345.60')
+    >>> canonical_value("5 o'clock")
+    "5 o'clock"
     """
     for pattern in _WRITTEN_DATES:
         if found := pattern.fullmatch(value):

@@ -24,7 +24,8 @@ class Variation:
     >>> from skllm4es.formats import FORMATS, Variation
     >>> from skllm4es.serialize import parse_events
     >>> table = parse_events("title|rating\nHeat, 5")
-    >>> "title" in FORMATS["json"].render(table, random.Random(0), Variation(names=False)).lower()
+    >>> variation = Variation(names=False)
+    >>> "title" in FORMATS["json"].render(table, random.Random(0), variation).lower()
     True
     """
 

@@ -55,7 +55,9 @@ class DataEfficiencyDisplay(ScoreCurve, LearningCurveDisplay):
     >>> from skllm4es.datasets import make_transactions
     >>> from skllm4es.plotting import DataEfficiencyDisplay
     >>> X, y = make_transactions(n_users=100, mean_events=10, random_state=0)
-    >>> aggregates = make_pipeline(EventAggregator(), SimpleImputer(), StandardScaler(), LogisticRegression())
+    >>> aggregates = make_pipeline(
+    ...     EventAggregator(), SimpleImputer(), StandardScaler(), LogisticRegression()
+    ... )
     >>> display = DataEfficiencyDisplay.from_estimator(
     ...     aggregates, X, y, train_sizes=[20, 40, 80], scoring="roc_auc", name="aggregates"
     ... )

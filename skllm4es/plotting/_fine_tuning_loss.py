@@ -52,7 +52,8 @@ class FineTuningLossDisplay(Display):
     >>> X, y = make_transactions(n_users=20, mean_events=3, random_state=0)
     >>> texts = EventSerializer(["mcc"]).fit_transform(X)
     >>> tiny = FromScratch(n_params=1000)
-    >>> embedder = LLMEmbedder(tiny, finetune=FineTuning(epochs=1, validation_fraction=0.2), random_state=0).fit(texts)
+    >>> finetune = FineTuning(epochs=1, validation_fraction=0.2)
+    >>> embedder = LLMEmbedder(tiny, finetune=finetune, random_state=0).fit(texts)
     >>> display = FineTuningLossDisplay.from_estimator(embedder)
     >>> display.ax_.get_xlabel()
     'tokens'

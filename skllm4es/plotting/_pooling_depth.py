@@ -60,10 +60,15 @@ class PoolingDepthDisplay(ScoreCurve, ValidationCurveDisplay):
     >>> from skllm4es.plotting import PoolingDepthDisplay
     >>> X, y = make_transactions(n_users=20, mean_events=3, random_state=0)
     >>> tiny = FromScratch(n_params=1000)
-    >>> embedder = LLMEmbedder(tiny, features="hidden", finetune=FineTuning(epochs=1), random_state=0)
-    >>> pipeline = make_pipeline(EventSerializer(["mcc"]), embedder, LGBMClassifier(verbose=-1, n_jobs=1))
-    >>> search = GridSearchCV(pipeline, {"llmembedder__pooling_depth": [1, 2]}, cv=2, refit=False).fit(X, y)
-    >>> display = PoolingDepthDisplay.from_cv_results(search.cv_results_, score_name="accuracy")
+    >>> embedder = LLMEmbedder(
+    ...     tiny, features="hidden", finetune=FineTuning(epochs=1), random_state=0
+    ... )
+    >>> classifier = LGBMClassifier(verbose=-1, n_jobs=1)
+    >>> pipeline = make_pipeline(EventSerializer(["mcc"]), embedder, classifier)
+    >>> depths = {"llmembedder__pooling_depth": [1, 2]}
+    >>> search = GridSearchCV(pipeline, depths, cv=2, refit=False).fit(X, y)
+    >>> results = search.cv_results_
+    >>> display = PoolingDepthDisplay.from_cv_results(results, score_name="accuracy")
     >>> display.lines_[0].get_xdata().tolist()
     [1, 2]
     """

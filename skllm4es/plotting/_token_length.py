@@ -47,7 +47,9 @@ class TokenLengthDisplay(Display):
     >>> X, y = make_transactions(n_users=20, mean_events=3, random_state=0)
     >>> texts = EventSerializer(["mcc"]).fit_transform(X)
     >>> tiny = FromScratch(n_params=1000)
-    >>> embedder = LLMEmbedder(tiny, finetune=FineTuning(epochs=1), max_length=16, random_state=0).fit(texts)
+    >>> embedder = LLMEmbedder(
+    ...     tiny, finetune=FineTuning(epochs=1), max_length=16, random_state=0
+    ... ).fit(texts)
     >>> display = TokenLengthDisplay.from_estimator(embedder, texts)
     >>> display.lengths.shape, display.max_length
     ((20,), 16)

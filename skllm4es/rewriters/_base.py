@@ -116,7 +116,8 @@ class StreamingRewriter(Rewriter, Protocol):
 
     Examples
     --------
-    >>> from skllm4es.rewriters import StreamingRewriter, TemplateRewriter, TransformersRewriter
+    >>> from skllm4es.rewriters import StreamingRewriter, TemplateRewriter
+    >>> from skllm4es.rewriters import TransformersRewriter
     >>> isinstance(TransformersRewriter("Qwen/Qwen3-0.6B"), StreamingRewriter)
     True
     >>> isinstance(TemplateRewriter(), StreamingRewriter)

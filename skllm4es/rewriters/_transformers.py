@@ -93,7 +93,9 @@ class TransformersRewriter(LanguageModelRewriter):
     Examples
     --------
     >>> from skllm4es.rewriters import TransformersRewriter
-    >>> rewriter = TransformersRewriter("Qwen/Qwen3-0.6B", chat_template_kwargs={"enable_thinking": False})
+    >>> rewriter = TransformersRewriter(
+    ...     "Qwen/Qwen3-0.6B", chat_template_kwargs={"enable_thinking": False}
+    ... )
     >>> texts = ["title|rating\nHeat, 5\nAlien, 4"]
     >>> rewriter.rewrite(texts, ["markdown"], [0])  # doctest: +SKIP
     ['- **Heat**: 5\n- **Alien**: 4']
