@@ -1,7 +1,7 @@
 """What the default embedding is worth: beside aggregates and a bag of events, on every data set at hand.
 
     SKLLM4ES_DATA=... python -m benchmarks.bench_quality RESULTS.jsonl [--data movielens ...] [--seeds 0 1 2]
-                      [--rows ROW ...] [--memory DIR] [--development]
+                      [--rows ROW ...] [--folds N] [--memory DIR] [--development]
 
 fits each representation, with its defaults, on the training users of each of five folds, without labels, and scores two
 heads on the test users: "linear" (logistic regression whose C is chosen by inner folds, or ridge regression) and
@@ -24,6 +24,7 @@ import time
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,8 @@ from sklearn.preprocessing import Normalizer, StandardScaler
 
 from benchmarks.json_lines import append, read
 from skllm4es import EventSerializer, FromScratch, LLMEmbedder, TextEnricher, event_pipeline, nest_events
-from skllm4es.baselines import BagOfEvents, EventAggregator
+from skllm4es.baselines import BagOfEvents, CoLESEmbedder, EventAggregator, LATTEEmbedder
+from skllm4es.baselines._descriptions import read_descriptions
 from skllm4es.datasets import (
     fetch_movielens_100k,
     fetch_online_retail,
@@ -145,10 +147,14 @@ def representations(serializer: EventSerializer, seed: int, memory: Path | None)
             serializer, TextEnricher(random_state=seed), LLMEmbedder(random_state=seed, memory=memory, **settings)
         )
 
+    aligned = {"labels": serializer.labels, "random_state": seed, "memory": memory}
     fill = SimpleImputer(keep_empty_features=True)
     return {
         "aggregates": make_pipeline(EventAggregator(), fill, StandardScaler()),
         "bag of events": BagOfEvents(random_state=seed),
+        "CoLES, 30 epochs": CoLESEmbedder(epochs=30, random_state=seed),
+        "LATTE": LATTEEmbedder(**aligned),
+        "LATTE's descriptions": Descriptions(epochs=1, **aligned),
         "LLM": llm(),
         "LLM, all tokens": llm(token_pooling="mean"),
         "LLM, last layer": llm(pooling_depth=1),
@@ -160,14 +166,23 @@ def representations(serializer: EventSerializer, seed: int, memory: Path | None)
     }
 
 
+class Descriptions(LATTEEmbedder):
+    """What LATTE learns from: the language model's vectors of the descriptions."""
+
+    def transform(self, X: pd.DataFrame) -> npt.NDArray[np.float32]:
+        return read_descriptions(self.describe(X), smollm2(), memory=self.memory, device=None, progress=False)
+
+
 PIPELINE = "event_pipeline"
 DEFAULT_ROWS = ["aggregates", "bag of events", "LLM", PIPELINE]
 TOGETHER = [("LLM", "aggregates"), ("bag of events", "aggregates"), ("from scratch", "aggregates")]
 
 
-def run(data: str, seed: int, wanted: list[str], memory: Path | None, development: bool, file: Path) -> None:
+def run(
+    data: str, seed: int, wanted: list[str], memory: Path | None, development: bool, n_folds: int, file: Path
+) -> None:
     done = {(line["data"], line["development"], line["seed"], line["fold"], line["row"]) for line in read(file)}
-    for fold, (X, targets, train, test) in enumerate(folds(data, seed, development=development)):
+    for fold, (X, targets, train, test) in enumerate(islice(folds(data, seed, development=development), n_folds)):
         vectors, seconds = {}, {}
         for row, estimator in representations(DATA[data][1], seed, memory).items():
             if row not in wanted or (data, development, seed, fold, row) in done:
@@ -175,6 +190,9 @@ def run(data: str, seed: int, wanted: list[str], memory: Path | None, developmen
             start = time.perf_counter()
             parts = estimator.fit_transform(X.iloc[train]), estimator.transform(X.iloc[test])
             seconds[row] = time.perf_counter() - start
+            cpu = time.process_time()
+            estimator.transform(X.iloc[test[:100]])
+            print(f"{data}, {row}: {seconds[row]:.1f} s, then {(time.process_time() - cpu) * 10:.2f} ms of CPU a user")
             Z = np.empty((len(X), parts[0].shape[1]))
             Z[train], Z[test] = map(np.asarray, parts)
             vectors[row] = Normalizer().fit_transform(Z - Z[train].mean(axis=0))
@@ -273,6 +291,7 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", choices=list(DATA), default=list(DATA))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rows", nargs="+", default=DEFAULT_ROWS)
+    parser.add_argument("--folds", type=int, default=5, help="run only the first of the five folds")
     parser.add_argument("--memory", type=Path, default=None, help="where each distinct event is kept once embedded")
     parser.add_argument("--development", action="store_true")
     arguments = parser.parse_args()
@@ -280,7 +299,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     for seed in arguments.seeds:
         for data in arguments.data:
-            run(data, seed, arguments.rows, arguments.memory, arguments.development, arguments.file)
+            run(data, seed, arguments.rows, arguments.memory, arguments.development, arguments.folds, arguments.file)
     print(table(arguments.file))
 
 

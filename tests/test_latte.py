@@ -48,11 +48,13 @@ def cards():
 def test_descriptions_by_hand(cards):
     fitted = embedder(labels={"mcc": {5411: "groceries", 5812: "restaurants"}}).fit(cards)
     assert fitted.describe(cards) == [
-        "events: 3 (very high); in all: 4 days (very high); usually apart: 2 days (very high); "
-        "mcc: groceries 67%, restaurants 33%; amount: usually 20 (very high), from 10 (very high) to 30 (very high).",
-        "events: 2 (average); in all: 6 hours (very low); usually apart: 6 hours (very low); "
-        "mcc: missing 50%, restaurants 50%; amount: usually -0.25 (very low), from -2 (very low) to 1.5 (very low).",
-        "events: 1 (very low); mcc: 4111 100%.",
+        "events: 3 (very high); over 4 days (very high); usually 2 days (very high) apart; "
+        "mcc: groceries (67%), restaurants (33%); "
+        "amount: usually 20 (very high), from 10 (very high) to 30 (very high).",
+        "events: 2 (average); over 6 hours (very low); usually 6 hours (very low) apart; "
+        "mcc: restaurants (50%), missing (50%); "
+        "amount: usually -0.25 (very low), from -2 (very low) to 1.5 (very low).",
+        "events: 1 (very low); mcc: 4111 (100%).",
     ]
 
 
@@ -66,9 +68,9 @@ def test_the_five_commonest_values_are_named_and_those_that_fit_has_not_seen_tog
     X = nest_events(events, user="user", time="t")
     later = nest_events(events.assign(film=["x", "y", *events["film"][2:]]), user="user", time="t")
     fitted = embedder(time=None, columns=["film"]).fit(pd.concat([X, X]))
-    assert fitted.describe(X)[0].endswith("film: a 14%, b 14%, c 14%, d 14%, e 14%.")
-    assert "other 6%" not in fitted.describe(later)[0]
-    assert "film: other 100%" in fitted.describe(nest_events(events.assign(film="x"), user="user", time="t"))[0]
+    assert fitted.describe(X)[0].endswith("film: a (14%), b (14%), c (14%), d (14%), e (14%).")
+    assert "other" not in fitted.describe(later)[0]
+    assert "film: other (100%)" in fitted.describe(nest_events(events.assign(film="x"), user="user", time="t"))[0]
 
 
 def test_descriptions_do_not_depend_on_the_other_users(X):

@@ -64,9 +64,7 @@ class Describer:
     def __call__(self, events: EncodedEvents) -> list[str]:
         """Describe each user."""
         statistics = _statistics(events)
-        levels = {
-            name: np.searchsorted(self.edges[name], values, side="left") for name, values in statistics.items()
-        }
+        levels = {name: np.searchsorted(self.edges[name], values, side="left") for name, values in statistics.items()}
 
         def write(name: str, form: Callable[[float], str]) -> list[str]:
             rows = zip(statistics[name].tolist(), levels[name].tolist(), strict=True)
@@ -75,24 +73,19 @@ class Describer:
         duration = _duration if self.in_seconds else _number
         parts = [[f"events: {text}" for text in write("n_events", _number)]]
         if events.gaps is not None:
-            parts.append(_named("in all", write("span", duration)))
-            parts.append(_named("usually apart", write("gap", duration)))
-        parts += [
-            _named(name, _shares(codes, self.names[name], events)) for name, codes in events.codes.items()
-        ]
+            parts.append([text and f"over {text}" for text in write("span", duration)])
+            parts.append([text and f"usually {text} apart" for text in write("gap", duration)])
+        for name, codes in events.codes.items():
+            parts.append([text and f"{name}: {text}" for text in _shares(codes, self.names[name], events)])
         for name in events.numbers:
             ends = [write(f"{name} {end}", _number) for end in ("median", "minimum", "maximum")]
             parts.append(
                 [
-                    f"{name}: usually {middle}, from {low} to {high}" if middle else ""
+                    middle and f"{name}: usually {middle}, from {low} to {high}"
                     for middle, low, high in zip(*ends, strict=True)
                 ]
             )
         return ["; ".join(filter(None, user)) + "." for user in zip(*parts, strict=True)]
-
-
-def _named(name: str, texts: Sequence[str]) -> list[str]:
-    return [f"{name}: {text}" if text else "" for text in texts]
 
 
 def _statistics(events: EncodedEvents) -> dict[str, Floats]:
@@ -127,11 +120,7 @@ def _shares(codes: Codes, names: Sequence[str], events: EncodedEvents) -> list[s
     n_users = len(events.lengths)
     keys, counts = np.unique(events.owners[codes.rows] * len(names) + codes.values, return_counts=True)
     owners, values = np.divmod(keys, len(names))
-    import os as _o
-    if _o.environ.get("V")=="B":
-        n_owners = np.bincount(values, minlength=len(names)); w = counts*(np.log((1+n_users)/(1+n_owners[values]))+1)
-    else: w = counts
-    order = np.lexsort([values, -w, owners])
+    order = np.lexsort([values, -counts, owners])
     owners, values, counts = owners[order], values[order], counts[order]
     starts = np.searchsorted(owners, np.arange(n_users + 1))
     totals = np.bincount(owners, counts, minlength=n_users)
@@ -139,7 +128,7 @@ def _shares(codes: Codes, names: Sequence[str], events: EncodedEvents) -> list[s
     for start, end, total in zip(starts[:-1].tolist(), starts[1:].tolist(), totals.tolist(), strict=True):
         top = slice(start, min(end, start + N_VALUES))
         shares = zip(values[top].tolist(), counts[top].tolist(), strict=True)
-        texts.append(", ".join(f"{names[value]} {count / total:.0%}" for value, count in shares))
+        texts.append(", ".join(f"{names[value]} ({_share(count / total)})" for value, count in shares))
     return texts
 
 
@@ -147,6 +136,10 @@ def _written(values: Sequence[str | None], labels: Labels) -> list[str]:
     """Write values, by their labels if they have any."""
     texts = {format_values(pa.chunked_array([[code]]))[0].as_py(): text for code, text in labels.items()}
     return ["missing" if value is None else texts.get(value, value) for value in values]
+
+
+def _share(share: float) -> str:
+    return f"{share:.0%}" if share >= 0.005 else "under 1%"
 
 
 def _number(value: float) -> str:

@@ -561,7 +561,9 @@ class DeTPPEmbedder(TrainedEmbedder):
         from skllm4es.baselines._sequences import mean_gap
         from skllm4es.baselines.objectives.detpp import DeTPP
 
-        horizon = self.n_candidates / 2 * mean_gap(seen.events) if isinstance(self.horizon, str) else float(self.horizon)
+        horizon = (
+            self.n_candidates / 2 * mean_gap(seen.events) if isinstance(self.horizon, str) else float(self.horizon)
+        )
         self.horizon_ = horizon
         lengths, n_numbers = (self.min_length, self.max_length), len(seen.events.numbers)
         try:
