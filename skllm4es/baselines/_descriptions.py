@@ -105,7 +105,7 @@ def _statistics(events: EncodedEvents) -> dict[str, Floats]:
 
 
 def _by_user(values: Floats, events: EncodedEvents) -> pd.api.typing.SeriesGroupBy:
-    owners = pd.Categorical.from_codes(events.owners, categories=range(len(events.lengths)))
+    owners = pd.Categorical.from_codes(events.owners, categories=pd.RangeIndex(len(events.lengths)))
     return pd.Series(values).groupby(owners, observed=False)
 
 
