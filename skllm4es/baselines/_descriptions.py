@@ -90,23 +90,20 @@ class Describer:
 
 def _statistics(events: EncodedEvents) -> dict[str, Floats]:
     """Return statistics of each user; NaN if there is nothing to measure."""
-    statistics = {"n_events": events.lengths.astype(np.float64)}
+    measured = {"n_events": events.lengths.astype(np.float64)}
+    owners, users = pd.Series(events.owners), range(len(events.lengths))
     if events.gaps is not None:
-        gaps = _by_user(events.gaps, events)
-        statistics |= {"span": gaps.sum(min_count=1).to_numpy(), "gap": gaps.median().to_numpy()}
+        gaps = pd.Series(events.gaps).groupby(owners)
+        measured |= _of_users({"span": gaps.sum(min_count=1), "gap": gaps.median()}, users)
     for name, numbers in events.numbers.items():
-        grouped = _by_user(numbers, events)
-        statistics |= {
-            f"{name} median": grouped.median().to_numpy(),
-            f"{name} minimum": grouped.min().to_numpy(),
-            f"{name} maximum": grouped.max().to_numpy(),
-        }
-    return statistics
+        grouped = pd.Series(numbers).groupby(owners)
+        ends = {"median": grouped.median(), "minimum": grouped.min(), "maximum": grouped.max()}
+        measured |= _of_users({f"{name} {end}": values for end, values in ends.items()}, users)
+    return measured
 
 
-def _by_user(values: Floats, events: EncodedEvents) -> pd.api.typing.SeriesGroupBy:
-    owners = pd.Categorical.from_codes(events.owners, categories=pd.RangeIndex(len(events.lengths)))
-    return pd.Series(values).groupby(owners, observed=False)
+def _of_users(statistics: Mapping[str, pd.Series[Any]], users: range) -> dict[str, Floats]:
+    return {name: values.reindex(users).to_numpy(np.float64) for name, values in statistics.items()}
 
 
 def _fifths(values: Floats) -> Floats:
