@@ -187,12 +187,13 @@ def run(
         for row, estimator in representations(DATA[data][1], seed, memory).items():
             if row not in wanted or (data, development, seed, fold, row) in done:
                 continue
-            start = time.perf_counter()
+            start, cpu = time.perf_counter(), time.process_time()
             parts = estimator.fit_transform(X.iloc[train]), estimator.transform(X.iloc[test])
             seconds[row] = time.perf_counter() - start
-            cpu = time.process_time()
+            fitted = time.process_time()
             estimator.transform(X.iloc[test[:100]])
-            print(f"{data}, {row}: {seconds[row]:.1f} s, then {(time.process_time() - cpu) * 10:.2f} ms of CPU a user")
+            each = (time.process_time() - fitted) * 10
+            print(f"{data}, {row}: {fitted - cpu:.0f} s of CPU, then {each:.2f} ms a user", flush=True)
             Z = np.empty((len(X), parts[0].shape[1]))
             Z[train], Z[test] = map(np.asarray, parts)
             vectors[row] = Normalizer().fit_transform(Z - Z[train].mean(axis=0))
