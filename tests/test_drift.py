@@ -49,6 +49,12 @@ def test_users_of_the_same_population_do_not_drift(seed, X):
     assert drifted(report_drift(X, cards(100 + seed, 80), serializer=SERIALIZER)) == set()
 
 
+def test_users_who_come_again_do_not_drift(X):
+    assert drifted(report_drift(X, X, serializer=SERIALIZER)) == set()
+    alone = pd.DataFrame({"events": [[{"film": f"of {user}"}] for user in range(20)]})
+    assert drifted(report_drift(alone, alone)) == set()
+
+
 def test_halves_of_real_users_do_not_drift(data_home):
     X = fetch_movielens_100k(data_home=data_home, download_if_missing=False).data[["events"]]
     halves = np.random.default_rng(0).permutation(len(X))
@@ -73,6 +79,7 @@ CHANGES = {
     "missing numbers": (lambda e: {"amount": None if e["amount"] > 50 else e["amount"]}, {("amount", "missing")}),
     "missing values": (lambda e: {"type": None if e["type"] == "POS" else e["type"]}, {("type", "missing")}),
     "kinds": (lambda e: {"amount": str(e["amount"])}, {("amount", "kind")}),
+    "times as texts": (lambda e: {"event_time": f"{e['event_time']:%d.%m.%Y}"}, {("event_time", "kind")}),
     "absent values": (lambda e: {"amount": None}, {("amount", "missing")}),
     "further fields": (lambda e: {"shop": "a"}, {("shop", "not in fit")}),
     "times": (
