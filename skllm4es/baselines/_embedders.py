@@ -149,8 +149,8 @@ class LATTEEmbedder(TrainedEmbedder):
     Notes
     -----
     LATTE (arXiv 2508.10021) summarises the behaviour of each user in a short prompt, which a frozen language model
-    embeds, and trains an encoder of the events by a contrastive loss to agree with it. There is no public code, and we
-    know only the abstract, which says no more than this. So these are our choices:
+    embeds, and trains an encoder of the events by a contrastive loss to agree with it. We have its abstract, which says
+    no more than this, and no code of the authors. So these are our choices:
 
     - the prompt: number and distance of events, and how long they last; the five commonest values of each
       categorical field, with their shares; median, minimum and maximum of each number; behind each statistic, its fifth
