@@ -1,7 +1,7 @@
 """What the default embedding is worth: beside aggregates and a bag of events, on every data set at hand.
 
     SKLLM4ES_DATA=... python -m benchmarks.bench_quality RESULTS.jsonl [--data movielens ...] [--seeds 0 1 2]
-                      [--rows ROW ...] [--memory DIR] [--development]
+                      [--rows ROW ...] [--folds N] [--memory DIR] [--development]
 
 fits each representation, with its defaults, on the training users of each of five folds, without labels, and scores two
 heads on the test users: "linear" (logistic regression whose C is chosen by inner folds, or ridge regression) and
@@ -25,6 +25,7 @@ import time
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ from sklearn.preprocessing import Normalizer, StandardScaler
 
 from benchmarks.json_lines import append, read
 from skllm4es import EventSerializer, FromScratch, LLMEmbedder, TextEnricher, event_pipeline, nest_events
-from skllm4es.baselines import BagOfEvents, EventAggregator
+from skllm4es.baselines import BagOfEvents, CoLESEmbedder, EventAggregator, LATTEEmbedder
+from skllm4es.baselines._descriptions import read_descriptions
 from skllm4es.datasets import (
     fetch_movielens_100k,
     fetch_online_retail,
@@ -146,10 +148,14 @@ def representations(serializer: EventSerializer, seed: int, memory: Path | None)
             serializer, TextEnricher(random_state=seed), LLMEmbedder(random_state=seed, memory=memory, **settings)
         )
 
+    aligned = {"labels": serializer.labels, "random_state": seed, "memory": memory}
     fill = SimpleImputer(keep_empty_features=True)
     return {
         "aggregates": make_pipeline(EventAggregator(), fill, StandardScaler()),
         "bag of events": BagOfEvents(random_state=seed),
+        "CoLES, 30 epochs": CoLESEmbedder(epochs=30, random_state=seed),
+        "LATTE": LATTEEmbedder(**aligned),
+        "LATTE's descriptions": Descriptions(epochs=1, **aligned),
         "LLM": llm(),
         "LLM, all tokens": llm(token_pooling="mean"),
         "LLM, last layer": llm(pooling_depth=1),
@@ -161,6 +167,13 @@ def representations(serializer: EventSerializer, seed: int, memory: Path | None)
     }
 
 
+class Descriptions(LATTEEmbedder):
+    """What LATTE learns from: the language model's vectors of the descriptions."""
+
+    def transform(self, X: pd.DataFrame) -> npt.NDArray[np.float32]:
+        return read_descriptions(self.describe(X), smollm2(), memory=self.memory, device=None, progress=False)
+
+
 PIPELINE, NO_MODEL = "event_pipeline", "LLM, without the model's block"
 DEFAULT_ROWS = ["aggregates", "bag of events", "LLM", PIPELINE]
 #: Blocks side by side; aggregates have half the length, as in `event_pipeline`.
@@ -168,16 +181,22 @@ TOGETHER = [("LLM", "aggregates"), ("from scratch", "aggregates")]
 LENGTHS = {"aggregates": 0.5}
 
 
-def run(data: str, seed: int, wanted: list[str], memory: Path | None, development: bool, file: Path) -> None:
+def run(
+    data: str, seed: int, wanted: list[str], memory: Path | None, development: bool, n_folds: int, file: Path
+) -> None:
     done = {(line["data"], line["development"], line["seed"], line["fold"], line["row"]) for line in read(file)}
-    for fold, (X, targets, train, test) in enumerate(folds(data, seed, development=development)):
+    for fold, (X, targets, train, test) in enumerate(islice(folds(data, seed, development=development), n_folds)):
         vectors, seconds = {}, {}
         for row, estimator in representations(DATA[data][1], seed, memory).items():
             if row not in wanted or (data, development, seed, fold, row) in done:
                 continue
-            start = time.perf_counter()
+            start, cpu = time.perf_counter(), time.process_time()
             parts = estimator.fit_transform(X.iloc[train]), estimator.transform(X.iloc[test])
             seconds[row] = time.perf_counter() - start
+            fitted = time.process_time()
+            estimator.transform(X.iloc[test[:100]])
+            each = (time.process_time() - fitted) * 10
+            print(f"{data}, {row}: {fitted - cpu:.0f} s of CPU, then {each:.2f} ms a user", flush=True)
             Z = np.empty((len(X), parts[0].shape[1]))
             Z[train], Z[test] = map(np.asarray, parts)
             vectors[row] = Normalizer().fit_transform(Z - Z[train].mean(axis=0))
@@ -281,6 +300,7 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", choices=list(DATA), default=list(DATA))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rows", nargs="+", default=DEFAULT_ROWS)
+    parser.add_argument("--folds", type=int, default=5, help="run only the first of the five folds")
     parser.add_argument("--memory", type=Path, default=None, help="where each distinct event is kept once embedded")
     parser.add_argument("--development", action="store_true")
     arguments = parser.parse_args()
@@ -288,7 +308,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     for seed in arguments.seeds:
         for data in arguments.data:
-            run(data, seed, arguments.rows, arguments.memory, arguments.development, arguments.file)
+            run(data, seed, arguments.rows, arguments.memory, arguments.development, arguments.folds, arguments.file)
     print(table(arguments.file))
 
 

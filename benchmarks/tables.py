@@ -64,7 +64,7 @@ def label(model: str) -> str:
 
 
 def _main(models: Models) -> list[Row]:
-    names = ("Random encoder", "CPC", "RTD", "CoLES", "NSP", "NPPR", "DeTPP", "IFTPP", "IFTPP-T")
+    names = ("Random encoder", "CPC", "RTD", "CoLES", "LATTE", "NSP", "NPPR", "DeTPP", "IFTPP", "IFTPP-T")
     by_scratch = [_HIDDEN_STATES] if FROM_SCRATCH in models else []
     return [_AGG, _BAG, *map(_neural, names), *by_scratch, *map(_llm4es, models)]
 

@@ -63,15 +63,14 @@ client = X_test.loc[[scores.idxmax()]]
 
 texts = pipeline["serialize"].transform(client)
 coef = pipeline["classify"].coef_[0]
-terms = pipeline["embed"].explain(texts, coef).set_index("event")["contribution"]
-strongest = terms.loc[terms.abs().nlargest(10).index].sort_values()
-strongest.round(3).to_frame()
+contributions = pipeline["embed"].explain(texts, coef)
+contributions.sort_values("contribution", key=abs, ascending=False).head(10).round(3)
 
 # %%
 # Nothing is left out: the terms and the intercept are the score. "(average user)" is
 # what the average client has and this one is compared with.
 
-total = terms.sum() + pipeline["classify"].intercept_[0]
+total = contributions["contribution"].sum() + pipeline["classify"].intercept_[0]
 print(f"sum of the terms: {total:.4f}, score: {scores.max():.4f}")
 
 # %%
@@ -79,11 +78,10 @@ print(f"sum of the terms: {total:.4f}, score: {scores.max():.4f}")
 
 import matplotlib.pyplot as plt
 
-figure, ax = plt.subplots(layout="constrained")
-colours = ["tab:red" if term > 0 else "tab:blue" for term in strongest]
-ax.barh(range(len(strongest)), strongest, color=colours)
-ax.set_yticks(range(len(strongest)), strongest.index.str.slice(0, 28))
-ax.axvline(0, color="black", linewidth=0.8)
+from skllm4es.plotting import ContributionsDisplay
+
+figure, ax = plt.subplots(figsize=(9, 5), layout="constrained")
+ContributionsDisplay.from_contributions(contributions, ax=ax)
 ax.set(xlabel="log-odds of leaving", title=f"Client {client.index[0]}")
 plt.show()
 

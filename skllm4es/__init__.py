@@ -1,5 +1,6 @@
 """User embeddings from event sequences with large language models, as scikit-learn transformers."""
 
+from skllm4es._drift import report_drift
 from skllm4es._pipeline import event_pipeline
 from skllm4es.embed._embedder import LLMEmbedder
 from skllm4es.embed._finetuning import FineTuning, LoRA
@@ -19,5 +20,6 @@ __all__ = [
     "TextEnricher",
     "event_pipeline",
     "nest_events",
+    "report_drift",
     "unnest_events",
 ]

@@ -3,7 +3,7 @@
 from importlib.util import find_spec
 
 import pytest
-from tiny_models import tiny
+from tiny_models import frozen_model, tiny
 
 from skllm4es import EventSerializer, FineTuning, FromScratch, LLMEmbedder, LoRA, TextEnricher
 from skllm4es.baselines import (
@@ -13,6 +13,7 @@ from skllm4es.baselines import (
     DeTPPEmbedder,
     EventAggregator,
     IFTPPEmbedder,
+    LATTEEmbedder,
     NPPREmbedder,
     NSPEmbedder,
     RandomEmbedder,
@@ -23,6 +24,7 @@ from skllm4es.rewriters import HKFRRewriter, OpenAIRewriter, TemplateRewriter, T
 SMALL = {"hidden_size": 8, "random_state": 0}
 TRAINED = {
     "coles": CoLESEmbedder(epochs=1, n_slices=2, **SMALL),
+    "latte": LATTEEmbedder(epochs=1, model=frozen_model(), **SMALL),
     "cpc": CPCEmbedder(epochs=1, n_negatives=4, n_steps=2, **SMALL),
     "rtd": RTDEmbedder(epochs=1, **SMALL),
     "nsp": NSPEmbedder(epochs=1, n_slices=1, head_size=8, **SMALL),

@@ -4,6 +4,7 @@
 """
 
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +20,16 @@ from package_messages import find_messages
 from sklearn.pipeline import make_pipeline
 
 import skllm4es
-from skllm4es import EventSerializer, FineTuning, FromScratch, LLMEmbedder, TextEnricher, nest_events, unnest_events
+from skllm4es import (
+    EventSerializer,
+    FineTuning,
+    FromScratch,
+    LLMEmbedder,
+    TextEnricher,
+    nest_events,
+    report_drift,
+    unnest_events,
+)
 from skllm4es.events._flat import flatten_events
 from skllm4es.formats import FORMATS, canonical_value
 from skllm4es.rewriters import RewritingError
@@ -154,6 +164,24 @@ def test_a_table_is_nested_without_loss_or_rejected(table):
 def test_frames_of_every_library_are_drawn(library):
     pytest.importorskip(library.replace("-", "_"), reason=f"needs {library}")
     assert any(library in kind for kind in [*KINDS, *NATIVE_KINDS])
+
+
+@PATIENT
+@given(frames(), frames(), st.booleans())
+def test_frames_are_compared_or_rejected(frame, other, serialised):
+    serializer = EventSerializer(time=None, events=frame.events) if serialised else None
+
+    def report(X):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Fields that the language model would not read.
+            return report_drift(frame.X, X, serializer=serializer, events=frame.events, time=None)
+
+    same = outcome(report, frame.X)
+    if same is not None:
+        event("compared")
+        assert not same["drifted"].any()
+        assert np.isfinite(same["shift"]).all()
+    outcome(report, other.X)
 
 
 @FEW

@@ -17,6 +17,7 @@ from skllm4es.baselines.objectives._events import EventPredictor
 from skllm4es.baselines.objectives.coles import CoLES, contrastive_loss
 from skllm4es.baselines.objectives.cpc import CPC, draw_events, step_loss
 from skllm4es.baselines.objectives.iftpp import IFTPP
+from skllm4es.baselines.objectives.latte import LATTE, alignment_loss
 from skllm4es.baselines.objectives.nppr import NPPR
 from skllm4es.baselines.objectives.nsp import NSP, other_users, split_slices
 from skllm4es.baselines.objectives.rtd import RTD, replace_events
@@ -39,7 +40,7 @@ def make_batch(*lengths):
     numbers = torch.randn(*shape, 2)
     numbers[:, :, 1][torch.rand(shape) < 0.3] = torch.nan
     elapsed = torch.randint(0, 3, shape).double().cumsum(dim=1)
-    return Batch(codes, numbers, elapsed, torch.tensor(lengths))
+    return Batch(codes, numbers, elapsed, torch.tensor(lengths), torch.arange(len(lengths)).flip(0))
 
 
 def make_encoder(kind="gru"):
@@ -177,7 +178,15 @@ def test_a_batch_is_cut_out_of_the_events():
     )
     batch = data.batch(Slices(np.array([[0], [3]]), np.array([[2], [3]])))
     assert batch.codes[:, :, 0].tolist() == [[0, 1, 1], [3, 4, 5]]
+    assert batch.users.tolist() == [0, 1]
     assert batch.mask.tolist() == [[True, True, False], [True, True, True]]
+
+
+def test_events_cut_out_belong_to_the_users_who_have_them():
+    lengths = [0, 2, 0, 0, 3, 0]
+    data = SequenceData(torch.zeros(5, 0), torch.zeros(5, 0), torch.zeros(5), make_users(lengths))
+    everyone = data.users[np.array([4, 1])]
+    assert data.batch(everyone).users.tolist() == [4, 1]
 
 
 OBJECTIVES = {
@@ -187,6 +196,7 @@ OBJECTIVES = {
     "nsp": lambda encoder: NSP(1, 2, 9, 8, 0.5, "mean", encoder),
     "nppr": lambda encoder: NPPR(2, 9, 0.5, 3, 2.0, encoder),
     "iftpp": lambda encoder: IFTPP(2, 9, encoder),
+    "latte": lambda encoder: LATTE(2, 9, 0.1, "mean", torch.randn(4, 6), encoder),
 }
 
 
@@ -194,7 +204,7 @@ OBJECTIVES = {
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_the_loss_does_not_depend_on_padding(name, kind):
     encoder, batch = make_encoder(kind), make_batch(3, 8, 5, 2)
-    other = Batch(*(field.clone() for field in (batch.codes, batch.numbers, batch.elapsed)), batch.lengths)
+    other = Batch(*(field.clone() for field in (batch.codes, batch.numbers, batch.elapsed)), batch.lengths, batch.users)
     for field, padding in {other.codes: 1, other.numbers: 7.0, other.elapsed: 99.0}.items():
         field[~batch.mask] = padding
     objective = OBJECTIVES[name](encoder)
@@ -241,6 +251,36 @@ def test_coles_compares_the_slices_of_users_side_by_side():
     objective = CoLES(3, 2, 6, 0.5, 2, "mean")
     embeddings = nn.functional.normalize(encoder.embed(batch, "mean"), dim=1)
     expected = contrastive_loss(embeddings, torch.tensor([0, 0, 0, 1, 1, 1]), 0.5, 2)
+    torch.testing.assert_close(objective(encoder, batch), expected)
+
+
+# LATTE
+
+
+def test_alignment_loss_is_the_formula():
+    slices, texts = (nn.functional.normalize(torch.randn(5, 4), dim=1) for _ in range(2))
+
+    def loss(anchors, others):
+        products = [[math.exp(float(a @ b) / 0.2) for b in others] for a in anchors]
+        return np.mean([-math.log(row[i] / sum(row)) for i, row in enumerate(products)])
+
+    expected = (loss(slices, texts) + loss(texts, slices)) / 2
+    assert alignment_loss(slices, texts, 0.2).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_users_with_the_same_description_are_not_contrasted():
+    slices, texts = (nn.functional.normalize(torch.randn(3, 4), dim=1) for _ in range(2))
+    texts[2] = texts[0]
+    pairs = [alignment_loss(slices[[i, 1]], texts[[i, 1]], 0.2) for i in (0, 2)]
+    assert alignment_loss(slices[[0, 2]], texts[[0, 2]], 0.2) == 0
+    assert alignment_loss(slices, texts, 0.2) < sum(pairs)
+
+
+def test_a_slice_is_compared_with_the_description_of_its_user():
+    encoder, batch, texts = make_encoder(), make_batch(4, 6, 5), torch.randn(3, 7)
+    objective = LATTE(2, 6, 0.5, "mean", texts, encoder)
+    slices = nn.functional.normalize(objective.head(encoder.embed(batch, "mean")), dim=1)
+    expected = alignment_loss(slices, nn.functional.normalize(texts, dim=1).flip(0), 0.5)
     torch.testing.assert_close(objective(encoder, batch), expected)
 
 

@@ -18,6 +18,7 @@ from skllm4es import EventSerializer, FineTuning, FromScratch, LLMEmbedder
 from skllm4es.baselines import BagOfEvents, EventAggregator
 from skllm4es.datasets import make_transactions
 from skllm4es.plotting import (
+    ContributionsDisplay,
     DataEfficiencyDisplay,
     EmbeddingMapDisplay,
     FineTuningLossDisplay,
@@ -71,6 +72,7 @@ class TestEveryDisplay:
         FineTuningLossDisplay(loss_curve=[3.0, 2.0, 1.0]),
         TokenLengthDisplay(lengths=np.array([3, 4, 5])),
         EmbeddingMapDisplay(positions=np.zeros((3, 2))),
+        ContributionsDisplay(contributions=pd.Series({"title: Heat": 0.3, "title: Alien": -0.4})),
     )
 
     @pytest.mark.parametrize("display", DISPLAYS, ids=lambda display: type(display).__name__)
@@ -407,3 +409,45 @@ class TestEmbeddingMap:
         spread = display.positions[:30].std(axis=0).max()
         assert np.linalg.norm(centres[0] - centres[1]) > 3 * spread
         assert display.ax_.get_xlabel() == "UMAP 1"
+
+
+class TestContributions:
+    CONTRIBUTIONS = pd.DataFrame(
+        {
+            "user": [0, 0, 0, 0, 1],
+            "event": ["a", "b", "c", "(average user)", "a"],
+            "contribution": [0.1, -0.5, 0.2, 0.3, 9.0],
+        }
+    )
+
+    def labels(self, display):
+        return [label.get_text() for label in display.ax_.get_yticklabels()]
+
+    def test_draws_the_largest_of_one_user_first_and_all_others_together(self):
+        display = ContributionsDisplay.from_contributions(self.CONTRIBUTIONS, n_bars=2)
+        assert self.labels(display) == ["(all others)", "(average user)", "b"]
+        np.testing.assert_allclose([bar.get_width() for bar in display.bars_], [0.3, 0.3, -0.5])
+
+    def test_bars_sum_to_the_score(self):
+        display = ContributionsDisplay.from_contributions(self.CONTRIBUTIONS, n_bars=1)
+        assert sum(bar.get_width() for bar in display.bars_) == pytest.approx(0.1)
+
+    def test_nothing_is_left_over_if_all_have_a_bar(self):
+        display = ContributionsDisplay.from_contributions(self.CONTRIBUTIONS, user=1)
+        assert self.labels(display) == ["a"]
+
+    def test_signs_have_colours(self):
+        bars = ContributionsDisplay.from_contributions(self.CONTRIBUTIONS).bars_
+        colours = [matplotlib.colors.to_hex(bar.get_facecolor()) for bar in bars]
+        red, blue, grey = map(matplotlib.colors.to_hex, ("tab:red", "tab:blue", "tab:gray"))
+        assert colours == [red, red, grey, blue]
+
+    def test_takes_settings_of_the_bars(self):
+        bars = ContributionsDisplay.from_contributions(self.CONTRIBUTIONS, bar_kw={"color": "black"}).bars_
+        assert {bar.get_facecolor() for bar in bars} == {(0.0, 0.0, 0.0, 1.0)}
+
+    def test_rejects_a_user_without_contributions_and_no_bars(self):
+        with pytest.raises(ValueError, match="user=2 is not among the 2 users"):
+            ContributionsDisplay.from_contributions(self.CONTRIBUTIONS, user=2)
+        with pytest.raises(ValueError, match="n_bars=0 must be at least 1"):
+            ContributionsDisplay.from_contributions(self.CONTRIBUTIONS, n_bars=0)

@@ -1,5 +1,10 @@
 """Language models that train in a moment, and texts to train them on."""
 
+import atexit
+import shutil
+import tempfile
+from functools import cache
+
 from skllm4es import FromScratch
 
 TINY_CONFIG = {
@@ -28,3 +33,23 @@ def save_model(embedder, directory):
     """Write the language model of an embedder and its tokenizer to a directory, as a pretrained model."""
     for part in embedder.load_model():
         part.save_pretrained(directory)
+
+
+@cache
+def frozen_model(seed=0):
+    """Return the directory of a model with random weights, which is left as it is; made on first use."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from skllm4es.lm.from_scratch import train_tokenizer
+
+    directory = tempfile.mkdtemp(prefix="frozen-model-")
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    words = [f"{name} {number}%" for name in ("events", "usually", "low", "film", "POS", "ATM") for number in range(50)]
+    tokenizer = train_tokenizer([" ".join(words)] * 5, 500)
+    config = LlamaConfig(**{**TINY_CONFIG, "vocab_size": len(tokenizer), "hidden_size": 32, "num_hidden_layers": 1})
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        LlamaForCausalLM(config).save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return directory

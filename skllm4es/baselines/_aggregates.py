@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from skllm4es._messages import warn
-from skllm4es.baselines._base import CountingTransformer
-from skllm4es.baselines._features import Codes, EncodedEvents, EventFeatures, Floats, Integers
+from skllm4es.baselines._base import CountingTransformer, Seen
+from skllm4es.baselines._features import Codes, EncodedEvents, Floats, Integers
 from skllm4es.baselines._names import ColumnNames, escape
 
 #: Statistics of fewer users are the same by chance.
@@ -92,8 +92,8 @@ class EventAggregator(CountingTransformer):
 
     max_categories: int | None = 100
 
-    def _fit(self, features: EventFeatures, events: EncodedEvents) -> None:
-        self._names = _informative(_statistics(events, features.categories))
+    def _fit(self, seen: Seen) -> None:
+        self._names = _informative(_statistics(seen.events, seen.features.categories))
 
     def _transform(self, events: EncodedEvents) -> npt.NDArray[np.float32]:
         columns = {name: column for column, name in enumerate(self._names)}

@@ -13,8 +13,8 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfTransformer
 
 from skllm4es._compat import Interval
-from skllm4es.baselines._base import CountingTransformer
-from skllm4es.baselines._features import EncodedEvents, EventFeatures, Floats
+from skllm4es.baselines._base import CountingTransformer, Seen
+from skllm4es.baselines._features import EncodedEvents, Floats
 from skllm4es.baselines._names import MISSING, ColumnNames, escape
 
 
@@ -89,7 +89,8 @@ class BagOfEvents(CountingTransformer):
         "random_state": ["random_state"],
     }
 
-    def _fit(self, features: EventFeatures, events: EncodedEvents) -> None:
+    def _fit(self, seen: Seen) -> None:
+        events, features, _ = seen
         edges = {} if self.n_bins is None else {name: _edges(v, self.n_bins) for name, v in events.numbers.items()}
         if not features.categories and not edges:
             raise ValueError(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -65,6 +65,14 @@ Lists of categories are an error. A user's embedding does not depend on the othe
 >>> {name}(hidden_size=8, epochs=2, random_state=0).fit_transform(X).shape
 (20, 8)""",
 }
+
+
+class Seen(NamedTuple):
+    """What `fit` sees: the events as arrays, how their fields are read, and where they are from."""
+
+    events: EncodedEvents
+    features: EventFeatures
+    X: Any
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -146,18 +154,23 @@ events : str or sequence of str, default={events}
             X,
             columns=self.columns,
             numeric=self.numeric,
-            categorical=self.categorical,
+            categorical=self._categorical,
             time=self.time,
             max_events=self.max_events,
             max_categories=self.max_categories,
             lists=self._reads_lists,
         )
-        self._fit(features, features.encode(flat, self.max_events))
+        self._fit(Seen(features.encode(flat, self.max_events), features, X))
         self._features = features
         self.categories_, self.numeric_, self.time_ = features.categories, features.numeric, features.time
         return self
 
-    def _fit(self, features: EventFeatures, events: EncodedEvents) -> None:
+    @property
+    def _categorical(self) -> Sequence[str] | None:
+        """The fields that are categories, whatever they hold."""
+        return self.categorical
+
+    def _fit(self, seen: Seen) -> None:
         """Learn what else `transform` needs."""
         raise NotImplementedError
 
@@ -174,10 +187,14 @@ events : str or sequence of str, default={events}
         vectors : ndarray of shape (n_users, n_features_out), dtype float32
             One row per user, in the order of `X`. `BagOfEvents` returns a sparse matrix with ``n_components=None``.
         """
+        return self._transform(self._encode(X))
+
+    def _encode(self, X: Any) -> EncodedEvents:
+        """Read events as :term:`fit` read them."""
         check_is_fitted(self)
         flat = self._flatten(X, reset=False)
         raise_if(self._features.changes(flat, X), "The events of X differ from those that fit saw")
-        return self._transform(self._features.encode(flat, self.max_events))
+        return self._features.encode(flat, self.max_events)
 
     def _transform(self, events: EncodedEvents) -> Any:
         raise NotImplementedError

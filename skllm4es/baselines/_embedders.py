@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from skllm4es._compat import Interval, StrOptions
-from skllm4es.baselines._features import EncodedEvents
+from skllm4es._compat import HasMethods, Interval, StrOptions
+from skllm4es._texts import TEXT, read_texts
+from skllm4es.baselines._base import Seen
 from skllm4es.baselines._neural import SequenceEmbedder, TrainedEmbedder
+from skllm4es.models import smollm2
+from skllm4es.serialize._labels import check_labels
 
 if TYPE_CHECKING:
     from skllm4es.baselines._encoder import EventEncoder
@@ -49,7 +54,7 @@ class RandomEmbedder(SequenceEmbedder):
     (20, 8)
     """
 
-    def _train(self, encoder: EventEncoder, data: SequenceData, events: EncodedEvents, seed: int) -> None:
+    def _train(self, encoder: EventEncoder, data: SequenceData, seen: Seen, seed: int) -> None:
         pass
 
 
@@ -103,10 +108,136 @@ class CoLESEmbedder(TrainedEmbedder):
         "n_negatives": _AT_LEAST_1,
     }
 
-    def _objective(self, encoder: EventEncoder, events: EncodedEvents) -> Objective:
+    def _objective(self, encoder: EventEncoder, seen: Seen) -> Objective:
         from skllm4es.baselines.objectives.coles import CoLES
 
         return CoLES(self.n_slices, self.min_length, self.max_length, self.margin, self.n_negatives, self.pooling)
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class LATTEEmbedder(TrainedEmbedder):
+    """Embed users by agreement with a frozen language model, which reads a short description of each user in fit.
+
+    :term:`transform` runs only the encoder, so it needs neither the language model nor descriptions.
+
+    Parameters
+    ----------
+    {parameters}
+    model : str, path or None, default=None
+        The language model: a name on the model hub, a local directory, or a GGUF file. None is
+        :func:`skllm4es.models.smollm2`, which pip installs.
+    labels : mapping of str to (mapping or pandas.Series), default=None
+        Words for the codes of fields, for the descriptions, as in `EventSerializer`. These fields are categories.
+    descriptions : str, default=None
+        The column of `X` that holds a description of each user, such as one that a language model wrote; needed only in
+        :term:`fit`. By default, `describe` writes them from statistics.
+    temperature : float, default=0.1
+        The temperature of the softmax: the lower it is, the more the nearest descriptions of other users count.
+    memory : str, path or joblib.Memory, default=None
+        Directory that keeps the vector of each description, as in `LLMEmbedder`, so that later fits do not run the
+        language model on it again.
+
+    Attributes
+    ----------
+    {training}
+
+    See Also
+    --------
+    CoLESEmbedder : Compares slices of histories with each other, without a language model.
+    skllm4es.LLMEmbedder : Runs the language model over the events themselves.
+
+    Notes
+    -----
+    LATTE (arXiv 2508.10021) summarises the behaviour of each user in a short prompt, which a frozen language model
+    embeds, and trains an encoder of the events by a contrastive loss to agree with it. We have its abstract, which says
+    no more than this, and no code of the authors. So these are our choices:
+
+    - the prompt: number and distance of events, and how long they last; the five commonest values of each
+      categorical field, with their shares; median, minimum and maximum of each number; behind each statistic, its fifth
+      among the users of :term:`fit`, such as "(very high)";
+    - the language model; the mean of its last 8 layers, each of unit length, over all tokens but the first, centred on
+      the users of :term:`fit`;
+    - the loss of CLIP (arXiv 2103.00020): with ``z`` a linear layer on the embedding of one slice per user and epoch,
+      and ``t`` the vector of the user's description, both of length 1, ``-log softmax_j(z_i . t_j / temperature)[i]``,
+      the mean of both directions over the users of a batch. Users with the same description are not contrasted;
+    - a user's vector is the embedding of the whole history before that layer.
+
+    {encoding}
+
+    Examples
+    --------
+    >>> from skllm4es.baselines import LATTEEmbedder
+    >>> from skllm4es.datasets import make_transactions
+    >>> from skllm4es.vocabularies import load_mcc_names
+    >>> X, y = make_transactions(n_users=20, random_state=0)
+    >>> embedder = LATTEEmbedder(labels={"mcc": load_mcc_names()}, hidden_size=8, epochs=2, random_state=0)
+    >>> embedder.fit_transform(X).shape  # doctest: +SKIP
+    (20, 8)
+    >>> embedder.describe(X)[0]  # doctest: +SKIP
+    """
+
+    epochs: int = 30
+    learning_rate: float = 0.002
+    model: str | os.PathLike[str] | None = None
+    labels: Mapping[str, Any] | None = None
+    descriptions: str | None = None
+    temperature: float = 0.1
+    memory: Any = None
+
+    _parameter_constraints = {
+        **TrainedEmbedder._parameter_constraints,
+        "model": [str, os.PathLike, None],
+        "labels": [Mapping, None],
+        "descriptions": [str, None],
+        "temperature": [Interval(Real, 0, None, closed="neither")],
+        "memory": [str, os.PathLike, HasMethods(["cache"]), None],
+    }
+
+    def describe(self, X: Any) -> list[str]:
+        """Return descriptions of users as :term:`fit` writes them by default.
+
+        Parameters
+        ----------
+        X : pandas.DataFrame or polars.DataFrame of shape (n_users, n_columns)
+            One row per user, with the fields seen during :term:`fit`.
+
+        Returns
+        -------
+        descriptions : list of str
+            One per user, in the order of `X`.
+        """
+        return self._describer(self._encode(X))
+
+    @property
+    def _categorical(self) -> Sequence[str] | None:
+        check_labels(self.labels or {})
+        return [*([] if self.categorical is None else self.categorical), *(self.labels or {})]
+
+    def _objective(self, encoder: EventEncoder, seen: Seen) -> Objective:
+        import torch
+
+        from skllm4es.baselines._descriptions import Describer, read_descriptions
+        from skllm4es.baselines.objectives.latte import LATTE
+
+        self._describer = Describer.fit(seen.events, seen.features, self.labels or {})
+        texts = self._describer(seen.events) if self.descriptions is None else self._given(seen.X)
+        vectors = read_descriptions(
+            texts,
+            smollm2() if self.model is None else self.model,
+            memory=self.memory,
+            device=self.device,
+            progress=bool(self.verbose),
+        )
+        lengths = self.min_length, self.max_length
+        return LATTE(*lengths, self.temperature, self.pooling, torch.from_numpy(vectors), encoder)
+
+    def _given(self, X: Any) -> list[str]:
+        if self.descriptions not in X.columns:
+            raise ValueError(
+                f"descriptions={self.descriptions!r} names no column of X, which has {list(X.columns)}. Add a column "
+                "with a text for each user, or leave descriptions=None."
+            )
+        return read_texts(X[self.descriptions], caller="LATTEEmbedder")[TEXT]
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -156,7 +287,7 @@ class CPCEmbedder(TrainedEmbedder):
         "n_negatives": _AT_LEAST_1,
     }
 
-    def _objective(self, encoder: EventEncoder, events: EncodedEvents) -> Objective:
+    def _objective(self, encoder: EventEncoder, seen: Seen) -> Objective:
         from skllm4es.baselines.objectives.cpc import CPC
 
         return CPC(self.min_length, self.max_length, self.n_steps, self.n_negatives, encoder)
@@ -200,7 +331,7 @@ class RTDEmbedder(TrainedEmbedder):
         "replaced": [Interval(Real, 0, 1, closed="neither")],
     }
 
-    def _objective(self, encoder: EventEncoder, events: EncodedEvents) -> Objective:
+    def _objective(self, encoder: EventEncoder, seen: Seen) -> Objective:
         from skllm4es.baselines.objectives.rtd import RTD
 
         return RTD(self.min_length, self.max_length, self.replaced, encoder)
@@ -255,7 +386,7 @@ class NSPEmbedder(TrainedEmbedder):
         "dropout": [Interval(Real, 0, 1, closed="left")],
     }
 
-    def _objective(self, encoder: EventEncoder, events: EncodedEvents) -> Objective:
+    def _objective(self, encoder: EventEncoder, seen: Seen) -> Objective:
         from skllm4es.baselines.objectives.nsp import NSP
 
         return NSP(self.n_slices, self.min_length, self.max_length, self.head_size, self.dropout, self.pooling, encoder)
@@ -313,11 +444,11 @@ class NPPREmbedder(TrainedEmbedder):
         "decay": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
     }
 
-    def _objective(self, encoder: EventEncoder, events: EncodedEvents) -> Objective:
+    def _objective(self, encoder: EventEncoder, seen: Seen) -> Objective:
         from skllm4es.baselines._sequences import mean_gap
         from skllm4es.baselines.objectives.nppr import NPPR
 
-        self.decay_ = self.n_past * mean_gap(events) if isinstance(self.decay, str) else float(self.decay)
+        self.decay_ = self.n_past * mean_gap(seen.events) if isinstance(self.decay, str) else float(self.decay)
         return NPPR(self.min_length, self.max_length, self.alpha, self.n_past, self.decay_, encoder)
 
 
@@ -354,7 +485,7 @@ class IFTPPEmbedder(TrainedEmbedder):
     learning_rate: float = 0.004
     lr_decay: float = 0.8
 
-    def _objective(self, encoder: EventEncoder, events: EncodedEvents) -> Objective:
+    def _objective(self, encoder: EventEncoder, seen: Seen) -> Objective:
         from skllm4es.baselines.objectives.iftpp import IFTPP
 
         return IFTPP(self.min_length, self.max_length, encoder)
@@ -426,13 +557,15 @@ class DeTPPEmbedder(TrainedEmbedder):
         "share": [Interval(Real, 0, 1, closed="right")],
     }
 
-    def _objective(self, encoder: EventEncoder, events: EncodedEvents) -> Objective:
+    def _objective(self, encoder: EventEncoder, seen: Seen) -> Objective:
         from skllm4es.baselines._sequences import mean_gap
         from skllm4es.baselines.objectives.detpp import DeTPP
 
-        horizon = self.n_candidates / 2 * mean_gap(events) if isinstance(self.horizon, str) else float(self.horizon)
+        horizon = (
+            self.n_candidates / 2 * mean_gap(seen.events) if isinstance(self.horizon, str) else float(self.horizon)
+        )
         self.horizon_ = horizon
-        lengths, n_numbers = (self.min_length, self.max_length), len(events.numbers)
+        lengths, n_numbers = (self.min_length, self.max_length), len(seen.events.numbers)
         try:
             return DeTPP(*lengths, self.n_candidates, horizon, self.share, n_numbers, encoder)
         except ImportError as error:

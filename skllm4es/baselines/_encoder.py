@@ -44,6 +44,7 @@ class Batch:
     numbers: Tensor  # of shape (n_sequences, width, n_numbers), float32, scaled; NaN is missing
     elapsed: Tensor  # of shape (n_sequences, width), float64: the time, from an arbitrary point on
     lengths: Tensor  # of shape (n_sequences,), int64: the number of events that are not padding
+    users: Tensor | None = None  # of shape (n_sequences,), int64: whose events they are, if cut from those of users
 
     @cached_property
     def mask(self) -> Tensor:

@@ -81,7 +81,7 @@ class EventFeatures:
         """Turn the latest `max_events` events of each user into arrays; the first gap counts from the event before."""
         if not flat.lengths.any():  # Users without events may also lack fields.
             flat = FlatEvents({name: pa.chunked_array([pa.nulls(0)]) for name in self.kinds}, flat.offsets)
-        gaps = None if self.time is None else _gaps(flat, self.time)
+        gaps = None if self.time is None else gaps_of(flat, self.time)
         if max_events is not None:
             gaps = None if gaps is None else gaps[_is_latest(flat, max_events)]
             flat = flat.latest(max_events)
@@ -141,7 +141,7 @@ def learn_features(
         )
     named = dict.fromkeys(named_categorical, False) | dict.fromkeys(named_numeric, True)
     fields = [name for name in used if name != time or name in named]
-    numbers = [name for name in fields if named.get(name, _is_numeric(latest.columns[name], kinds[name]))]
+    numbers = [name for name in fields if named.get(name, is_numeric(latest.columns[name], kinds[name]))]
     groups = [name for name in fields if name not in numbers]
     _check_kinds(kinds, numbers, groups, lists)
     if not fields and time is None:
@@ -194,7 +194,8 @@ def _check_kinds(kinds: Mapping[str, str], numeric: Sequence[str], categorical: 
             )
 
 
-def _is_numeric(column: pa.ChunkedArray, kind: str) -> bool:
+def is_numeric(column: pa.ChunkedArray, kind: str) -> bool:
+    """Return whether a field is read as numbers unless it is named otherwise."""
     if kind == "numbers" and pa.types.is_integer(column.type):
         n_distinct = pc.count_distinct(column).as_py()
         return n_distinct > max(FEW_VALUES, min(MANY_VALUES, len(column) // REPEATS))
@@ -202,7 +203,7 @@ def _is_numeric(column: pa.ChunkedArray, kind: str) -> bool:
 
 
 def _learn_categories(column: pa.ChunkedArray, max_categories: int | None) -> list[str | None]:
-    texts, numbers, _ = _texts(column)
+    texts, numbers, _ = texts_of_values(column)
     counts: dict[str | None, int] = {}
     for text, count in zip(texts, np.bincount(numbers, minlength=len(texts)).tolist(), strict=True):
         if count:
@@ -212,13 +213,13 @@ def _learn_categories(column: pa.ChunkedArray, max_categories: int | None) -> li
 
 
 def _encode(column: pa.ChunkedArray, categories: Sequence[str | None]) -> Codes:
-    texts, numbers, rows = _texts(column)
+    texts, numbers, rows = texts_of_values(column)
     code_of = {text: code for code, text in enumerate(categories, start=UNKNOWN + 1)}
     codes = np.array([code_of.get(text, UNKNOWN) for text in texts], dtype=np.int64)
     return Codes(codes[numbers], rows)
 
 
-def _texts(column: pa.ChunkedArray) -> tuple[list[str | None], npt.NDArray[np.int32], Integers]:
+def texts_of_values(column: pa.ChunkedArray) -> tuple[list[str | None], npt.NDArray[np.int32], Integers]:
     """Return the distinct values as texts, the index of each value among them, and the event of each value."""
     rows = np.arange(len(column))
     if is_list(column.type):
@@ -239,7 +240,8 @@ def _finite(name: str, column: pa.ChunkedArray) -> Floats:
     return numbers
 
 
-def _gaps(flat: FlatEvents, time: str) -> Floats:
+def gaps_of(flat: FlatEvents, time: str) -> Floats:
+    """Return the time since the user's previous event, NaN if there is none."""
     # An event without a time takes that of the one before, so that the gaps still sum to the whole.
     owners = np.repeat(np.arange(len(flat.lengths)), flat.lengths)
     times = pd.Series(to_floats(flat.columns[time])).groupby(owners).ffill().to_numpy()

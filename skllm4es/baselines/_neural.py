@@ -15,7 +15,7 @@ from sklearn.utils import check_random_state
 
 from skllm4es._compat import Interval, StrOptions
 from skllm4es._messages import raise_if
-from skllm4es.baselines._base import EventTransformer
+from skllm4es.baselines._base import EventTransformer, Seen
 from skllm4es.baselines._features import EncodedEvents, EventFeatures
 from skllm4es.baselines._scaling import NumberScaler
 
@@ -72,7 +72,8 @@ verbose : int, default={verbose}
         "verbose": ["verbose"],
     }
 
-    def _fit(self, features: EventFeatures, events: EncodedEvents) -> None:
+    def _fit(self, seen: Seen) -> None:
+        events, features, _ = seen
         self._check_sizes(features)
         # Importing torch takes seconds, so wait until it is needed.
         from skllm4es.baselines._encoder import EventEncoder
@@ -86,7 +87,7 @@ verbose : int, default={verbose}
         with isolated_seed(seed):
             n_layers = self.n_layers or (2 if self.encoder == "transformer" else 1)
             encoder = EventEncoder(self._schema(features, scaler), self.encoder, self.hidden_size, n_layers).to(device)
-            self._train(encoder, to_sequences(events, scaler, device), events, seed)
+            self._train(encoder, to_sequences(events, scaler, device), seen, seed)
         self._encoder, self._scaler, self.device_ = encoder.eval(), scaler, device
 
     def _transform(self, events: EncodedEvents) -> npt.NDArray[np.float32]:
@@ -95,7 +96,7 @@ verbose : int, default={verbose}
         data = to_sequences(events, self._scaler, self.device_)
         return embed_users(self._encoder, data, self.pooling, progress=bool(self.verbose))
 
-    def _train(self, encoder: EventEncoder, data: SequenceData, events: EncodedEvents, seed: int) -> None:
+    def _train(self, encoder: EventEncoder, data: SequenceData, seen: Seen, seed: int) -> None:
         """Train the encoder in place."""
         raise NotImplementedError
 
@@ -195,7 +196,7 @@ n_iter_no_change : int, default={n_iter_no_change}
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
     }
 
-    def _train(self, encoder: EventEncoder, data: SequenceData, events: EncodedEvents, seed: int) -> None:
+    def _train(self, encoder: EventEncoder, data: SequenceData, seen: Seen, seed: int) -> None:
         from skllm4es.baselines._training import Schedule, train
 
         if self.min_length > self.max_length:
@@ -203,13 +204,13 @@ n_iter_no_change : int, default={n_iter_no_change}
                 f"min_length={self.min_length} is more than max_length={self.max_length}: lower it, or raise the other."
             )
         schedule = Schedule(**{parameter.name: getattr(self, parameter.name) for parameter in fields(Schedule)})
-        objective = self._objective(encoder, events).to(data.codes.device)
+        objective = self._objective(encoder, seen).to(data.codes.device)
         rng = np.random.default_rng(seed)
         losses = train(encoder, objective, data, schedule, rng, progress=bool(self.verbose))
         self.loss_curve_, self.validation_loss_curve_ = losses
         self.n_iter_ = len(self.loss_curve_)
 
-    def _objective(self, encoder: EventEncoder, events: EncodedEvents) -> Objective:
+    def _objective(self, encoder: EventEncoder, seen: Seen) -> Objective:
         """Return what the encoder is trained for."""
         raise NotImplementedError
 

@@ -48,7 +48,10 @@ class SequenceData:
         lengths = torch.from_numpy(slices.lengths.ravel()).to(device)
         steps = torch.arange(int(slices.lengths.max()), device=device)
         rows = starts[:, None] + steps.minimum(lengths[:, None] - 1)  # Padding repeats the last event.
-        return Batch(self.codes[rows], self.numbers[rows], self.elapsed[rows], lengths)
+        # Of users who begin at the same event, all but the last have none.
+        users = np.searchsorted(self.users.starts[:, 0], slices.starts.ravel(), side="right") - 1
+        owners = torch.from_numpy(users).to(device)
+        return Batch(self.codes[rows], self.numbers[rows], self.elapsed[rows], lengths, owners)
 
 
 def to_sequences(events: EncodedEvents, scaler: NumberScaler, device: str) -> SequenceData:

@@ -4,6 +4,7 @@
 They need matplotlib, which the extra ``plot`` installs.
 """
 
+from skllm4es.plotting._contributions import ContributionsDisplay
 from skllm4es.plotting._data_efficiency import DataEfficiencyDisplay
 from skllm4es.plotting._embedding_map import EmbeddingMapDisplay
 from skllm4es.plotting._fine_tuning_loss import FineTuningLossDisplay
@@ -11,6 +12,7 @@ from skllm4es.plotting._pooling_depth import PoolingDepthDisplay
 from skllm4es.plotting._token_length import TokenLengthDisplay
 
 __all__ = [
+    "ContributionsDisplay",
     "DataEfficiencyDisplay",
     "EmbeddingMapDisplay",
     "FineTuningLossDisplay",

@@ -1,0 +1,44 @@
+"""Score the users in a database, some at a time, with any DB-API cursor or with DuckDB."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import duckdb
+import pandas as pd
+
+from skllm4es import nest_events
+
+
+def users_from_cursor(
+    cursor: Any, query: str, user: str, time: str, types: Mapping[str, Any], n_rows: int = 100_000
+) -> Iterator[pd.DataFrame]:
+    """Yield users with all their events from a query sorted by user: the last one waits for the rest of the events."""
+    cursor.execute(query)
+    names = [column[0] for column in cursor.description]
+    waiting = pd.DataFrame(columns=names).astype(types)
+    while rows := cursor.fetchmany(n_rows):
+        table = pd.DataFrame(rows, columns=names).astype(types)
+        table = pd.concat([waiting, table]) if len(waiting) else table
+        is_last = table[user] == table[user].iloc[-1]
+        waiting = table[is_last]
+        if not is_last.all():
+            yield nest_events(table[~is_last], user=user, time=time)
+    if len(waiting):
+        yield nest_events(waiting, user=user, time=time)
+
+
+def users_from_duckdb(connection: duckdb.DuckDBPyConnection, query: str, n_users: int = 1000) -> Iterator[pd.DataFrame]:
+    """Yield users whom DuckDB has nested: the query returns the columns user and events, a list of structs."""
+    for batch in connection.sql(query).to_arrow_reader(n_users):
+        yield batch.to_pandas(types_mapper=pd.ArrowDtype).set_index("user")
+
+
+#: DuckDB nests tables that are larger than memory.
+NEST = """
+SELECT client AS user, list(struct_pack(event_time, mcc, amount, type, currency) ORDER BY event_time) AS events
+FROM events GROUP BY client
+"""
+
+
+def scores(pipeline: Any, users: Iterator[pd.DataFrame]) -> pd.Series:
+    return pd.concat([pd.Series(pipeline.predict_proba(X)[:, 1], index=X.index) for X in users])

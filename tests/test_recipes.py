@@ -1,0 +1,156 @@
+"""The recipes for files, databases and lakehouses run as the guide shows them, and lose nothing on the way."""
+
+import importlib.util
+import runpy
+import sqlite3
+import sys
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from skllm4es import EventSerializer, nest_events, unnest_events
+from skllm4es.baselines import EventAggregator
+from skllm4es.datasets import make_transactions
+
+duckdb = pytest.importorskip("duckdb", reason="needs duckdb")
+pytest.importorskip("polars", reason="needs polars")
+
+RECIPES = Path(__file__).parents[1] / "docs" / "recipes"
+TYPES = {"event_time": "datetime64[us]", "mcc": "int64", "amount": "float64"}
+
+
+def recipe(name):
+    spec = importlib.util.spec_from_file_location(name, RECIPES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def X():
+    X, _ = make_transactions(60, mean_events=8, random_state=0)
+    return X[[len(events) > 0 for events in X["events"]]]
+
+
+@pytest.fixture(scope="module")
+def table(X):
+    return unnest_events(X).rename(columns={"user_id": "client"}).sample(frac=1, random_state=0)
+
+
+@pytest.fixture(scope="module")
+def pipeline(X):
+    steps = EventAggregator(columns=["event_time", "mcc", "amount"]), SimpleImputer(), StandardScaler()
+    return make_pipeline(*steps, LogisticRegression()).fit(X, np.arange(len(X)) % 2)
+
+
+@pytest.fixture(scope="module")
+def expected(pipeline, X):
+    return pd.Series(pipeline.predict_proba(X)[:, 1], index=X.index)
+
+
+def in_sqlite(table):
+    connection = sqlite3.connect(":memory:")
+    table.assign(event_time=table["event_time"].astype(str)).to_sql("events", connection, index=False)
+    return connection
+
+
+def in_duckdb(table):
+    connection = duckdb.connect()
+    connection.register("view", table)
+    connection.execute("CREATE TABLE events AS SELECT * FROM view")
+    return connection
+
+
+def assert_same(scores, expected):
+    assert scores.index.is_unique
+    np.testing.assert_allclose(scores.sort_index(), expected.sort_index(), rtol=1e-6)
+    assert sorted(scores.index) == sorted(expected.index)
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars", "duckdb"])
+def test_users_in_a_parquet_file_are_read_as_they_were(library, X, tmp_path):
+    files = recipe("users_in_files")
+    files.write(X, tmp_path / "users.parquet")
+    read = getattr(files, f"read_with_{library}")(tmp_path / "users.parquet")
+    assert list(read.index if library != "polars" else read["user"]) == list(X.index)
+    texts = EventSerializer().fit(X)
+    assert list(texts.transform(read)["text"]) == list(texts.transform(X)["text"])
+
+
+@pytest.mark.parametrize("n_rows", [1, 7, 100, 10_000])
+@pytest.mark.parametrize("database", ["sqlite", "duckdb"])
+def test_users_are_read_from_a_cursor_whole_however_many_rows_it_returns(n_rows, database, table, pipeline, expected):
+    connection = in_sqlite(table) if database == "sqlite" else in_duckdb(table)
+    sql = recipe("score_from_sql")
+    query = "SELECT * FROM events ORDER BY client"
+    users = list(sql.users_from_cursor(connection.cursor(), query, "client", "event_time", TYPES, n_rows))
+    assert_same(sql.scores(pipeline, iter(users)), expected)
+
+
+def test_a_query_without_rows_yields_nothing(table):
+    connection = in_sqlite(table)
+    sql = recipe("score_from_sql")
+    query = "SELECT * FROM events WHERE client < 0 ORDER BY client"
+    assert list(sql.users_from_cursor(connection.cursor(), query, "client", "event_time", TYPES)) == []
+
+
+def test_duckdb_nests_the_users(table, pipeline, expected):
+    connection = in_duckdb(table)
+    sql = recipe("score_from_sql")
+    assert_same(sql.scores(pipeline, sql.users_from_duckdb(connection, sql.NEST, n_users=16)), expected)
+
+
+def test_the_last_user_of_a_batch_keeps_events_that_come_later(table):
+    sql = recipe("score_from_sql")
+    connection = in_duckdb(table)
+    query = "SELECT * FROM events ORDER BY client"
+    parts = list(sql.users_from_cursor(connection.cursor(), query, "client", "event_time", TYPES, 5))
+    counts = pd.concat([part["events"].list.len() for part in parts])
+    pd.testing.assert_series_equal(
+        counts.astype("int64"), table.groupby("client").size(), check_names=False, check_index_type=False
+    )
+
+
+def test_a_folder_of_files_is_scored_by_batches(X, pipeline, expected, tmp_path, monkeypatch):
+    users = tmp_path / "users"
+    rows = pa.Table.from_pandas(X.rename_axis("user").reset_index(), preserve_index=False)
+    for month, start in enumerate(range(0, len(X), 20), start=1):
+        (users / f"month={month}").mkdir(parents=True)
+        pq.write_table(rows.slice(start, 20), users / f"month={month}" / "part.parquet", coerce_timestamps="us")
+    joblib.dump(pipeline, tmp_path / "pipeline.joblib")
+    arguments = [tmp_path / "pipeline.joblib", users, tmp_path / "scores"]
+    monkeypatch.setattr(sys, "argv", ["score_lakehouse.py", *map(str, arguments)])
+    runpy.run_path(str(RECIPES / "score_lakehouse.py"), run_name="__main__")
+    assert_same(pd.read_parquet(tmp_path / "scores").set_index("user")["score"], expected)
+
+
+def test_days_of_events_are_nested_by_duckdb(table, pipeline, expected, tmp_path):
+    days = table.assign(month=table["event_time"].dt.month)
+    pq.write_to_dataset(pa.Table.from_pandas(days, preserve_index=False), tmp_path / "events", ["month"])
+    connection = duckdb.connect()
+    connection.execute(f"CREATE VIEW events AS SELECT * FROM read_parquet('{tmp_path}/events/*/*.parquet')")
+    sql = recipe("score_from_sql")
+    assert_same(sql.scores(pipeline, sql.users_from_duckdb(connection, sql.NEST)), expected)
+
+
+def test_nest_events_and_duckdb_agree(table):
+    sql = recipe("score_from_sql")
+    connection = in_duckdb(table)
+    nested = pd.concat(sql.users_from_duckdb(connection, sql.NEST, n_users=10_000))
+    columns = ["event_time", "mcc", "amount", "type", "currency"]
+    ours = nest_events(table, user="client", time="event_time", columns=columns)
+    texts = EventSerializer().fit(ours)
+    # Events at equal times have no order.
+    lines = [
+        [sorted(text.splitlines()) for text in texts.transform(side)["text"]] for side in (nested.sort_index(), ours)
+    ]
+    assert lines[0] == lines[1]
