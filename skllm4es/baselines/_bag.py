@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
-from sklearn.decomposition import TruncatedSVD
-from sklearn.feature_extraction.text import TfidfTransformer
 
 from skllm4es._compat import Interval
 from skllm4es.baselines._base import CountingTransformer
@@ -88,6 +86,9 @@ class BagOfEvents(CountingTransformer):
     }
 
     def _fit(self, features: EventFeatures, events: EncodedEvents) -> None:
+        from sklearn.decomposition import TruncatedSVD
+        from sklearn.feature_extraction.text import TfidfTransformer
+
         edges = {} if self.n_bins is None else {name: _edges(v, self.n_bins) for name, v in events.numbers.items()}
         if not features.categories and not edges:
             raise ValueError(

@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.preprocessing import normalize
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
@@ -403,6 +402,8 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
                     blocks["scores"][rows] = self._projection_(scores[None])[0]
         if len(blocks) == 1:
             return blocks[self.features_[0]]
+        from sklearn.preprocessing import normalize
+
         return np.hstack([normalize(blocks[name]) if len(texts) else blocks[name] for name in self.features_])
 
     def explain(self, X: Any, coef: npt.ArrayLike) -> pd.DataFrame:
