@@ -72,7 +72,7 @@ def server(monkeypatch):
 
 @pytest.fixture(scope="session")
 def instruct_model(tmp_path_factory) -> str:
-    """Directory of a tiny instruct model that answers with a short paragraph of HTML, trained by one process for all."""
+    """Directory of a tiny instruct model that answers with a short paragraph of HTML; one process trains it for all."""
     from instruct_model import make_instruct_model
 
     shared = tmp_path_factory.getbasetemp()

@@ -226,9 +226,9 @@ def test_two_processes_share_the_cache(tmp_path, pretrained):
     )
     y = np.arange(len(TEXTS)) % 2
     alone = cross_val_score(pipe, TEXTS, y, cv=4)
-    np.testing.assert_array_equal(
-        cross_val_score(pipe.set_params(embed__memory=tmp_path / "two"), TEXTS, y, cv=4, n_jobs=2), alone
-    )
+    pipe.set_params(embed__memory=tmp_path / "two")
+    with joblib.parallel_config("multiprocessing", context=CONTEXT):
+        np.testing.assert_array_equal(cross_val_score(pipe, TEXTS, y, cv=4, n_jobs=2), alone)
     assert Cache(tmp_path / "two").info().n_vectors == len(TEXTS)
 
 
