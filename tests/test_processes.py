@@ -22,9 +22,10 @@ TRAINING = {"epochs": 4, "batch_tokens": 228, "learning_rate": 1e-2, "training_a
 PARAMS = {"max_length": 64, "dtype": "float32", "random_state": 0}
 
 
-def fit(directory, memory=None, texts=TEXTS, **training):
+def fit(directory, memory=None, texts=TEXTS, verbose=0, **training):
     """Fit as one of several processes, and write the results to a file."""
-    embedder = LLMEmbedder(MODEL, memory=memory, finetune=FineTuning(**TRAINING | training), **PARAMS)
+    finetune = FineTuning(**TRAINING | training)
+    embedder = LLMEmbedder(MODEL, memory=memory, finetune=finetune, verbose=verbose, **PARAMS)
     vectors = embedder.fit(texts).transform(texts)
     weights = [weights.detach().numpy().ravel() for weights in embedder.load_model()[0].parameters()]
     np.savez(
@@ -45,13 +46,15 @@ def fit_with_torchrun(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_processes\n"
-        f"test_processes.fit({str(tmp_path)!r})"
+        f"test_processes.fit({str(tmp_path)!r}, verbose=1)"
     )
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", str(script)],
         capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    # In a new process, the first wait is for imports.
+    assert done.stdout.startswith("importing torch and transformers\n")
     return results_in(tmp_path)
 
 

@@ -72,6 +72,9 @@ class BagOfEvents(CountingTransformer):
            [0.58, 0.81]], dtype=float32)
     """
 
+    # Chosen on six targets of real data and one of simulated cards, by the ROC-AUC of a linear head on 100 labels:
+    # logarithms add .045 (and cost .064 on the cards), 128 components instead of 64 cost .009, no numbers change .002
+    # (and cost .051 on the cards). Without document frequencies it is .009 better, but LightGBM is .015 worse.
     n_components: int | None = 64
     n_bins: int | None = 10
     sublinear_tf: bool = True
