@@ -20,7 +20,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # Tests must not fail on a busy machine.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
-# For `--hypothesis-profile=thorough`.
+# For `make quick`, and for a release.
+settings.register_profile("quick", settings.get_profile("patient"), max_examples=10)
 settings.register_profile("thorough", settings.get_profile("patient"), max_examples=10_000)
 
 _DATA_BESIDE_REPOSITORY = Path(__file__).parents[2] / "shared" / "data"
