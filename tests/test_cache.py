@@ -50,7 +50,8 @@ def counts(monkeypatch):
 @pytest.fixture
 def pretrained(tmp_path):
     """The directory of a pretrained model."""
-    embedder = LLMEmbedder(TINY, features="hidden", dtype="float32", random_state=0).fit(TEXTS)
+    finetune = FineTuning(epochs=1)
+    embedder = LLMEmbedder(TINY, features="hidden", dtype="float32", finetune=finetune, random_state=0).fit(TEXTS)
     save_model(embedder, tmp_path / "model")
     return str(tmp_path / "model")
 
