@@ -31,6 +31,8 @@ SIZES = {
     **dict.fromkeys(["qk_nope_head_dim", "rotary_dim"], 4),
     **dict.fromkeys(["num_key_value_heads", "num_experts_per_tok", "eos_token_id"], 2),
     **dict.fromkeys(["n_group", "topk_group", "n_shared_experts", "first_k_dense_replace", "bos_token_id"], 1),
+    # As large as they are by default, one text takes seconds.
+    **{"mamba_d_state": 16, "mamba_chunk_size": 32, "linear_head_dim": 8, "linear_num_heads": 4},
     "vocab_size": 99,
     "pad_token_id": 0,
 }
