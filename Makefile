@@ -8,10 +8,19 @@ DEMO ?= .venv-demo
 LYCHEE := $(BIN)/lychee --offline --include-fragments --no-progress
 TORCH_FOR_CPUS ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test lint audit types docs links dist try-wheel check clean
+# The quick tests of every room, without real data and models: half a minute of `make quick`.
+QUICK := $(addprefix tests/test_,$(addsuffix .py,architecture baselines_objectives compact containers datasets docs docstrings \
+	embedder enricher enrichment event_features events formats generation objects package pooling saving serialised_form \
+	serializer styles template_rewriter vocabularies windows))
+
+.PHONY: demo quick test lint audit types docs links dist try-wheel check clean
 
 demo: $(DEMO)/.installed  ## install what it runs on and nothing else, then compare representations on real data
 	$(DEMO)/bin/python -m skllm4es.demo
+
+quick: lint types  ## what to run before every commit, in less than a minute
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal --hypothesis-profile quick \
+		-m "not slow and not real_data and not real_model" $(QUICK)
 
 test: $(INSTALLED)  ## install, then run every test, in two processes of one thread each
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal

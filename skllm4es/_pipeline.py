@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import joblib
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.ensemble import VotingClassifier, VotingRegressor
-from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression, RidgeCV
-from sklearn.pipeline import FeatureUnion, Pipeline
-from sklearn.preprocessing import Normalizer, StandardScaler
 
 from skllm4es.baselines import EventAggregator
 from skllm4es.embed._embedder import LLMEmbedder
 from skllm4es.models import smollm2
 from skllm4es.serialize._serializer import EventSerializer
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
 
 _LIGHTGBM: dict[str, Any] = {
     "n_estimators": 300,
@@ -83,6 +81,11 @@ def event_pipeline(
     >>> pipeline = event_pipeline("classifier", random_state=0)  # doctest: +SKIP
     >>> cross_val_score(pipeline, X, y, scoring="roc_auc")  # doctest: +SKIP
     """
+    # With the import of the package, these would take a third of a second.
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import FeatureUnion, Pipeline
+    from sklearn.preprocessing import Normalizer, StandardScaler
+
     head = _estimator(estimator, random_state)
     aggregates = Pipeline(
         [
@@ -106,6 +109,8 @@ def _estimator(estimator: str | BaseEstimator, random_state: int | None) -> Base
     if estimator not in ("classifier", "regressor"):
         raise ValueError(f"estimator={estimator!r} must be 'classifier', 'regressor' or an estimator.")
     from lightgbm import LGBMClassifier, LGBMRegressor
+    from sklearn.ensemble import VotingClassifier, VotingRegressor
+    from sklearn.linear_model import LogisticRegression, RidgeCV
 
     if estimator == "classifier":
         linear = LogisticRegression(C=3, max_iter=1000)  # On vectors of about unit length.

@@ -63,4 +63,4 @@ def make_instruct_model(directory):
     model.generation_config.do_sample = True
     model.eval().save_pretrained(directory)
     tokenizer.save_pretrained(directory)
-    return str(directory)
+    return directory

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 PACKAGE = Path(__file__).parents[1] / "skllm4es"
 
 #: The arrows of the drawing: from each room to those that it uses directly.
@@ -87,6 +89,7 @@ def test_private_names_of_other_libraries_are_used_in_one_place():
     assert found == []
 
 
+@pytest.mark.slow
 def test_reading_a_model_does_not_import_the_trainer():
     code = "import sys; import skllm4es.lm.embedding, skllm4es.lm.language_model; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()

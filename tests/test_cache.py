@@ -1,6 +1,5 @@
 """`memory`: nothing is computed twice, and nothing damaged is used."""
 
-import multiprocessing
 import pickle
 import shutil
 import sqlite3
@@ -9,6 +8,7 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from forked import CONTEXT
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import Pipeline
@@ -50,7 +50,8 @@ def counts(monkeypatch):
 @pytest.fixture
 def pretrained(tmp_path):
     """The directory of a pretrained model."""
-    embedder = LLMEmbedder(TINY, features="hidden", dtype="float32", random_state=0).fit(TEXTS)
+    finetune = FineTuning(epochs=1)
+    embedder = LLMEmbedder(TINY, features="hidden", dtype="float32", finetune=finetune, random_state=0).fit(TEXTS)
     save_model(embedder, tmp_path / "model")
     return str(tmp_path / "model")
 
@@ -226,9 +227,9 @@ def test_two_processes_share_the_cache(tmp_path, pretrained):
     )
     y = np.arange(len(TEXTS)) % 2
     alone = cross_val_score(pipe, TEXTS, y, cv=4)
-    np.testing.assert_array_equal(
-        cross_val_score(pipe.set_params(embed__memory=tmp_path / "two"), TEXTS, y, cv=4, n_jobs=2), alone
-    )
+    pipe.set_params(embed__memory=tmp_path / "two")
+    with joblib.parallel_config("multiprocessing", context=CONTEXT):
+        np.testing.assert_array_equal(cross_val_score(pipe, TEXTS, y, cv=4, n_jobs=2), alone)
     assert Cache(tmp_path / "two").info().n_vectors == len(TEXTS)
 
 
@@ -245,7 +246,7 @@ def write_and_read(directory, number):
 
 @pytest.mark.slow
 def test_several_processes_can_write_at_once(tmp_path):
-    with multiprocessing.get_context("spawn").Pool(3) as pool:
+    with CONTEXT.Pool(3) as pool:
         assert pool.starmap(write_and_read, [(tmp_path, number) for number in range(3)]) == [0, 1, 2]
     cache = Cache(tmp_path)
     assert cache.info().n_vectors == 3 * 30 + 30
@@ -393,7 +394,7 @@ def open_cache(directory):
 
 @pytest.mark.slow
 def test_several_processes_can_create_the_file_at_once(tmp_path):
-    with multiprocessing.get_context("fork").Pool(4) as pool:
+    with CONTEXT.Pool(4) as pool:
         for i in range(30):
             assert pool.map(open_cache, [tmp_path / str(i)] * 8, chunksize=1) == [0] * 8
 

@@ -1,15 +1,16 @@
 """Training that is interrupted, resumed, or cannot be written to disk."""
 
+import contextlib
 import os
 import signal
-import subprocess
-import sys
 import time
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 import transformers
+from forked import assert_killed, call, start
 from tiny_models import NOISE, TEXTS, TINY
 
 from skllm4es import FineTuning, LLMEmbedder, LoRA
@@ -24,12 +25,8 @@ def long_training(random_state=0, memory=None, **changed):
     return LLMEmbedder(TINY, finetune=finetune, memory=memory, dtype="float32", random_state=random_state)
 
 
-SCRIPT = f"""
-import sys
-from skllm4es import FineTuning, FromScratch, LLMEmbedder
-finetune = FineTuning(checkpoint_dir=sys.argv[1], validation_fraction=eval(sys.argv[2]), **{LONG})
-LLMEmbedder({TINY}, finetune=finetune, dtype="float32", random_state=0).fit({TEXTS})
-"""
+def train_with(directory, validation):
+    long_training(checkpoint_dir=directory, validation_fraction=validation).fit(TEXTS)
 
 
 @pytest.fixture
@@ -53,13 +50,13 @@ def assert_equal_weights(one, other):
 
 def kill_after_a_checkpoint(directory, validation):
     """Train in another process, and kill it once it has written one checkpoint and begun the next."""
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(directory), str(validation)])
+    process = start(train_with, directory, validation)
     deadline = time.monotonic() + 120
     while len(list(directory.glob("*/checkpoint-*"))) < 2 and time.monotonic() < deadline:
-        assert process.poll() is None, "the training ended before it was killed"
+        assert process.is_alive(), "the training ended before it was killed"
         time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    process.kill()
+    assert_killed(process)
 
 
 @pytest.mark.slow
@@ -194,35 +191,23 @@ def test_a_disk_without_room_raises_before_training(tmp_path, monkeypatch, steps
     assert steps == []
 
 
-FULL_DISK = f"""
-import resource, signal, sys
-from skllm4es import FineTuning, FromScratch, LLMEmbedder
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-import torch, transformers, peft, sklearn.frozen
-resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
-try:
-    memory, checkpoint_dir = (sys.argv[2] if sys.argv[1] == name else None for name in ("memory", "checkpoint_dir"))
-    finetune = FineTuning(epochs=30, checkpoint_dir=checkpoint_dir)
-    LLMEmbedder({TINY}, random_state=0, finetune=finetune, memory=memory).fit({TEXTS})
-except OSError as error:
-    print("raised:", error)
-"""
+def train_on_a_full_disk(**settings):
+    """Train where no file can grow beyond 5,000 bytes."""
+    import resource
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+    # Those of the tests are files, too.
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+        long_training(**settings).fit(TEXTS)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="needs a limit on the size of files")
 @pytest.mark.parametrize("name", ["memory", "checkpoint_dir"])
 def test_a_disk_that_fills_up_raises_and_nothing_half_written_is_used(tmp_path, name):
-    """No file can grow beyond 5,000 bytes, as on a full disk."""
-    environment = os.environ | {"PYTHONWARNINGS": "ignore"}
-    done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, name, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=120,
-    )
-    assert "raised: The model could not be written to" in done.stdout, done.stderr
     settings = {"epochs": 30, "batch_tokens": "auto"}
+    with pytest.raises(OSError, match="The model could not be written to"):
+        call(partial(train_on_a_full_disk, **settings, **{name: tmp_path}))
     embedder = long_training(**settings, **{name: tmp_path}).fit(TEXTS)
     assert_equal_weights(embedder, long_training(**settings).fit(TEXTS))

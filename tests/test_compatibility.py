@@ -1,6 +1,5 @@
 """Every estimator of the package under scikit-learn's common checks, and under ours on events and texts."""
 
-import gc
 import importlib
 import inspect
 import os
@@ -23,9 +22,6 @@ from skllm4es import EventSerializer
 from skllm4es.datasets import make_transactions
 
 ESTIMATORS = ON_EVENTS | ON_TEXTS
-
-# joblib warns when it replaces a worker that uses much memory; as an error, this warning causes a deadlock.
-pytestmark = pytest.mark.filterwarnings("ignore:A worker stopped while some jobs were given:UserWarning")
 
 #: Common checks that apply to any input: the others fit on arrays of numbers, or return at once if the tags say that
 #: these are not accepted. The checks in the first list need no `fit`.
@@ -82,15 +78,6 @@ def name_of(parameter):
     if isinstance(parameter, RowTransformer):
         return type(parameter.transformer).__name__
     return "-".join([parameter.func.__name__, *(f"{key}={value}" for key, value in parameter.keywords.items())])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_garbage_collection():
-    """Exclude imported modules from garbage collection, which takes longer than training models this small."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,14 @@ import warnings
 from types import SimpleNamespace
 
 import pytest
-from tiny_models import TEXTS, TINY, save_model
+from tiny_models import TEXTS, save_model, tiny
 from transformers import Trainer
 
 from skllm4es import FineTuning, LLMEmbedder, LoRA
 from skllm4es.lm.callbacks import Forecast
 from skllm4es.lm.windows import Window
 
+TINY = tiny(num_hidden_layers=1)
 #: Few steps of many batches, 108 in all.
 SETTINGS = {"epochs": 3, "batch_tokens": 100}
 N_BATCHES = 108

@@ -1,19 +1,16 @@
 """Enrichment with rewriters that may fail: texts are checked, rewritten again, replaced and cached, and never lost."""
 
 import math
-import os
 import pickle
 import shutil
-import signal
 import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 
 import joblib
 import numpy as np
 import pandas as pd
 import pytest
+from forked import assert_killed, die, start
 from format_readers import read, restore
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -522,33 +519,24 @@ def test_texts_from_before_the_server_disappeared_are_cached(tmp_path):
     assert len(rewriter.calls) == len(set(rewriter.calls)) == 8
 
 
-_KILLED = """
-import os, sys, time
-sys.path.insert(0, sys.argv[2])
-from test_enrichment import TEXTS, Language, TextEnricher
-
-class Slow(Language):
+class Mortal(Language):
     def iter_rewrites(self, texts, formats, seeds):
-        for position, text in super().iter_rewrites(texts, formats, seeds):
-            yield position, text
-            print("done", flush=True)
-            time.sleep(0.05)
+        for number, rewritten in enumerate(super().iter_rewrites(texts, formats, seeds), start=1):
+            yield rewritten
+            if number == 10:
+                die()
 
-TextEnricher(Slow(), n_variants=3, memory=sys.argv[1], random_state=0).fit_transform(TEXTS)
-"""
+
+def rewrite_and_die(memory):
+    TextEnricher(Mortal(), n_variants=3, memory=memory, random_state=0).fit_transform(TEXTS)
 
 
 @pytest.mark.slow
 def test_a_killed_run_resumes(tmp_path):
-    command = [sys.executable, "-c", _KILLED, str(tmp_path), str(Path(__file__).parent)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        for _ in range(10):
-            assert process.stdout.readline() == "done\n"
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait(timeout=30)
+    assert_killed(start(rewrite_and_die, tmp_path))
     rewriter = Language()
     resumed = TextEnricher(rewriter, n_variants=3, memory=tmp_path, random_state=0).fit_transform(TEXTS)
-    assert 24 - 12 <= len(rewriter.calls) <= 24 - 10
+    assert len(rewriter.calls) == 24 - 10
     pd.testing.assert_frame_equal(resumed, TextEnricher(Language(), n_variants=3, random_state=0).fit_transform(TEXTS))
 
 

@@ -20,7 +20,7 @@ from sklearn.pipeline import make_pipeline
 from tiny_models import TINY, save_model
 from tiny_models import tiny as make_tiny
 
-from skllm4es import EventSerializer, LLMEmbedder
+from skllm4es import EventSerializer, FineTuning, LLMEmbedder
 from skllm4es.embed import _saving
 from skllm4es.embed._events import EventVectors
 from skllm4es.lm.embedding import TextEmbedder
@@ -74,7 +74,8 @@ TEXTS = users(30)
 def directory(tmp_path_factory):
     """The directory of a pretrained model."""
     directory = tmp_path_factory.mktemp("models") / "tiny"
-    embedder = LLMEmbedder(TINY, features="hidden", dtype="float32", random_state=0).fit(TEXTS[:4])
+    finetune = FineTuning(epochs=1)
+    embedder = LLMEmbedder(TINY, features="hidden", dtype="float32", finetune=finetune, random_state=0).fit(TEXTS[:4])
     save_model(embedder, directory)
     return directory
 

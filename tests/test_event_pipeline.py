@@ -11,14 +11,15 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import Pipeline
 from tiny_models import TEXTS, TINY, save_model
 
-from skllm4es import LLMEmbedder, _pipeline, event_pipeline
+from skllm4es import FineTuning, LLMEmbedder, _pipeline, event_pipeline
 from skllm4es.datasets import make_transactions
 
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
     directory = tmp_path_factory.mktemp("models") / "tiny"
-    save_model(LLMEmbedder(TINY, features="hidden", random_state=0).fit(TEXTS), directory)
+    finetune = FineTuning(epochs=1)
+    save_model(LLMEmbedder(TINY, features="hidden", finetune=finetune, random_state=0).fit(TEXTS), directory)
     return directory
 
 

@@ -8,28 +8,29 @@ servers of rewriters see `test_openai_rewriter`; for killed training and rewriti
 import ctypes
 import resource
 import shutil
-import signal
 import sqlite3
 import subprocess
-import sys
 import threading
 import time
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing, contextmanager
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 import transformers
+from forked import CONTEXT, assert_killed, die, start
 from test_checkpoints import interrupt_after
 from test_enrichment import TEXTS as HISTORIES
 from test_enrichment import Language
 from tiny_models import TEXTS, TINY, save_model
 
 from skllm4es import FineTuning, LLMEmbedder, TextEnricher
+from skllm4es._store import Store
+from skllm4es.datasets import _base
 from skllm4es.datasets._base import fetch_folder
-from skllm4es.lm import pooling
+from skllm4es.lm import pooling, training
 from skllm4es.lm.cache import Cache
 
 SETTINGS = {"features": ["hidden", "scores"], "dtype": "float32", "random_state": 0}
@@ -51,56 +52,44 @@ def expected(undisturbed):
     return undisturbed.transform(TEXTS)
 
 
-IMPORTS = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from test_faults import *\n"
-#: Ends a process at once, like a power failure.
-KILL = "__import__('os').kill(__import__('os').getpid(), 9)"
-
-
-def run(script, *arguments):
-    """Start a script in another process."""
-    return subprocess.Popen([sys.executable, "-c", script, *map(str, arguments)], stdout=subprocess.PIPE)
-
-
-def assert_killed(process):
-    assert process.wait(300) == -signal.SIGKILL
-    process.stdout.close()
-
-
 # Killed processes
+
+
+def die_while_storing_a_model(memory):
+    training.write_log = die
+    embedder_in(memory).fit(TEXTS)
 
 
 @pytest.mark.slow
 def test_killed_while_storing_a_model(tmp_path, expected):
-    script = f"{IMPORTS}from skllm4es.lm import training; training.write_log = lambda *args: {KILL}\n"
-    assert_killed(run(script + "embedder_in(sys.argv[1]).fit(TEXTS)", tmp_path))
+    assert_killed(start(die_while_storing_a_model, tmp_path))
     assert len(list((tmp_path / "models").glob("draft-*/model.safetensors"))) == 1
     np.testing.assert_array_equal(embedder_in(tmp_path).fit_transform(TEXTS), expected)
     assert list((tmp_path / "models").glob("draft-*")) == []
 
 
+def die_while_storing_vectors(model, memory):
+    """Die in the middle of the third write."""
+    pooling.TOKEN_BUDGET["cpu"] = pooling.GROUP = 1
+    embedder = embedder_in(model).fit(TEXTS)
+    embedder.memory = memory
+    connection, connections = Store.connection, []
+
+    @contextmanager
+    def dying(self):
+        connections.append(self)
+        with connection(self) as opened:
+            yield opened
+            if len(connections) == 4:  # The first one reads.
+                die()
+
+    Store.connection = dying
+    embedder.transform(TEXTS)
+
+
 @pytest.mark.slow
 def test_killed_while_storing_vectors(tmp_path, expected):
-    """The process dies in the middle of its third write."""
-    script = f"""{IMPORTS}
-from contextlib import contextmanager
-from skllm4es._store import Store
-pooling.TOKEN_BUDGET["cpu"] = pooling.GROUP = 1
-embedder = embedder_in(sys.argv[1]).fit(TEXTS)
-embedder.memory = sys.argv[2]
-connection, connections = Store.connection, []
-
-@contextmanager
-def dying(self):
-    connections.append(self)
-    with connection(self) as opened:
-        yield opened
-        if len(connections) == 4:  # The first one reads.
-            {KILL}
-
-Store.connection = dying
-embedder.transform(TEXTS)
-"""
-    assert_killed(run(script, tmp_path / "model", tmp_path))
+    assert_killed(start(die_while_storing_vectors, tmp_path / "model", tmp_path))
     assert Cache(tmp_path).info().n_vectors == 2
     embedder = embedder_in(tmp_path / "model").fit(TEXTS).set_params(memory=tmp_path)
     np.testing.assert_allclose(embedder.transform(TEXTS), expected, rtol=1e-5, atol=1e-6)
@@ -108,24 +97,21 @@ embedder.transform(TEXTS)
     assert (info.hits, info.misses) == (2, len(TEXTS) - 2)
 
 
+def die_while_receiving(archive, home):
+    _base._retrieve = lambda url, path: (path.write_bytes(b"PK"), die())
+    fetch_folder(archive, home)
+
+
+def die_while_unpacking(archive, home):
+    _base.zipfile.ZipFile.extractall = lambda self, path: (self.extract("toy/a.txt", path), die())
+    fetch_folder(archive, home)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "death",
-    [
-        "_base._retrieve = lambda url, path: (path.write_bytes(b'PK'), KILL)",
-        "_base.zipfile.ZipFile.extractall = lambda self, path: (self.extract('toy/a.txt', path), KILL)",
-    ],
-    ids=["receiving", "unpacking"],
-)
-def test_killed_while_downloading_a_data_set(server, tmp_path, death):
+@pytest.mark.parametrize("fetch", [die_while_receiving, die_while_unpacking])
+def test_killed_while_downloading_a_data_set(server, tmp_path, fetch):
     archive = server.archive()
-    script = f"""
-import pathlib, sys
-from skllm4es.datasets import _base
-{death.replace("KILL", KILL)}
-_base.fetch_folder(_base.Archive(*sys.argv[2:]), pathlib.Path(sys.argv[1]))
-"""
-    assert_killed(run(script, tmp_path, archive.title, archive.url, archive.sha256, archive.folder))
+    assert_killed(start(fetch, archive, tmp_path))
     assert [path.name[:14] for path in tmp_path.iterdir()] == [".toy-download-"]
     folder = fetch_folder(archive, tmp_path)
     assert (folder / "a.txt").read_bytes() == b"one\ntwo\n"
@@ -135,37 +121,43 @@ _base.fetch_folder(_base.Archive(*sys.argv[2:]), pathlib.Path(sys.argv[1]))
 # Two processes
 
 
+def train_for_ever(memory, begun):
+    transformers.Trainer.training_step = lambda *args, **kwargs: (begun.set(), time.sleep(300))
+    embedder_in(memory).fit(TEXTS)
+
+
 @pytest.mark.slow
 def test_a_process_that_waits_for_a_model_trains_it_if_the_other_is_killed(tmp_path, expected):
-    script = f"""{IMPORTS}
-transformers.Trainer.training_step = lambda *args, **kwargs: (print("training", flush=True), time.sleep(300))
-embedder_in(sys.argv[1]).fit(TEXTS)
-"""
-    with run(script, tmp_path) as other:
-        assert other.stdout.readline() == b"training\n"
-        waiting = embedder_in(tmp_path)
-        thread = threading.Thread(target=waiting.fit, args=[TEXTS])
-        thread.start()
-        time.sleep(0.5)
-        assert thread.is_alive()
-        other.kill()
-        thread.join(300)
+    begun = CONTEXT.Event()
+    other = start(train_for_ever, tmp_path, begun)
+    assert begun.wait(300)
+    waiting = embedder_in(tmp_path)
+    thread = threading.Thread(target=waiting.fit, args=[TEXTS])
+    thread.start()
+    time.sleep(0.5)
+    assert thread.is_alive()
+    other.kill()
+    assert_killed(other)
+    thread.join(300)
     np.testing.assert_array_equal(waiting.transform(TEXTS), expected)
+
+
+def fit_and_count_trainings(memory, ready):
+    finetune, trainings = training.finetune, []
+    training.finetune = lambda *args, **kwargs: trainings.append(1) or finetune(*args, **kwargs)
+    ready.wait(300)
+    vectors = embedder_in(memory).fit_transform(TEXTS)
+    return vectors, len(trainings)
 
 
 @pytest.mark.slow
 def test_two_processes_train_a_model_once(tmp_path, expected):
-    script = f"""{IMPORTS}
-from skllm4es.lm import training
-finetune = training.finetune
-training.finetune = lambda *args, **kwargs: (print("trained"), finetune(*args, **kwargs))[1]
-vectors = embedder_in(sys.argv[1]).fit_transform(TEXTS)
-np.save(sys.argv[2], vectors)
-"""
-    processes = [run(script, tmp_path, tmp_path / f"{number}.npy") for number in range(2)]
-    assert b"".join(process.communicate(timeout=300)[0] for process in processes) == b"trained\n"
-    for number in range(2):
-        np.testing.assert_array_equal(np.load(tmp_path / f"{number}.npy"), expected)
+    with CONTEXT.Manager() as manager, ProcessPoolExecutor(2, mp_context=CONTEXT) as pool:
+        ready = manager.Barrier(2)
+        results = list(pool.map(fit_and_count_trainings, [tmp_path] * 2, [ready] * 2, timeout=300))
+    assert sum(n_trainings for _, n_trainings in results) == 1
+    for vectors, _ in results:
+        np.testing.assert_array_equal(vectors, expected)
 
 
 # Full and read-only disks

@@ -27,14 +27,14 @@ def names_of(baseline, X):
     return clone(baseline).fit(X).get_feature_names_out().tolist()
 
 
-def column_of(baseline, X, user):
-    """Name the column that says that a user has an event with the value of the first field."""
+def columns_of(baseline, X):
+    """Name, for each user, the column that says that the user has an event with the value of the first field."""
     fitted = clone(baseline).set_params(columns=[next(iter(X["events"][0][0]))]).fit(X)
     vectors = fitted.transform(X)
-    row = (vectors.toarray() if hasattr(vectors, "toarray") else vectors)[user]
     names = fitted.get_feature_names_out()
-    found = [name for name, weight in zip(names, row, strict=True) if weight and not name.startswith("n_events")]
-    return next(name for name in found if not name.endswith("_n_distinct"))
+    of_values = [not name.startswith("n_events") and not name.endswith("_n_distinct") for name in names]
+    rows = vectors.toarray() if hasattr(vectors, "toarray") else vectors
+    return [names[of_values & (row != 0)][0] for row in rows]
 
 
 @each_baseline
@@ -44,9 +44,9 @@ def test_a_name_means_the_same_value_in_every_fit(baseline, values, random):
     first, shuffled = users_of("type", values), [*values, *values[::2]]
     random.shuffle(shuffled)
     other = users_of("type", [shuffled[0], *shuffled])
-    name = {value: column_of(baseline, first, user) for user, value in enumerate(values)}
+    name = dict(zip(values, columns_of(baseline, first), strict=True))
     assert len(set(name.values())) == len(values)
-    assert {value: column_of(baseline, other, user) for user, value in enumerate([shuffled[0], *shuffled])} == name
+    assert columns_of(baseline, other) == [name[value] for value in [shuffled[0], *shuffled]]
 
 
 def test_plus_and_minus_are_not_told_apart_by_rank():
@@ -60,7 +60,7 @@ def test_plus_and_minus_are_not_told_apart_by_rank():
 def test_letters_of_any_alphabet_are_kept_and_the_rest_can_be_read_back(baseline):
     values = ["кофе", "日本", "naïve", "a, b", "100%", "x=y", "a b", "a_b", "\n"]
     X = users_of("вид", values)
-    names = [column_of(baseline, X, user).removesuffix("_count") for user in range(len(values))]
+    names = [name.removesuffix("_count") for name in columns_of(baseline, X)]
     assert names[:3] == ["вид_кофе", "вид_日本", "вид_naïve"]
     assert [unquote(name) for name in names] == [f"вид_{value}" for value in values]
 

@@ -329,7 +329,7 @@ class TestSize:
     def test_more_text_gives_a_larger_model(self):
         texts = [f"mcc|amount\n{i}, {i * i}\n{i * 7}, {i * 31}" * 40 for i in range(600)]
         few, many = (
-            LLMEmbedder(features="scores", finetune=FineTuning(epochs=1e-9))
+            LLMEmbedder(features="hidden", finetune=FineTuning(epochs=1e-9))
             .fit(subset)
             .load_model()[0]
             .num_parameters()

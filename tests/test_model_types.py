@@ -31,6 +31,8 @@ SIZES = {
     **dict.fromkeys(["qk_nope_head_dim", "rotary_dim"], 4),
     **dict.fromkeys(["num_key_value_heads", "num_experts_per_tok", "eos_token_id"], 2),
     **dict.fromkeys(["n_group", "topk_group", "n_shared_experts", "first_k_dense_replace", "bos_token_id"], 1),
+    # As large as they are by default, one text takes seconds.
+    **{"mamba_d_state": 16, "mamba_chunk_size": 32, "linear_head_dim": 8, "linear_num_heads": 4},
     "vocab_size": 99,
     "pad_token_id": 0,
 }
@@ -46,9 +48,17 @@ def model_type(request):
     return request.param
 
 
-@functools.lru_cache(maxsize=1)
 def build(model_type):
     """Build a small model of a type; skip where transformers cannot."""
+    model, reason = _try_to_build(model_type)
+    if model is None:
+        pytest.skip(f"{model_type} {reason}")
+    return model
+
+
+@functools.lru_cache(maxsize=1)
+def _try_to_build(model_type):
+    """Return the model, or None and why there is none."""
     try:
         config = CONFIG_MAPPING[model_type](**SIZES)
         if config.get_text_config() is not config:
@@ -56,19 +66,19 @@ def build(model_type):
         with torch.device("meta"):
             n_weights = sum(weights.numel() for weights in AutoModelForCausalLM.from_config(config).parameters())
         if n_weights > MOST_WEIGHTS:
-            pytest.skip(f"{model_type} has {n_weights:,} weights with the sizes of this test")
+            return None, f"has {n_weights:,} weights with the sizes of this test"
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(config).eval()
         with torch.inference_mode():
             model(input_ids=torch.arange(8)[None], use_cache=False)
     except Exception as error:  # Whatever a configuration or a model raises at these sizes.
-        pytest.skip(f"{model_type} cannot be built with the sizes of this test: {type(error).__name__}: {error!s:.100}")
+        return None, f"cannot be built with the sizes of this test: {type(error).__name__}: {error!s:.100}"
     # Random weights near zero hide differences.
     with torch.no_grad():
         for name, weights in model.named_parameters():
             if weights.dim() > 1 and "norm" not in name:
                 weights.mul_(5)
-    return model
+    return model, ""
 
 
 def texts_of(lengths, vocab_size=99):

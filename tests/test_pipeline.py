@@ -16,7 +16,7 @@ from skllm4es.vocabularies import load_mcc_names
 MODEL = tiny(vocab_size=400, hidden_size=16, intermediate_size=32, num_hidden_layers=4)
 
 
-def make_pipeline(model=MODEL, max_events=10, columns=None, **embedder):
+def make_pipeline(model=MODEL, max_events=4, columns=None, **embedder):
     return Pipeline(
         [
             ("serialize", EventSerializer(columns, max_events=max_events)),
@@ -29,7 +29,7 @@ def make_pipeline(model=MODEL, max_events=10, columns=None, **embedder):
 
 @pytest.fixture(scope="module")
 def transactions():
-    return make_transactions(60, mean_events=20, random_state=0)
+    return make_transactions(60, mean_events=8, random_state=0)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from transformers import (
     T5Config,
 )
 
-from skllm4es import LLMEmbedder
+from skllm4es import FineTuning, LLMEmbedder
 from skllm4es.lm.architecture import decoder_of, exact_length, is_causal
 from skllm4es.lm.pooling import LayerPooler, token_weights
 from skllm4es.lm.windows import Window, split, tokenize
@@ -34,7 +34,7 @@ TEXTS = [
 def directory(tmp_path_factory):
     """The directory of a model, so that embedders with different parameters have the same weights."""
     directory = tmp_path_factory.mktemp("models") / "tiny"
-    save_model(LLMEmbedder(TINY, dtype="float32", random_state=0).fit(TEXTS), directory)
+    save_model(LLMEmbedder(TINY, dtype="float32", finetune=FineTuning(epochs=1), random_state=0).fit(TEXTS), directory)
     return directory
 
 

@@ -1,11 +1,14 @@
 """Processes started by a launcher train and embed together, and each returns the whole result."""
 
 import os
+import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from forked import start
 from tiny_models import tiny
 
 from skllm4es import FineTuning, LLMEmbedder
@@ -18,36 +21,64 @@ NOISE = ["".join(chr(97 + (i * j * j + i) % 26) for j in range(1, 60)) for i in 
 TRAINING = {"epochs": 4, "batch_tokens": 228, "learning_rate": 1e-2, "training_args": {"bf16": False}}
 PARAMS = {"max_length": 64, "dtype": "float32", "random_state": 0}
 
-SCRIPT = f"""
-import os, sys
-import numpy as np
-from skllm4es import FineTuning, FromScratch, LLMEmbedder
 
-directory, memory = sys.argv[1], sys.argv[2] or None
-finetune, texts = FineTuning(**{TRAINING} | eval(sys.argv[3])), eval(sys.argv[4])
-embedder = LLMEmbedder({MODEL}, memory=memory, finetune=finetune, **{PARAMS})
-vectors = embedder.fit(texts).transform(texts)
-np.savez(f"{{directory}}/{{os.environ['RANK']}}.npz", vectors=vectors, losses=embedder.loss_curve_,
-         n_tokens=embedder.n_tokens_seen_, validation_losses=embedder.validation_loss_curve_,
-         weights=np.concatenate([w.detach().numpy().ravel() for w in embedder.load_model()[0].parameters()]))
-if memory and os.environ["RANK"] == "0":
-    # Nothing was embedded twice: neither texts, for their scores, nor events.
-    assert embedder.cache_info().n_vectors == embedder.cache_info().misses > len(texts), embedder.cache_info()
-"""
+def fit(directory, memory=None, texts=TEXTS, verbose=0, **training):
+    """Fit as one of several processes, and write the results to a file."""
+    finetune = FineTuning(**TRAINING | training)
+    embedder = LLMEmbedder(MODEL, memory=memory, finetune=finetune, verbose=verbose, **PARAMS)
+    vectors = embedder.fit(texts).transform(texts)
+    weights = [weights.detach().numpy().ravel() for weights in embedder.load_model()[0].parameters()]
+    np.savez(
+        Path(directory, f"{os.environ['RANK']}.npz"),
+        vectors=vectors,
+        losses=embedder.loss_curve_,
+        n_tokens=embedder.n_tokens_seen_,
+        validation_losses=embedder.validation_loss_curve_,
+        weights=np.concatenate(weights),
+    )
+    if memory and os.environ["RANK"] == "0":
+        # Nothing was embedded twice: neither texts, for their scores, nor events.
+        assert embedder.cache_info().n_vectors == embedder.cache_info().misses > len(texts), embedder.cache_info()
 
 
-def launch(tmp_path, memory="", texts=TEXTS, **training):
-    """Run the script in two processes, and return the results of each."""
+def fit_with_torchrun(tmp_path):
+    """Let torch's launcher start two processes, and return the results of each."""
     script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    script.write_text(
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_processes\n"
+        f"test_processes.fit({str(tmp_path)!r}, verbose=1)"
+    )
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", str(script),
-         str(tmp_path), str(memory), repr(training), repr(texts)],
-        capture_output=True, text=True, env=environment, timeout=300,
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", str(script)],
+        capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    return [dict(np.load(tmp_path / f"{rank}.npz")) for rank in range(2)]
+    # In a new process, the first wait is for imports.
+    assert done.stdout.startswith("importing torch and transformers\n")
+    return results_in(tmp_path)
+
+
+def fit_as(rank, port, directory, settings):
+    """Fit in the environment that a launcher gives to one of two processes."""
+    numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
+    os.environ.update({"MASTER_ADDR": "127.0.0.1", **{name: str(number) for name, number in numbers.items()}})
+    fit(directory, **settings)
+
+
+def fit_in_two(tmp_path, **settings):
+    """Fit in two processes, in a fraction of the time that the launcher takes, and return the results of each."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = [start(fit_as, rank, port, tmp_path, settings) for rank in range(2)]
+    for process in processes:
+        process.join(300)
+        assert process.exitcode == 0
+    return results_in(tmp_path)
+
+
+def results_in(directory):
+    return [dict(np.load(directory / f"{rank}.npz")) for rank in range(2)]
 
 
 @pytest.fixture(scope="module")
@@ -67,12 +98,12 @@ def assert_whole_results(results, alone):
 
 @pytest.mark.slow
 def test_two_processes_return_what_one_returns(tmp_path, alone):
-    assert_whole_results(launch(tmp_path), alone)
+    assert_whole_results(fit_with_torchrun(tmp_path), alone)
 
 
 @pytest.mark.slow
 def test_processes_share_a_memory(tmp_path, alone):
-    assert_whole_results(launch(tmp_path, tmp_path / "memory"), alone)
+    assert_whole_results(fit_in_two(tmp_path, memory=tmp_path / "memory"), alone)
     embedder = LLMEmbedder(MODEL, memory=tmp_path / "memory", finetune=FineTuning(**TRAINING), **PARAMS).fit(TEXTS)
     # One of the two processes, and one of this process alone: rounding differs with their number.
     assert embedder.cache_info().n_models == 2
@@ -83,7 +114,7 @@ def test_processes_share_a_memory(tmp_path, alone):
 def test_all_processes_keep_the_best_weights(tmp_path, checkpoint_dir):
     checkpoint_dir = checkpoint_dir and str(tmp_path / checkpoint_dir)
     training = {"validation_fraction": 0.2, "learning_rate": 0.1, "epochs": 20, "patience": 2}
-    results = launch(tmp_path, texts=NOISE, checkpoint_dir=checkpoint_dir, **training)
+    results = fit_in_two(tmp_path, texts=NOISE, checkpoint_dir=checkpoint_dir, **training)
     np.testing.assert_array_equal(results[0]["weights"], results[1]["weights"])
     np.testing.assert_array_equal(results[0]["vectors"], results[1]["vectors"])
     curve = results[1]["validation_losses"]

@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
-from sklearn.decomposition import TruncatedSVD
-from sklearn.feature_extraction.text import TfidfTransformer
 
 from skllm4es._compat import Interval
 from skllm4es.baselines._base import CountingTransformer, Seen
@@ -76,6 +74,9 @@ class BagOfEvents(CountingTransformer):
            [0.58, 0.81]], dtype=float32)
     """
 
+    # Chosen on six targets of real data and one of simulated cards, by the ROC-AUC of a linear head on 100 labels:
+    # logarithms add .045 (and cost .064 on the cards), 128 components instead of 64 cost .009, no numbers change .002
+    # (and cost .051 on the cards). Without document frequencies it is .009 better, but LightGBM is .015 worse.
     n_components: int | None = 64
     n_bins: int | None = 10
     sublinear_tf: bool = True
@@ -90,6 +91,9 @@ class BagOfEvents(CountingTransformer):
     }
 
     def _fit(self, seen: Seen) -> None:
+        from sklearn.decomposition import TruncatedSVD
+        from sklearn.feature_extraction.text import TfidfTransformer
+
         events, features, _ = seen
         edges = {} if self.n_bins is None else {name: _edges(v, self.n_bins) for name, v in events.numbers.items()}
         if not features.categories and not edges:

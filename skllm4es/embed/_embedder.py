@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -16,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.preprocessing import normalize
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
+from tqdm.auto import tqdm
 
 from skllm4es._compat import CallbackSupportMixin, HasMethods, Interval, StrOptions, fit_context
 from skllm4es._messages import warn
@@ -142,7 +143,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
     random_state : int, RandomState instance or None, default=None
         Determines initial weights and the order of training.
     verbose : int, default=0
-        Whether to show progress bars.
+        Whether to show progress bars, and what is waited for before them.
 
     Attributes
     ----------
@@ -335,6 +336,8 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
 
     def _fit(self, X: Any) -> list[Embedded]:
         """Do what `fit` does; return what was embedded on the way."""
+        if self.verbose and "torch" not in sys.modules:
+            tqdm.write("importing torch and transformers")
         features = self._resolve_features()
         finetuning = self._resolve_finetuning(features)
         texts, corpus = self._read(X, features, finetuning)
@@ -345,6 +348,8 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         with trainer_callbacks(self) as callbacks:
             callbacks.append(warning_of_duration(finetuning, from_scratch=self._from_scratch is not None))
             training = self._training(finetuning, callbacks)
+            if self.verbose and self._from_scratch is None:
+                tqdm.write(f"reading {self.model}")
             language_model = training.prepare(corpus)
             layers, max_length = self._check(language_model, features)
             language_model, log = training.train(language_model, corpus, max_length)
@@ -403,6 +408,8 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
                     blocks["scores"][rows] = self._projection_(scores[None])[0]
         if len(blocks) == 1:
             return blocks[self.features_[0]]
+        from sklearn.preprocessing import normalize
+
         return np.hstack([normalize(blocks[name]) if len(texts) else blocks[name] for name in self.features_])
 
     def explain(self, X: Any, coef: npt.ArrayLike) -> pd.DataFrame:

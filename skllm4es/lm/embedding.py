@@ -152,15 +152,16 @@ class TextEmbedder:
     def _compute_here(self, texts: Sequence[str]) -> Iterator[list[Embedded]]:
         if not texts:  # No need to load the model.
             return
-        pooler = LayerPooler(self.language_model.load(self.dtype, self.device), self.pooling, scored=self.scored)
-        start, n_tokens = time.perf_counter(), 0
         with tqdm(
             total=len(texts),
-            desc="embedding",
+            desc="loading the language model",
             unit="text",
             leave=None,
             disable=not self.progress or self.group.rank > 0,
         ) as bar:
+            pooler = LayerPooler(self.language_model.load(self.dtype, self.device), self.pooling, scored=self.scored)
+            bar.set_description("embedding")
+            start, n_tokens = time.perf_counter(), 0
             for texts_group in groups_of(texts):  # The longest of a group are embedded first.
                 windows, truncated = self._windows(texts_group)
                 for positions, layers, scores in pooler.pool(windows):
