@@ -43,7 +43,8 @@ class Quality:
         for line in read(file):
             for target, of_heads in line["scores"].items():
                 for head in _HEADS:
-                    by_head[(line["data"], target), line["row"], head].append(of_heads[head])
+                    if head in of_heads:  # event_pipeline has a head of its own.
+                        by_head[(line["data"], target), line["row"], head].append(of_heads[head])
         self.scores = {
             task: {
                 row: max((by_head[task, row, head] for head in _HEADS), key=lambda scores: _gain(task, scores))

@@ -236,9 +236,10 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
     --------
     >>> from skllm4es import FromScratch, LLMEmbedder
     >>> texts = ["title|rating\nHeat, 5\nAlien, 4", "title|rating\nBambi, 1"]
-    >>> tiny = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-    >>> embedder = LLMEmbedder(FromScratch(config=tiny), features="events", random_state=0)
-    >>> vectors = embedder.fit_transform(texts)  # What identifies, what means (8) and what measures.
+    >>> tiny = {"hidden_size": 8, "intermediate_size": 16, "num_attention_heads": 2}
+    >>> model = FromScratch(config=tiny | {"num_hidden_layers": 2})
+    >>> embedder = LLMEmbedder(model, features="events", random_state=0)
+    >>> vectors = embedder.fit_transform(texts)  # What identifies, means and measures.
     >>> vectors.shape
     (2, 16)
     """
@@ -439,9 +440,10 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         Examples
         --------
         >>> from skllm4es import FromScratch, LLMEmbedder
-        >>> texts = ["title|rating\nHeat, 5\nAlien, 4", "title|rating\nBambi, 1\nAlien, 5"]
-        >>> tiny = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-        >>> embedder = LLMEmbedder(FromScratch(config=tiny), features="events", random_state=0).fit(texts)
+        >>> texts = ["title\nHeat\nAlien", "title\nBambi\nAlien"]
+        >>> tiny = {"hidden_size": 8, "intermediate_size": 16, "num_attention_heads": 2}
+        >>> model = FromScratch(config=tiny | {"num_hidden_layers": 2})
+        >>> embedder = LLMEmbedder(model, features="events", random_state=0).fit(texts)
         >>> coef = np.ones(embedder.n_features_out_)
         >>> contributions = embedder.explain(texts, coef)
         >>> sums = contributions.groupby("user")["contribution"].sum()
