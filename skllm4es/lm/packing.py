@@ -242,8 +242,8 @@ def _attend(
     n_tokens = query.shape[2]
     if query.device.type == "cpu" and n_tokens <= _SHORT_TEXT:
         n_added = rounded_up(n_tokens, query.device) - n_tokens  # Behind the text, where none of it looks.
-        padded = (functional.pad(states[0], (0, 0, 0, n_added)) for states in (query, key, value))
-        return _attend_in_blocks(*padded, dropout, scaling)[None, :, :n_tokens]
+        query, key, value = (functional.pad(states[0], (0, 0, 0, n_added)) for states in (query, key, value))
+        return _attend_in_blocks(query, key, value, dropout, scaling)[None, :, :n_tokens]
     return functional.scaled_dot_product_attention(
         query,
         key,

@@ -99,10 +99,10 @@ def _causal_loss(
     n_added = rounded_up(len(kept), hidden.device) - len(kept)
     rows = functional.pad(hidden.reshape(-1, hidden.shape[-1])[kept], (0, 0, 0, n_added))
     targets = functional.pad(shifted[kept], (0, n_added), value=IGNORED)
-    weights = (head.weight, head.bias)
-    if not torch.is_grad_enabled():
-        weights = tuple(None if tensor is None else tensor.detach() for tensor in weights)
-    loss: torch.Tensor = _CrossEntropy.apply(rows, *weights, targets)
+    weight, bias = head.weight, head.bias
+    if not torch.is_grad_enabled():  # A function of its own is not told.
+        weight, bias = weight.detach(), None if bias is None else bias.detach()
+    loss: torch.Tensor = _CrossEntropy.apply(rows, weight, bias, targets)
     n_items = len(kept) if n_items is None else n_items
     return loss / (n_items.to(loss.device) if isinstance(n_items, torch.Tensor) else n_items)
 
@@ -116,27 +116,28 @@ class _CrossEntropy(torch.autograd.Function):
     ) -> torch.Tensor:
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
-        inputs, table, offsets = (None if tensor is None else tensor.to(dtype) for tensor in (hidden, weight, bias))
+        inputs, table, offsets = hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
         width = _width(len(labels), len(weight), hidden.device)
         loss = torch.zeros((), device=hidden.device)
-        gradients: list[torch.Tensor | None] = [None, None, None]
-        if ctx.needs_input_grad[0]:
-            gradients[0] = torch.empty_like(inputs)
+        of_inputs = torch.empty_like(inputs)
+        of_table: torch.Tensor | None = None
+        of_offsets: torch.Tensor | None = None
         with torch.autocast(device, enabled=False):
             for start in range(0, len(labels), width):
                 rows = slice(start, start + width)
                 logits = functional.linear(inputs[rows], table, offsets)
                 loss += _to_gradients(logits, labels[rows])
                 if ctx.needs_input_grad[0]:
-                    torch.mm(logits, table, out=gradients[0][rows])
+                    torch.mm(logits, table, out=of_inputs[rows])
                 if ctx.needs_input_grad[1]:
-                    gradients[1] = _add(gradients[1], logits.T @ inputs[rows], width < len(labels))
+                    of_table = _add(of_table, logits.T @ inputs[rows], width < len(labels))
                 if ctx.needs_input_grad[2]:
-                    gradients[2] = _add(gradients[2], logits.sum(dim=0), width < len(labels))
+                    of_offsets = _add(of_offsets, logits.sum(dim=0), width < len(labels))
                 del logits  # Before the next ones are made.
         ctx.gradients = [
-            None if gradient is None else gradient.to(tensor.dtype)
-            for gradient, tensor in zip(gradients, (hidden, weight, bias), strict=True)
+            of_inputs.to(hidden.dtype) if ctx.needs_input_grad[0] else None,
+            None if of_table is None else of_table.to(weight.dtype),
+            None if of_offsets is None or bias is None else of_offsets.to(bias.dtype),
         ]
         return loss
 
