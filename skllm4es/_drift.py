@@ -180,9 +180,11 @@ def report_drift(
     >>> from skllm4es.datasets import make_transactions
     >>> X, _ = make_transactions(n_users=200, mean_events=20, random_state=0)
     >>> later, _ = make_transactions(n_users=100, mean_events=20, random_state=1)
-    >>> later["events"] = [[{**event, "currency": "JPY"} for event in user] for user in later["events"]]
+    >>> yen = {"currency": "JPY"}
+    >>> later["events"] = [[{**event, **yen} for event in user] for user in later["events"]]
     >>> report = report_drift(X, later)
-    >>> print(report.loc[report["drifted"], ["field", "check", "new", "examples"]].to_string(index=False))
+    >>> drifted = report.loc[report["drifted"], ["field", "check", "new", "examples"]]
+    >>> print(drifted.to_string(index=False))
        field  check  new   examples
     currency unseen  1.0 JPY (100%)
     currency values  0.0        EUR

@@ -1,4 +1,4 @@
-"""Score the users in a database, some at a time, with any DB-API cursor or with DuckDB."""
+"""Score the users in a database, batch by batch: any DB-API cursor, or DuckDB."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,9 +10,17 @@ from skllm4es import nest_events
 
 
 def users_from_cursor(
-    cursor: Any, query: str, user: str, time: str, types: Mapping[str, Any], n_rows: int = 100_000
+    cursor: Any,
+    query: str,
+    user: str,
+    time: str,
+    types: Mapping[str, Any],
+    n_rows: int = 100_000,
 ) -> Iterator[pd.DataFrame]:
-    """Yield users with all their events from a query sorted by user: the last one waits for the rest of the events."""
+    """Yield users with all their events, from a query sorted by user.
+
+    The last user of a batch waits for the rest of the events.
+    """
     cursor.execute(query)
     names = [column[0] for column in cursor.description]
     waiting = pd.DataFrame(columns=names).astype(types)
@@ -27,18 +35,24 @@ def users_from_cursor(
         yield nest_events(waiting, user=user, time=time)
 
 
-def users_from_duckdb(connection: duckdb.DuckDBPyConnection, query: str, n_users: int = 1000) -> Iterator[pd.DataFrame]:
-    """Yield users whom DuckDB has nested: the query returns the columns user and events, a list of structs."""
+def users_from_duckdb(
+    connection: duckdb.DuckDBPyConnection, query: str, n_users: int = 1000
+) -> Iterator[pd.DataFrame]:
+    """Yield users whom DuckDB has nested: columns user, and events, a list of structs."""
     for batch in connection.sql(query).to_arrow_reader(n_users):
         yield batch.to_pandas(types_mapper=pd.ArrowDtype).set_index("user")
 
 
 #: DuckDB nests tables that are larger than memory.
 NEST = """
-SELECT client AS user, list(struct_pack(event_time, mcc, amount, type, currency) ORDER BY event_time) AS events
+SELECT client AS user, list(
+    struct_pack(event_time, mcc, amount, type, currency) ORDER BY event_time
+) AS events
 FROM events GROUP BY client
 """
 
 
 def scores(pipeline: Any, users: Iterator[pd.DataFrame]) -> pd.Series:
-    return pd.concat([pd.Series(pipeline.predict_proba(X)[:, 1], index=X.index) for X in users])
+    return pd.concat(
+        [pd.Series(pipeline.predict_proba(X)[:, 1], index=X.index) for X in users]
+    )

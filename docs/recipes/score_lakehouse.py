@@ -1,4 +1,7 @@
-"""Score the users in a folder of parquet files: python score_lakehouse.py PIPELINE USERS SCORES."""
+"""Score the users in a folder of parquet files.
+
+python score_lakehouse.py PIPELINE USERS SCORES
+"""
 
 import sys
 from collections.abc import Iterator
@@ -14,7 +17,9 @@ SCHEMA = pa.schema({"user": pa.int64(), "score": pa.float64()})
 
 def score(pipeline_path: str, users: ds.Dataset) -> Iterator[pa.RecordBatch]:
     pipeline = joblib.load(pipeline_path)
-    for batch in users.to_batches(columns=["user", "events"], batch_size=BATCH, batch_readahead=1):
+    for batch in users.to_batches(
+        columns=["user", "events"], batch_size=BATCH, batch_readahead=1
+    ):
         if len(batch):
             X = batch.to_pandas(types_mapper=pd.ArrowDtype).set_index("user")
             columns = [batch["user"], pa.array(pipeline.predict_proba(X)[:, 1])]
@@ -24,4 +29,6 @@ def score(pipeline_path: str, users: ds.Dataset) -> Iterator[pa.RecordBatch]:
 if __name__ == "__main__":
     pipeline_path, users_path, scores_path = sys.argv[1:]
     users = ds.dataset(users_path, partitioning="hive")
-    ds.write_dataset(score(pipeline_path, users), scores_path, schema=SCHEMA, format="parquet")
+    ds.write_dataset(
+        score(pipeline_path, users), scores_path, schema=SCHEMA, format="parquet"
+    )

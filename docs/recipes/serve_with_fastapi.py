@@ -1,4 +1,7 @@
-"""Answer with the score of a user's events: PIPELINE=pipeline.joblib uvicorn --factory serve_with_fastapi:make_app."""
+"""Answer with the score of a user's events.
+
+PIPELINE=pipeline.joblib uvicorn --factory serve_with_fastapi:make_app
+"""
 
 import os
 import warnings
@@ -10,7 +13,16 @@ import pandas as pd
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, StrictBool, StrictInt, create_model
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    StrictBool,
+    StrictInt,
+    create_model,
+)
 
 MAX_EVENTS = 10_000
 
@@ -19,13 +31,16 @@ def characters(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError("holds half of a surrogate pair, which is no character") from None
+        raise ValueError(
+            "holds half of a surrogate pair, which is no character"
+        ) from None
     return text
 
 
-#: What JSON holds for each kind of values that `fit` saw. Times are strings in ISO 8601.
+#: What JSON holds for each kind of values that `fit` saw; times are in ISO 8601.
 TYPES: dict[str, Any] = {
-    "numbers": Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)] | Annotated[FiniteFloat, Field(strict=True)],
+    "numbers": Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)]
+    | Annotated[FiniteFloat, Field(strict=True)],
     "texts": Annotated[str, AfterValidator(characters)],
     "booleans": StrictBool,
     "dates": date,
@@ -34,12 +49,18 @@ TYPES: dict[str, Any] = {
 
 
 def event_model(kinds: dict[str, str], time: str | None) -> type[BaseModel]:
-    """Return what an event must be: every field that `fit` saw, of the same kind; only the time may not be null."""
+    """Return what an event must be: every field that `fit` saw, of the same kind.
+
+    Only the time may not be null.
+    """
     fields: dict[str, Any] = {}
     for name, kind in kinds.items():
         type_ = TYPES.get("times" if kind.startswith("times of ") else kind)
         if type_ is None:
-            raise TypeError(f"The field {name!r} holds {kind}, which this service does not read from JSON.")
+            raise TypeError(
+                f"The field {name!r} holds {kind}, which this service does not read "
+                "from JSON."
+            )
         if kind == "times":
             type_ = Annotated[datetime, AfterValidator(without_zone)]
         elif kind.startswith("times of "):
@@ -61,7 +82,7 @@ def with_zone(time: datetime) -> datetime:
 
 
 def make_app(pipeline: Any = None, memory: str | None = None) -> FastAPI:
-    """Return the service for a fitted pipeline, by default the one that the environment names."""
+    """Return the service for a fitted pipeline, by default the environment's."""
     pipeline = joblib.load(os.environ["PIPELINE"]) if pipeline is None else pipeline
     serializer = pipeline[0]
     embedder = next(step for step in pipeline if hasattr(step, "load_model"))
@@ -87,14 +108,20 @@ def make_app(pipeline: Any = None, memory: str | None = None) -> FastAPI:
             events.sort(key=lambda event: event[serializer.time_])
         with warnings.catch_warnings(record=True) as seen:
             warnings.simplefilter("always")
-            probability = pipeline.predict_proba(pd.DataFrame({"events": [events]}))[0, 1]
-        messages = [str(warning.message) for warning in seen if warning.category is UserWarning]
+            probability = pipeline.predict_proba(pd.DataFrame({"events": [events]}))[
+                0, 1
+            ]
+        messages = [
+            str(warning.message) for warning in seen if warning.category is UserWarning
+        ]
         return Answer(score=probability, n_events=len(events), warnings=messages)
 
     @app.exception_handler(RequestValidationError)
     def refuse(request: Request, error: RequestValidationError) -> JSONResponse:
         # Without the input, which an answer need not repeat and JSON may not hold.
-        problems = [{"loc": problem["loc"], "msg": problem["msg"]} for problem in error.errors()]
+        problems = [
+            {"loc": problem["loc"], "msg": problem["msg"]} for problem in error.errors()
+        ]
         return JSONResponse({"detail": problems}, status_code=422)
 
     return app

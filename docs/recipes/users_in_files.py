@@ -10,8 +10,12 @@ import pyarrow.parquet as pq
 
 
 def write(X: pd.DataFrame, path: Path) -> None:
-    table = pa.Table.from_pandas(X.rename_axis("user").reset_index(), preserve_index=False)
-    pq.write_table(table, path, row_group_size=1000, compression="zstd", coerce_timestamps="us")
+    table = pa.Table.from_pandas(
+        X.rename_axis("user").reset_index(), preserve_index=False
+    )
+    pq.write_table(
+        table, path, row_group_size=1000, compression="zstd", coerce_timestamps="us"
+    )
 
 
 def read_with_pandas(path: Path) -> pd.DataFrame:

@@ -170,7 +170,8 @@ class LATTEEmbedder(TrainedEmbedder):
     >>> from skllm4es.datasets import make_transactions
     >>> from skllm4es.vocabularies import load_mcc_names
     >>> X, y = make_transactions(n_users=20, random_state=0)
-    >>> embedder = LATTEEmbedder(labels={"mcc": load_mcc_names()}, hidden_size=8, epochs=2, random_state=0)
+    >>> labels = {"mcc": load_mcc_names()}
+    >>> embedder = LATTEEmbedder(labels=labels, hidden_size=8, epochs=2, random_state=0)
     >>> embedder.fit_transform(X).shape  # doctest: +SKIP
     (20, 8)
     >>> embedder.describe(X)[0]  # doctest: +SKIP

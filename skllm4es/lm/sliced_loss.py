@@ -99,7 +99,8 @@ def _causal_loss(
     n_added = rounded_up(len(kept), hidden.device) - len(kept)
     rows = functional.pad(hidden.reshape(-1, hidden.shape[-1])[kept], (0, 0, 0, n_added))
     targets = functional.pad(shifted[kept], (0, n_added), value=IGNORED)
-    weight, bias = head.weight, head.bias
+    weight: torch.Tensor = head.weight
+    bias: torch.Tensor | None = head.bias
     if not torch.is_grad_enabled():  # A function of its own is not told.
         weight, bias = weight.detach(), None if bias is None else bias.detach()
     loss: torch.Tensor = _CrossEntropy.apply(rows, weight, bias, targets)

@@ -42,11 +42,13 @@ class ContributionsDisplay(Display):
     >>> import numpy as np
     >>> from skllm4es import FromScratch, LLMEmbedder
     >>> from skllm4es.plotting import ContributionsDisplay
-    >>> texts = ["title|rating\nHeat, 5\nAlien, 4", "title|rating\nBambi, 1\nAlien, 5"]
-    >>> tiny = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-    >>> embedder = LLMEmbedder(FromScratch(config=tiny), features="events", random_state=0).fit(texts)
+    >>> texts = ["title|stars\nHeat, 5\nAlien, 4", "title|stars\nBambi, 1\nAlien, 5"]
+    >>> tiny = {"hidden_size": 8, "intermediate_size": 16, "num_attention_heads": 2}
+    >>> model = FromScratch(config=tiny | {"num_hidden_layers": 2})
+    >>> embedder = LLMEmbedder(model, features="events", random_state=0).fit(texts)
     >>> contributions = embedder.explain(texts, np.ones(embedder.n_features_out_))
-    >>> display = ContributionsDisplay.from_contributions(contributions, user=1, n_bars=3)
+    >>> draw = ContributionsDisplay.from_contributions
+    >>> display = draw(contributions, user=1, n_bars=3)
     >>> len(display.bars_)  # The others are one bar.
     4
     """
