@@ -38,7 +38,7 @@ def users_from_cursor(
 def users_from_duckdb(
     connection: duckdb.DuckDBPyConnection, query: str, n_users: int = 1000
 ) -> Iterator[pd.DataFrame]:
-    """Yield users whom DuckDB has nested: columns user, and events, a list of structs."""
+    """Yield users whom DuckDB has nested: a user, and events, a list of structs."""
     for batch in connection.sql(query).to_arrow_reader(n_users):
         yield batch.to_pandas(types_mapper=pd.ArrowDtype).set_index("user")
 
