@@ -11,11 +11,12 @@ import pytest
 import torch
 import transformers
 from forked import assert_killed, call, start
-from tiny_models import NOISE, TEXTS, TINY
+from tiny_models import NOISE, TEXTS, tiny
 
 from skllm4es import FineTuning, LLMEmbedder, LoRA
 from skllm4es.lm import folders, training
 
+TINY = tiny(num_hidden_layers=1)
 LONG = {"epochs": 20, "batch_tokens": 100}
 
 
