@@ -101,7 +101,7 @@ def _causal_loss(
     targets = functional.pad(shifted[kept], (0, n_added), value=IGNORED)
     weight: torch.Tensor = head.weight
     bias: torch.Tensor | None = head.bias
-    if not torch.is_grad_enabled():  # A function of its own is not told.
+    if not torch.is_grad_enabled():  # The function below cannot see it.
         weight, bias = weight.detach(), None if bias is None else bias.detach()
     loss: torch.Tensor = _CrossEntropy.apply(rows, weight, bias, targets)
     n_items = len(kept) if n_items is None else n_items
