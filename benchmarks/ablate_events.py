@@ -12,13 +12,13 @@ What was chosen, with what the file has of two folds of MovieLens, cards and Syn
 fold of groceries: the blocks side by side, what means at .7 (less costs films with few labels, more costs groceries)
 and statistics at .5 (they add where numbers tell, and cost where they do not, as for the gender on MovieLens). Within
 what means: the first token, an attention sink, left out (an earlier look at MovieLens, event by event with values
-alone, had .781 for .737; the rows here differ little); layers of unit length, the last eight averaged (any from 8 on is
-about as good); features named in the text; centred vectors (others are worse with few labels); no direction removed (one
-changes little, five may cost).
+alone, had .781 for .737; the rows here differ little); layers of unit length, the last eight averaged (any from 8 on
+is about as good); features named in the text; centred vectors (others are worse with few labels); no direction removed
+(one changes little, five may cost).
 
 What may be better was seen too late to make all results again: uniform weights are level with inverse document
-frequencies and ahead on Synthea, and the last token after "means in one word" is ahead in AUC on all three data sets, and
-behind for the age, for twice the tokens.
+frequencies and ahead on Synthea, and the last token after "means in one word" is ahead in AUC on all three data sets,
+and behind for the age, for twice the tokens.
 """
 
 from __future__ import annotations
