@@ -34,10 +34,10 @@ paper's gains come from training up to 3 billion weights, which needs a GPU and 
 ## What a pretrained model brings
 
 `LLMEmbedder(smollm2(), finetune=None)` beside aggregates and a bag of events, each learned from the training users
-alone. ROC-AUC, or the mean absolute error for the age; means ± standard deviations of five folds, of the better of a
-linear model and LightGBM; the best mean of a row is bold. The MIMIC-IV demo has 13 deaths, so its folds differ by more
-than its columns. [What a vector holds](guide/features.md#when-does-it-pay) has both heads, and 25 and 100 labels.
-`python -m benchmarks.bench_quality RESULTS.jsonl --seeds 0` measures this.
+alone. ROC-AUC, or the mean absolute error for the age; means ± standard deviations of three times five folds, of the
+better of a linear model and LightGBM; the best mean of a row is bold. The MIMIC-IV demo has 13 deaths, so its folds
+differ by more than its columns. [What a vector holds](guide/features.md#when-does-it-pay) has both heads, and 25 and
+100 labels. `python -m benchmarks.bench_quality RESULTS.jsonl` measures this.
 
 {table}"""
 _PAPER = """\
