@@ -797,3 +797,13 @@ def test_users_in_a_parquet_file_are_read_by_pandas_and_polars(tmp_path):
     assert EventSerializer().fit_transform(read)["text"].to_list() == expected["text"].to_list()
     read = pl.read_parquet(tmp_path / "X.parquet")
     assert EventSerializer().fit_transform(read)["text"].to_list() == expected["text"].to_list()
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_dictionaries_of_structs_are_refused_by_name(nested):
+    """Arrow cannot flatten lists of them."""
+    coded = pa.dictionary(pa.int32(), pa.struct([("a", pa.int64())]))
+    type_ = pa.list_(pa.struct([("f", coded)]) if nested else coded)
+    X = pd.DataFrame({"events": pd.Series(pa.nulls(1, type_), dtype=pd.ArrowDtype(type_))})
+    with pytest.raises(TypeError, match=r"events.*dictionary<values=struct.*convert them to strings first"):
+        EventSerializer(events="events" if nested else ["events"]).fit(X)

@@ -117,7 +117,7 @@ def test_sharded_weights_are_gathered_after_training(tmp_path, monkeypatch, fine
     fit = LLMEmbedder(tmp_path / "model", finetune=finetune, **settings).fit
     expected = fit(TEXTS).transform(TEXTS)
     monkeypatch.setattr(finetuning, "_is_sharded", lambda trainer: True)
-    np.testing.assert_allclose(fit(TEXTS).transform(TEXTS), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(fit(TEXTS).transform(TEXTS), expected, rtol=1e-3, atol=1e-4)
 
 
 class TestSchedule:

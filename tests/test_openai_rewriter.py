@@ -761,6 +761,6 @@ def test_transformers_serve_has_no_other_model(served):
 
 @pytest.mark.slow
 def test_transformers_serve_enriches(served):
-    enricher = TextEnricher(clone(served), formats="html", n_variants=2, check=None, random_state=0)
+    enricher = TextEnricher(clone(served), formats=["html", "json"], n_variants=2, check=None, random_state=0)
     out = enricher.fit_transform(TEXTS[:4])
     assert all(re.fullmatch(ANSWER, text) for text in out["variant_1"])

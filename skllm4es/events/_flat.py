@@ -116,7 +116,7 @@ def flatten_events(X: Any, events: str | Sequence[str] = "events") -> FlatEvents
     if single:
         columns = _fields_of_structs(lists[names[0]], names[0])
     else:
-        columns = {str(name): pc.list_flatten(column) for name, column in lists.items()}
+        columns = {str(name): _flatten(column, name) for name, column in lists.items()}
     columns = {name: _regular_field(column, name) for name, column in columns.items()}
     return FlatEvents(columns, offsets_of(lengths[names[0]]))
 
@@ -174,8 +174,15 @@ def _fields_of_structs(lists: pa.ChunkedArray, name: str) -> dict[str, pa.Chunke
     if twice := repeated([field.name for field in fields]):
         raise ValueError(f"The events in the column {name!r} have more than one field named {twice[0]!r}.")
     # `flatten`, not `field`: it passes on the nulls of the structs and respects slices.
-    chunks = [chunk.flatten() for chunk in pc.list_flatten(lists).chunks]
+    chunks = [chunk.flatten() for chunk in _flatten(lists, name).chunks]
     return {field.name: pa.chunked_array([chunk[i] for chunk in chunks], field.type) for i, field in enumerate(fields)}
+
+
+def _flatten(lists: pa.ChunkedArray, name: Any) -> pa.ChunkedArray:
+    try:
+        return pc.list_flatten(lists)
+    except pa.ArrowNotImplementedError as error:  # Such as a dictionary of structs in the events.
+        raise unreadable(name, lists.type.value_type) from error
 
 
 def _regular_field(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
