@@ -6,8 +6,8 @@
 Each row trains once, on the texts of all users and without labels (transductive, as in the paper), on the same number
 of tokens; rows that train on two data sets share them. The last `--events` events of each user are read. One model
 makes the vectors of both kinds, those of event features and the hidden states of the paper, pooled over 8 layers. The
-heads and folds are those of `bench_quality`. A row is a line of the file, and is not run again; it takes about as long
-as its tokens take to train, and half as long again to read.
+heads are those of `bench_quality`, and users are divided into five folds. A row is a line of the file, and is not run
+again; it takes about as long as its tokens take to train, and half as long again to read.
 
 The learning rates were set once and not tuned: 5e-5 for all weights, 2e-4 for adapters, with 2,048 tokens a step.
 """

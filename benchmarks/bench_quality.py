@@ -6,16 +6,17 @@
 fits each representation, with its defaults, on the training users of each of five folds, without labels, and scores two
 heads on the test users: "linear" (logistic regression whose C is chosen by inner folds, or ridge regression) and
 LightGBM; ROC-AUC, and MAE in years for the age. With 25 and 100 labels, drawn four times from the training users, the
-head is a logistic regression with C=1. Every representation is centred and brought to unit length, block by block, so
-that the heads see one scale; LightGBM does not mind.
+head is a logistic regression with C=1. Every representation is centred and brought to unit length, so that
+the heads see one scale; LightGBM does not mind.
 
 The folds of the cards are draws of 800 clients to train on and 1,200 to test on, because a thousand in all would be too
 few to tell representations apart. Each fold of a row is a line of the file and is not computed again, so an interrupted
 run continues with its current fold. The table is printed at the end.
 
-"LLM, without the model's block" leaves out of the vectors what the language model says of the events, and so tells what
-it is worth. Rows that change one setting are ablations, which run only if named by `--rows`. Use `--development` to
-choose settings: it uses folds of the training users of the first outer fold, and other draws of cards.
+The seconds of a fold are with what `--memory` has. "LLM, without the model's block" leaves out of the vectors what the
+language model says of the events, and so tells what it is worth. Other rows than the default ones run only if named by
+`--rows`. Use `--development` to choose settings: it uses folds of the training users of the first outer fold, and other
+draws of cards.
 """
 
 from __future__ import annotations
@@ -300,7 +301,7 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", choices=list(DATA), default=list(DATA))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rows", nargs="+", default=DEFAULT_ROWS)
-    parser.add_argument("--folds", type=int, default=5, help="run only the first of the five folds")
+    parser.add_argument("--folds", type=int, default=5, help="how many of the five folds to run")
     parser.add_argument("--memory", type=Path, default=None, help="where each distinct event is kept once embedded")
     parser.add_argument("--development", action="store_true")
     arguments = parser.parse_args()

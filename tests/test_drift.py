@@ -172,7 +172,8 @@ def test_long_tables_in_any_order_give_the_same_report(X, later):
 
 
 def test_only_what_the_serializer_writes_is_compared(X, later):
-    report = report_drift(X, later, serializer=EventSerializer(["mcc", "amount"], labels={"mcc": load_mcc_names()}, max_events=3))
+    serializer = EventSerializer(["mcc", "amount"], labels={"mcc": load_mcc_names()}, max_events=3)
+    report = report_drift(X, later, serializer=serializer)
     assert set(report["field"]) == {"mcc", "amount", "(user)", "(event)"}
     assert row_of(report, "(user)", "events").fit == 3
 

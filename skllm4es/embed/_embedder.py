@@ -197,9 +197,10 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
       between times, the shares of hours and weekdays, and the number of events.
 
     What is read and what is measured depends on the values in `fit`. The words of an event are read together, as in
-    ``title: Heat (1995), genres: Crime``; a feature that does not change within users is read by itself. Numbers and
-    times are measured and not read; whole numbers with more than 20 distinct values that users share may be codes, and
-    are counted as events are. Other features whose values seldom occur again are left out, with a warning.
+    ``title: Heat (1995), genres: Crime``; a feature that does not change within users is read by itself. Numbers
+    and times are measured and not read; whole numbers with more than 20 distinct values (beyond 1,000, only if
+    users share most of them) may be codes, and are counted as events are. Other features whose values seldom occur
+    again are left out, with a warning.
 
     **Hidden states**: with :math:`H_l`, the token-wise states of layer l of L, the vector is
     :math:`\mathrm{mean}_{tokens}(\frac{1}{k} \sum_{l=L-k+1}^{L} H_l)`, where :math:`H_L` is taken after the final
