@@ -57,13 +57,11 @@ def run(data: str, row: str, n_tokens: int, n_events: int, file: Path) -> None:
     texts = texts_of(data, n_events, enriched=settings.get("enriched", False))
     embedder = LLMEmbedder(smollm2(), features=["events", "hidden"], finetune=None, random_state=0)
     if settings["way"]:
-        learned = texts
+        learned = list(texts.iloc[:, -1])
         if settings.get("companion"):
             other = texts_of(COMPANIONS[data], n_events, enriched=True)
             embedder.set_params(extra_texts=other.reset_index(drop=True))
-            learned = [*texts.iloc[:, -1], *other.iloc[:, -1]]
-        else:
-            learned = list(texts.iloc[:, -1])
+            learned += list(other.iloc[:, -1])
         in_all = sum(map(len, LanguageModel(source_of(smollm2())).tokenizer(learned)["input_ids"]))
         kind, rate = {"full": (FineTuning, 5e-5), "lora": (LoRA, 2e-4)}[settings["way"]]
         embedder.set_params(finetune=kind(epochs=n_tokens / in_all, learning_rate=rate, batch_tokens=2048))

@@ -133,3 +133,15 @@ def edit_prompt(tmp_path_factory, monkeypatch):
             file.write(addition)
 
     return edit
+
+
+@pytest.fixture(scope="session")
+def needs_smollm2():
+    """Skip tests with SmolLM2 where it is not installed."""
+    from skllm4es.models import smollm2
+
+    pytest.importorskip("gguf")
+    try:
+        smollm2()
+    except OSError as missing:
+        pytest.skip(str(missing))

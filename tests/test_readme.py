@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skllm4es.models import smollm2
-
 README = Path(__file__).parents[1] / "README.md"
 START = README.parent / "docs" / "index.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
@@ -36,12 +34,8 @@ def test_sessions_print_the_output_shown(data_home, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.real_model
+@pytest.mark.usefixtures("needs_smollm2")
 def test_the_first_pipeline_of_the_start_page_runs(tmp_path, monkeypatch):
-    pytest.importorskip("gguf")
-    try:
-        smollm2()
-    except OSError as missing:
-        pytest.skip(str(missing))
     monkeypatch.chdir(tmp_path)
     (code,) = re.findall(r"```python\n(.*?)```", START.read_text(encoding="utf-8"), flags=re.DOTALL)
     assert "n_users=200" in code

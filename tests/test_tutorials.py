@@ -5,8 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from skllm4es.models import smollm2
-
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("plot_*.py"))
 #: Quick ones: the first draws and asks a server, the second reads with a pretrained model.
 RUN = ["plot_12_rewriter_server", "plot_10_explain"]
@@ -41,12 +39,8 @@ def test_each_tutorial_is_a_notebook_that_compiles(example, tmp_path):
 @pytest.mark.slow
 @pytest.mark.real_model
 @pytest.mark.parametrize("name", RUN)
+@pytest.mark.usefixtures("needs_smollm2")
 def test_a_notebook_runs_and_draws(name, tmp_path):
-    pytest.importorskip("gguf")
-    try:
-        smollm2()
-    except OSError as missing:
-        pytest.skip(str(missing))
     nbclient = pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
     nbformat = pytest.importorskip("nbformat")

@@ -311,7 +311,7 @@ class _Events:
 
     @classmethod
     def of(cls, columns: TextColumns, fields: Fields, known: Sequence[str]) -> _Events:
-        """Read the events; words that are not known come after those that are, and codes that are not do not count."""
+        """Read the events; new words come after known ones, and new codes do not count."""
         places = {text: place for place, text in enumerate(known)}
 
         def find(unit: list[str], *, add: bool) -> Integers:

@@ -26,7 +26,7 @@ _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _NO_NUMBER = re.compile(r"[+-]?(?:nan|inf(?:inity)?)", re.IGNORECASE)
 #: Larger numbers count as this one, so that differences between numbers are finite.
 _HUGE = 1e300
-#: Whole numbers with at least so many distinct values may be codes: they are counted, and measured.
+#: Whole numbers with at least this many distinct values may be codes, which are counted as well as measured.
 _MAY_BE_CODES = 21
 #: Features and combinations with more distinct values than this are read only if other users share most of them.
 _FEW = 1000

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from transformers import PreTrainedModel
 _N_TRIED = 8
 
 #: What models raise that cannot be run as they are.
-_FAILURES = (TypeError, ValueError, RuntimeError, LookupError, AttributeError)
+FAILURES = (TypeError, ValueError, RuntimeError, LookupError, AttributeError)
 
 #: Held during a forward pass: embedders share models, and a hook is called for every forward pass of its model.
 FORWARD = threading.Lock()
@@ -23,6 +24,18 @@ _DECODERS: weakref.WeakKeyDictionary[PreTrainedModel, weakref.ref[PreTrainedMode
 _LAYERS: weakref.WeakKeyDictionary[PreTrainedModel, weakref.ref[torch.nn.ModuleList]] = weakref.WeakKeyDictionary()
 _EXACT: weakref.WeakKeyDictionary[PreTrainedModel, tuple[int, int]] = weakref.WeakKeyDictionary()
 _CAUSAL: weakref.WeakKeyDictionary[PreTrainedModel, bool] = weakref.WeakKeyDictionary()
+
+
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Hold a model that trains or not in evaluation mode, to find out by trying what it can do."""
+    training = model.training
+    try:
+        model.eval()
+        with FORWARD:
+            yield
+    finally:
+        model.train(training)
 
 
 def decoder_of(model: PreTrainedModel) -> PreTrainedModel:
@@ -200,7 +213,7 @@ def _run(model: PreTrainedModel, ids: torch.Tensor, **arguments: torch.Tensor) -
     try:
         with FORWARD:
             return model(input_ids=ids, use_cache=False, **arguments)
-    except _FAILURES as error:
+    except FAILURES as error:
         if is_out_of_memory(error):
             raise
         raise ValueError(

@@ -14,7 +14,7 @@ from torch.nn import functional
 from transformers import AttentionInterface, PreTrainedModel
 
 from skllm4es._compat import attention_of, supports_own_attention
-from skllm4es.lm.architecture import FORWARD
+from skllm4es.lm.architecture import FAILURES, evaluating
 from skllm4es.lm.devices import rounded_up
 from skllm4es.lm.sliced_loss import IGNORED
 from skllm4es.lm.windows import Window
@@ -168,20 +168,16 @@ def _has_full_attention(model: PreTrainedModel) -> bool:
 def _try_packing(model: PreTrainedModel) -> bool:
     vocab_size = model.config.get_text_config().vocab_size
     texts = [[(7 * i + shift) % vocab_size for i in range(n)] for n, shift in ((9, 1), (12, 3))]
-    training = model.training
     try:
-        model.eval()
-        with FORWARD:
+        with evaluating(model):
             apart = [model(input_ids=torch.tensor([ids], device=model.device)).logits[0] for ids in texts]
             with packed_attention(model):
                 arguments = collate([Window(ids, 0) for ids in texts])
                 del arguments["labels"]
                 tensors = {name: arguments[name].to(model.device) for name in ("input_ids", "position_ids")}
                 packed = model(**tensors, text_ends=arguments["text_ends"]).logits[0]
-    except (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError, NotImplementedError):
+    except FAILURES:
         return False  # What fails with packs is trained without them.
-    finally:
-        model.train(training)
     expected = torch.cat(apart).float()
     tolerance = 1e-4 if model.dtype == torch.float32 else 2e-2
     return bool((packed.float() - expected).abs().max() <= tolerance * expected.abs().max())

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import torch
 
-from skllm4es.lm.architecture import FORWARD
+from skllm4es.lm.architecture import FAILURES, evaluating
 from skllm4es.lm.sources import Model
 
 #: How far rounding may move the loss of a few tokens, relatively.
@@ -98,15 +98,11 @@ def _computes_with(rounded: RoundedWeights, model: Model) -> bool:
     Some mix them with what stays in float32, and fail.
     """
     ids = (7 * torch.arange(12, device=model.device)[None] + 1) % model.config.get_text_config().vocab_size
-    training = model.training
     try:
-        model.eval()
-        with FORWARD:
+        with evaluating(model):
             exact = model(input_ids=ids, labels=ids).loss
             with rounded.at_step(rounded.step):
                 loss = model(input_ids=ids, labels=ids).loss
         return bool((loss - exact).abs() <= _TOLERANCE * exact.abs())
-    except (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError, NotImplementedError):
+    except FAILURES:
         return False  # What fails with them is trained with autocast.
-    finally:
-        model.train(training)

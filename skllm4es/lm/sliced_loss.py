@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from skllm4es.lm.architecture import FORWARD
+from skllm4es.lm.architecture import FAILURES, evaluating
 from skllm4es.lm.devices import rounded_up
 
 #: Label that the loss leaves out, as in transformers.
@@ -68,20 +68,16 @@ def can_slice(model: PreTrainedModel) -> bool:
 def _try_slicing(model: PreTrainedModel) -> bool:
     head = model.get_output_embeddings()
     ids = (7 * torch.arange(12, device=model.device)[None] + 1) % model.config.get_text_config().vocab_size
-    training = model.training
     try:
-        model.eval()
-        with FORWARD:
+        with evaluating(model):
             whole = model(input_ids=ids, labels=ids, use_cache=False)
             with sliced_loss(model):
                 sliced = model(input_ids=ids, labels=ids, use_cache=False)
         logits = functional.linear(sliced.logits, head.weight, head.bias)
         same_logits = (logits - whole.logits).abs().max() <= 1e-4 * whole.logits.abs().max()
         return bool(same_logits and (sliced.loss - whole.loss).abs() <= 1e-4 * whole.loss.abs())
-    except (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError, NotImplementedError):
+    except FAILURES:
         return False  # What fails in slices is trained without them.
-    finally:
-        model.train(training)
 
 
 def _causal_loss(

@@ -159,7 +159,7 @@ class TransformersRewriter(LanguageModelRewriter):
             # Like context_length, it determines where a long text is split.
             "max_new_tokens": self.max_new_tokens,
             "context_length": self.context_length,
-            # How small models are asked; which models are, the fingerprint says.
+            # How small models are asked; the fingerprint says which models are small.
             "small": [_SMALL, _EVENTS_AT_A_TIME, EXAMPLES_VERSION],
             "chat_template": self.chat_template,
             "chat_template_kwargs": self.chat_template_kwargs or {},
