@@ -19,18 +19,21 @@ import joblib
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator
+from sklearn.pipeline import Pipeline
 
 from benchmarks.data import Data
 from benchmarks.memory import peak_bytes, reset_peak
 from benchmarks.protocol import Rows
+from benchmarks.representations import has_unit_length
 
 
 @dataclass(frozen=True)
 class Embedding:
-    """The vectors of a data set's users (NaN for users without a label) and what they cost."""
+    """The vectors of a data set's users (NaN for users without a label), whether of unit length, and what they cost."""
 
     key: str
     vectors: npt.NDArray[np.float32]
+    unit_length: bool
     costs: dict[str, Any]
 
 
@@ -70,7 +73,7 @@ class EmbeddingStore:
         with np.load(file) as stored:
             vectors = np.full((len(data.X), stored["vectors"].shape[1]), np.nan, dtype=np.float32)
             vectors[data.labelled] = stored["vectors"]
-            return Embedding(key, vectors, json.loads(str(stored["costs"])))
+            return Embedding(key, vectors, has_unit_length(transformer), json.loads(str(stored["costs"])))
 
     def _compute(self, transformer: Any, data: Data, seen: Rows, file: Path) -> None:
         _reset_peaks()
@@ -94,6 +97,9 @@ def _keeping_progress(transformer: Any, folder: Path) -> Any:
         transformer.set_params(enrich__memory=str(folder / "rewrites"))
     if isinstance(parameters.get("embed__model"), str) and "embed__finetune__checkpoint_dir" in parameters:
         transformer.set_params(embed__finetune__checkpoint_dir=str(folder / "checkpoints"))
+    memory = "embed__memory" if isinstance(transformer, Pipeline) else "memory"
+    if memory in parameters:
+        transformer.set_params(**{memory: str(folder / "vectors")})
     return transformer
 
 

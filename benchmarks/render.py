@@ -14,7 +14,7 @@ from benchmarks.protocol import HEADS
 from benchmarks.render_quality import Quality
 from benchmarks.representations import NEURAL
 from benchmarks.results import Record, read
-from benchmarks.tables import TABLES
+from benchmarks.tables import TABLES, heads_of
 
 _FITS = {
     "leak-free": "leak-free: representations see the events of all users except the test users, but no labels",
@@ -205,7 +205,7 @@ def _table_rows(content: Record, target: str) -> list[str]:
 def _curve_rows(content: Record, target: str) -> list[str]:
     rows = content["about"]["rows"]
     lines = []
-    for head in HEADS:
+    for head in heads_of(TABLES[content["about"]["table"]]):
         curves = {row: _curve(_of(content, row, target), head) for row in rows}
         labels = sorted({label for curve in curves.values() for label in curve}, key=_by_number)
         names = [
@@ -321,11 +321,12 @@ def draw(content: Record, target: str, file: Path) -> None:
         raise ImportError(f'Pictures need matplotlib: pip install "skllm4es[plot]" ({error})') from error
 
     is_curve = TABLES[content["about"]["table"]].is_curve
+    heads = heads_of(TABLES[content["about"]["table"]])
     rows = [row for row in content["about"]["rows"] if _of(content, row, target)]
     height = 4.5 if is_curve else 1.7 + 0.32 * len(rows)
-    figure = Figure(figsize=(10, height), layout="constrained")
-    axes = figure.subplots(1, len(HEADS), sharex=True, sharey=True)
-    for head, axis in zip(HEADS, axes, strict=True):
+    figure = Figure(figsize=(10 if len(heads) == 2 else 7, height), layout="constrained")
+    axes = figure.subplots(1, len(heads), sharex=True, sharey=True, squeeze=False)[0]
+    for head, axis in zip(heads, axes, strict=True):
         (_draw_curves if is_curve else _draw_scores)(axis, content, rows, target, head)
         axis.set_title(head)
         axis.grid(alpha=0.3)

