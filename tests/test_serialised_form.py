@@ -1,11 +1,13 @@
 """The serialised form is a contract: `parse_events` inverts `format_events` exactly."""
 
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from skllm4es.serialize import EventTable, _columns, format_events, parse_events
-from skllm4es.serialize._columns import parse_columns
+from skllm4es.serialize._columns import parse_columns, strings_of
 from skllm4es.serialize._compact import CompactColumn, format_compact
 
 # Separators, quotes and line breaks are drawn often, because they are what can go wrong.
@@ -92,9 +94,10 @@ def rows_of(texts):
 def rows_of_columns(columns):
     rows = [{} for _ in range(columns.lengths.sum())]
     for name, codes in columns.codes.items():
+        values = strings_of(columns.values[name])
         for row, code in zip(rows, codes, strict=True):
             if code:  # The first value is the empty one.
-                row[name] = columns.values[name][code]
+                row[name] = values[code]
     return [rows[end - n : end] for n, end in zip(columns.lengths, columns.lengths.cumsum(), strict=True)]
 
 
@@ -125,7 +128,9 @@ OTHER = st.sampled_from(
 def test_columns_hold_what_parse_events_reads_in_each_text(texts):
     columns = parse_columns(texts)
     assert rows_of_columns(columns) == rows_of(texts)
-    assert all(values[0] == "" and len(set(values)) == len(values) for values in columns.values.values())
+    for values in map(strings_of, columns.values.values()):
+        assert values[0] == ""
+        assert len(set(values)) == len(values)
 
 
 @given(st.lists(st.text(st.sampled_from(list(', |"\n;ab\r+~')), max_size=12), max_size=3))
@@ -153,5 +158,21 @@ def test_texts_are_parsed_in_pieces(monkeypatch):
 
 def test_columns_of_the_same_name_are_told_apart():
     columns = parse_columns(["a|a|a_2|a\n1, 2, 3, 4"])
-    values = {name: columns.values[name][codes[0]] for name, codes in columns.codes.items()}
+    values = {name: strings_of(columns.values[name])[codes[0]] for name, codes in columns.codes.items()}
     assert values == {"a": "1", "a_3": "2", "a_2": "3", "a_4": "4"}
+
+
+def test_distinct_values_take_no_more_memory_than_their_characters(monkeypatch):
+    monkeypatch.setattr(_columns, "_PIECE", 1 << 14)
+    monkeypatch.setattr(_columns, "_PART", 1 << 10)
+    texts = [
+        "time\n" + "\n".join(f"2024-01-01 00:00:00.{user * 1000 + i:06}" for i in range(1000)) for user in range(50)
+    ]
+    parse_columns(texts[:1])
+    tracemalloc.start()
+    columns = parse_columns(texts)
+    n_values = sum(map(len, _columns.in_parts(columns.values["time"])))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert n_values == 50_001
+    assert peak < 50 * n_values  # A string of Python takes 75 bytes, and its place in a dictionary 100.

@@ -8,15 +8,16 @@ are measured.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 
 from skllm4es._messages import warn
-from skllm4es.serialize._columns import Codes, TextColumns
+from skllm4es.serialize._columns import Codes, TextColumns, in_parts, strings_of
 
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -89,12 +90,12 @@ def texts_of(columns: TextColumns, unit: Sequence[str]) -> tuple[list[str], Inte
     inverse = _combine(columns, unit)
     first = np.empty(int(inverse.max(initial=-1)) + 1, dtype=np.int64)
     first[inverse] = np.arange(len(inverse))  # Any event with the text will do.
-    texts = []
-    for row in np.stack([codes[first] for codes in _codes(columns, unit)], axis=1):
-        values = [
-            columns.values[name][code] if name in columns.values else "" for name, code in zip(unit, row, strict=True)
-        ]
-        texts.append(", ".join(f"{name}: {value}" for name, value in zip(unit, values, strict=True) if value))
+    values = [
+        strings_of(columns.values[name].take(pa.array(codes[first]))) if name in columns.values else [""] * len(first)
+        for name, codes in zip(unit, _codes(columns, unit), strict=True)
+    ]
+    rows = zip(*values, strict=True)
+    texts = [", ".join(f"{name}: {value}" for name, value in zip(unit, row, strict=True) if value) for row in rows]
     return texts, inverse
 
 
@@ -111,23 +112,37 @@ def times_of(columns: TextColumns, name: str) -> Floats:
 def _of_events(columns: TextColumns, name: str, read: Callable[[Sequence[str]], Floats]) -> Floats:
     if name not in columns.codes:
         return np.full(int(columns.lengths.sum()), np.nan)
-    return read(columns.values[name])[columns.codes[name]]
+    return _read(columns.values[name], read)[columns.codes[name]]
 
 
-def _kind(values: Sequence[str]) -> str:
+def _read(values: pa.LargeBinaryArray, read: Callable[[Sequence[str]], Floats]) -> Floats:
+    return np.concatenate([np.empty(0), *map(read, in_parts(values))])
+
+
+def _kind(values: pa.LargeBinaryArray) -> str:
     """Return what a feature with these distinct values is; one other value may stand for what is missing."""
-    known = [value for value in values if value and not _NO_NUMBER.fullmatch(value)]
-    if not known:
+    if not any(map(_known, in_parts(values))):
         return "nothing"
     for kind, read in (("numbers", _as_numbers), ("times", _as_seconds)):
         # The first values alone already rule out most words.
-        for some in (known[:20], known):
-            n_read = int(np.isfinite(read(some)).sum())
-            if n_read < len(some) - 1 or 2 * n_read <= len(some):
-                break
-        else:
+        if _are(read, [_known(next(in_parts(values)))[:20]]) and _are(read, map(_known, in_parts(values))):
             return kind
     return "words"
+
+
+def _known(values: Sequence[str]) -> list[str]:
+    return [value for value in values if value and not _NO_NUMBER.fullmatch(value)]
+
+
+def _are(read: Callable[[Sequence[str]], Floats], parts: Iterable[Sequence[str]]) -> bool:
+    """Return whether all values can be read, except for one beside several."""
+    n_values = n_read = 0
+    for part in parts:
+        n_values += len(part)
+        n_read += int(np.isfinite(read(part)).sum())
+        if n_read < n_values - 1:
+            return False
+    return 2 * n_read > n_values
 
 
 def _as_numbers(values: Sequence[str]) -> Floats:
@@ -142,8 +157,8 @@ def _as_seconds(values: Sequence[str]) -> Floats:
     return np.where(np.isnat(microseconds), np.nan, microseconds.astype(np.int64) / 1e6)
 
 
-def _may_be_codes(values: Sequence[str]) -> bool:
-    numbers = _as_numbers(values)
+def _may_be_codes(values: pa.LargeBinaryArray) -> bool:
+    numbers = _read(values, _as_numbers)
     known = numbers[~np.isnan(numbers)]
     return len(known) >= _MAY_BE_CODES and bool((known == np.round(known)).all())
 

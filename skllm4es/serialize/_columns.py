@@ -9,11 +9,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import csv
 
 from skllm4es.serialize._serialised import parse_events, read_head
@@ -26,6 +27,9 @@ _MARK = "\x1f"
 _QUOTED = re.compile(f'(?<![^\n{_MARK}])"[^"]*+(?:""[^"]*+)*+"(?![^\n{_MARK}])')
 #: About as many characters are read at once.
 _PIECE = 1 << 24
+#: So many strings are Python's at once.
+_PART = 1 << 18
+_EMPTY = pa.DictionaryArray.from_arrays(pa.array([0], pa.int32()), pa.array([b""], pa.large_binary()))
 
 
 @dataclass(frozen=True)
@@ -38,13 +42,14 @@ class TextColumns:
         The number of events of each text.
     codes : dict of str to ndarray of shape (n_events,), dtype int32
         For each feature the places of the events' values in `values`, text by text, earliest event first.
-    values : dict of str to list of str
-        For each feature its distinct values; the first is the empty one, which a text has that lacks the feature.
+    values : dict of str to pyarrow.LargeBinaryArray
+        For each feature its distinct values, as `strings_of` decodes them; the first is the empty one, which a text has
+        that lacks the feature. There can be as many as events, and each takes a hundred bytes as a string of Python.
     """
 
     lengths: npt.NDArray[np.int64]
     codes: dict[str, Codes]
-    values: dict[str, list[str]]
+    values: dict[str, pa.LargeBinaryArray]
 
     @property
     def owners(self) -> npt.NDArray[np.int64]:
@@ -52,25 +57,24 @@ class TextColumns:
         return np.repeat(np.arange(len(self.lengths)), self.lengths)
 
 
-class _Places(dict[str, int]):
-    """The places of values, in the order in which they were first asked for."""
+def strings_of(values: pa.LargeBinaryArray) -> list[str]:
+    """Return values as strings, which may hold half of a surrogate pair."""
+    return [value.decode("utf-8", "surrogatepass") for value in values.to_pylist()]
 
-    def __missing__(self, value: str) -> int:
-        self[value] = len(self)
-        return self[value]
 
-    def of(self, values: Sequence[str]) -> Codes:
-        """Return the places of values."""
-        return np.fromiter(map(self.__getitem__, values), np.int32, len(values))
+def in_parts(values: pa.LargeBinaryArray) -> Iterator[list[str]]:
+    """Yield values as strings, so few at once that they need little memory."""
+    for start in range(0, len(values), _PART):
+        yield strings_of(values.slice(start, _PART))
 
 
 @dataclass(frozen=True)
 class _Piece:
-    """Events of some of the texts: how many each has, and for each feature the events' values and their codes."""
+    """Events of some of the texts: how many each has, and for each feature the events' values."""
 
     positions: list[int]
     lengths: list[int]
-    columns: Mapping[str, tuple[npt.NDArray[Any], list[str]]]
+    columns: Mapping[str, pa.DictionaryArray]
 
 
 class _Head(NamedTuple):
@@ -107,22 +111,26 @@ def parse_columns(texts: Sequence[str]) -> TextColumns:
         If a text is not in the serialised form.
     """
     lengths = np.zeros(len(texts), dtype=np.int64)
-    places: dict[str, _Places] = {}
+    found: dict[str, list[pa.DictionaryArray]] = {}
     pieces = []
     for piece in _pieces(texts):
         lengths[piece.positions] = piece.lengths
-        coded = {}
-        for name, (codes, values) in piece.columns.items():
-            coded[name] = places.setdefault(name, _Places({"": 0})).of(values)[codes]
-        pieces.append((piece.positions, piece.lengths, coded))
-    columns = {name: np.zeros(int(lengths.sum()), dtype=np.int32) for name in places}
+        for name, column in piece.columns.items():
+            found.setdefault(name, [_EMPTY]).append(column)
+        pieces.append((piece.positions, piece.lengths, list(piece.columns)))
     starts = np.cumsum(lengths) - lengths
-    while pieces:  # Their memory is free once they are in their place.
-        positions, own, coded = pieces.pop()
-        rows = np.repeat(starts[positions] - (np.cumsum(own) - own), own) + np.arange(sum(own))
-        for name, codes in coded.items():
-            columns[name][rows] = codes
-    return TextColumns(lengths, columns, {name: list(column) for name, column in places.items()})
+    columns, values = {}, {}
+    for name in list(found):
+        unified = pa.chunked_array(found.pop(name)).unify_dictionaries()  # Its memory is free at once.
+        values[name] = unified.chunk(0).dictionary
+        columns[name] = np.zeros(int(lengths.sum()), dtype=np.int32)
+        own = iter(unified.chunks[1:])
+        for positions, n_events, names in pieces:
+            if name in names:
+                ends = np.cumsum(n_events)
+                rows = np.repeat(starts[positions] - (ends - n_events), n_events) + np.arange(ends[-1])
+                columns[name][rows] = next(own).indices.to_numpy()
+    return TextColumns(lengths, columns, values)
 
 
 def _pieces(texts: Sequence[str]) -> Iterator[_Piece]:
@@ -189,8 +197,8 @@ def _parse_many(head: _Head, bodies: Sequence[_Body], texts: Sequence[str]) -> I
     columns = {}
     for name, column in zip(_distinct(head.header), table.columns, strict=True):
         coded = column.combine_chunks()
-        values = [value.replace(_MARK, head.separator) for value in coded.dictionary.to_pylist()]
-        columns[name] = coded.indices.to_numpy(), values
+        values = pc.replace_substring(coded.dictionary.cast(pa.large_binary()), _MARK, head.separator)
+        columns[name] = pa.DictionaryArray.from_arrays(coded.indices, values)
     yield _Piece(positions, lengths, columns)
 
 
@@ -201,7 +209,8 @@ def _parse_one(text: str, position: int) -> _Piece:
         raise ValueError(f"Text {position} is not in the form that EventSerializer writes: {error}") from error
     columns = {}
     for name, column in zip(_distinct(table.header), zip(*table.rows, strict=True), strict=bool(table.rows)):
-        columns[name] = np.arange(len(column)), list(column)
+        encoded = [value.encode("utf-8", "surrogatepass") for value in column]
+        columns[name] = pa.array(encoded, pa.large_binary()).dictionary_encode()
     return _Piece([position], [len(table.rows)], columns)
 
 
