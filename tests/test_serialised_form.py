@@ -2,12 +2,13 @@
 
 import tracemalloc
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from skllm4es.serialize import EventTable, _columns, format_events, parse_events
-from skllm4es.serialize._columns import parse_columns, strings_of
+from skllm4es.serialize._columns import parse_columns
 from skllm4es.serialize._compact import CompactColumn, format_compact
 
 # Separators, quotes and line breaks are drawn often, because they are what can go wrong.
@@ -92,12 +93,13 @@ def rows_of(texts):
 
 
 def rows_of_columns(columns):
-    rows = [{} for _ in range(columns.lengths.sum())]
-    for name, codes in columns.codes.items():
-        values = strings_of(columns.values[name])
-        for row, code in zip(rows, codes, strict=True):
-            if code:  # The first value is the empty one.
-                row[name] = values[code]
+    rows = [{} for _ in range(columns.n_events)]
+    for name in columns.names:
+        codes = columns.codes(name)
+        for row, value, code in zip(rows, columns.values_at(name, codes), codes, strict=True):
+            assert bool(value) == bool(code)
+            if value:
+                row[name] = value
     return [rows[end - n : end] for n, end in zip(columns.lengths, columns.lengths.cumsum(), strict=True)]
 
 
@@ -128,9 +130,12 @@ OTHER = st.sampled_from(
 def test_columns_hold_what_parse_events_reads_in_each_text(texts):
     columns = parse_columns(texts)
     assert rows_of_columns(columns) == rows_of(texts)
-    for values in map(strings_of, columns.values.values()):
-        assert values[0] == ""
-        assert len(set(values)) == len(values)
+    for name in columns.names:
+        values = [value for part in columns.values(name) for value in part]
+        n_codes = columns.codes(name).max(initial=0) + 1
+        distinct = columns.values_at(name, np.arange(n_codes, dtype=np.int32))
+        assert len(set(distinct)) == n_codes
+        assert set(distinct) == {"", *values}
 
 
 @given(st.lists(st.text(st.sampled_from(list(', |"\n;ab\r+~')), max_size=12), max_size=3))
@@ -158,7 +163,7 @@ def test_texts_are_parsed_in_pieces(monkeypatch):
 
 def test_columns_of_the_same_name_are_told_apart():
     columns = parse_columns(["a|a|a_2|a\n1, 2, 3, 4"])
-    values = {name: strings_of(columns.values[name])[codes[0]] for name, codes in columns.codes.items()}
+    values = {name: value for name in columns.names for value in columns.values_at(name, columns.codes(name))}
     assert values == {"a": "1", "a_3": "2", "a_2": "3", "a_4": "4"}
 
 
@@ -170,9 +175,18 @@ def test_distinct_values_take_no_more_memory_than_their_characters(monkeypatch):
     ]
     parse_columns(texts[:1])
     tracemalloc.start()
-    columns = parse_columns(texts)
-    n_values = sum(map(len, _columns.in_parts(columns.values["time"])))
+    n_values = sum(map(len, parse_columns(texts).values("time")))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert n_values == 50_001
+    assert n_values == 50_000
     assert peak < 50 * n_values  # A string of Python takes 75 bytes, and its place in a dictionary 100.
+
+
+def test_a_text_lacks_the_features_of_others():
+    columns = parse_columns(["a|b\n1, 2", "b\n3\n2", "c\n"])
+    assert columns.names == ["a", "b"]
+    assert columns.values_at("a", columns.codes("a")) == ["1", "", ""]
+    assert columns.values_at("b", columns.codes("b")) == ["2", "3", "2"]
+    assert columns.codes("of none").tolist() == [0, 0, 0]
+    numbers = columns.numbers("a", lambda values: np.array(list(map(float, values))))
+    assert np.array_equal(numbers, [1, np.nan, np.nan], equal_nan=True)

@@ -324,7 +324,7 @@ class _Events:
         rows = [find(unit, add=True) for unit in fields.units]
         n_read = len(places)
         rows += [find([name], add=not known) for name in fields.codes]
-        codes = np.array(rows, dtype=np.int64).reshape(len(rows), int(columns.lengths.sum()))
+        codes = np.array(rows, dtype=np.int64).reshape(len(rows), columns.n_events)
         numbers = [numbers_of(columns, name) for name in fields.numbers]
         n_known = len(known) or len(places)
         return cls(list(places), n_read, n_known, codes, numbers, columns.owners, len(columns.lengths))

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import pyarrow as pa
 
 from skllm4es._messages import warn
-from skllm4es.serialize._columns import Codes, TextColumns, in_parts, strings_of
+from skllm4es.serialize._columns import Codes, TextColumns
 
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -59,10 +58,10 @@ class Fields:
     @classmethod
     def find(cls, columns: TextColumns) -> Fields:
         """Decide by the values of many users; warn about features that are not read at all."""
-        kinds = {name: _kind(values) for name, values in columns.values.items()}
+        kinds = {name: _kind(columns, name) for name in columns.names}
         words = [name for name, kind in kinds.items() if kind == "words"]
-        own = [name for name in words if len(words) > 1 and _is_constant(columns, columns.codes[name])]
-        shared = [name for name in words if _is_shared(columns, columns.codes[name])]
+        own = [name for name in words if len(words) > 1 and _is_constant(columns, columns.codes(name))]
+        shared = [name for name in words if _is_shared(columns, columns.codes(name))]
         if unread := [name for name in words if name not in shared]:
             warn(
                 f"features='events' does not read {unread}, whose values seldom occur again: each of them would be a "
@@ -76,9 +75,7 @@ class Fields:
             units = [together] if together else []
         units += [[name] for name in own if name in shared]
         numbers = [name for name, kind in kinds.items() if kind == "numbers"]
-        codes = [
-            name for name in numbers if _may_be_codes(columns.values[name]) and _is_shared(columns, columns.codes[name])
-        ]
+        codes = [name for name in numbers if _may_be_codes(columns, name) and _is_shared(columns, columns.codes(name))]
         return cls(units, codes, numbers, [name for name, kind in kinds.items() if kind == "times"])
 
 
@@ -90,10 +87,7 @@ def texts_of(columns: TextColumns, unit: Sequence[str]) -> tuple[list[str], Inte
     inverse = _combine(columns, unit)
     first = np.empty(int(inverse.max(initial=-1)) + 1, dtype=np.int64)
     first[inverse] = np.arange(len(inverse))  # Any event with the text will do.
-    values = [
-        strings_of(columns.values[name].take(pa.array(codes[first]))) if name in columns.values else [""] * len(first)
-        for name, codes in zip(unit, _codes(columns, unit), strict=True)
-    ]
+    values = [columns.values_at(name, columns.codes(name)[first]) for name in unit]
     rows = zip(*values, strict=True)
     texts = [", ".join(f"{name}: {value}" for name, value in zip(unit, row, strict=True) if value) for row in rows]
     return texts, inverse
@@ -101,31 +95,20 @@ def texts_of(columns: TextColumns, unit: Sequence[str]) -> tuple[list[str], Inte
 
 def numbers_of(columns: TextColumns, name: str) -> Floats:
     """Return a feature of all events as numbers; NaN where it is missing, or no number."""
-    return _of_events(columns, name, _as_numbers)
+    return columns.numbers(name, _as_numbers)
 
 
 def times_of(columns: TextColumns, name: str) -> Floats:
     """Return a feature of all events as seconds since 1970; NaN where it is missing, or no time."""
-    return _of_events(columns, name, _as_seconds)
+    return columns.numbers(name, _as_seconds)
 
 
-def _of_events(columns: TextColumns, name: str, read: Callable[[Sequence[str]], Floats]) -> Floats:
-    if name not in columns.codes:
-        return np.full(int(columns.lengths.sum()), np.nan)
-    return _read(columns.values[name], read)[columns.codes[name]]
-
-
-def _read(values: pa.LargeBinaryArray, read: Callable[[Sequence[str]], Floats]) -> Floats:
-    return np.concatenate([np.empty(0), *map(read, in_parts(values))])
-
-
-def _kind(values: pa.LargeBinaryArray) -> str:
-    """Return what a feature with these distinct values is; one other value may stand for what is missing."""
-    if not any(map(_known, in_parts(values))):
+def _kind(columns: TextColumns, name: str) -> str:
+    """Return what a feature is by its distinct values; one other value may stand for what is missing."""
+    if not any(map(_known, columns.values(name))):
         return "nothing"
     for kind, read in (("numbers", _as_numbers), ("times", _as_seconds)):
-        # The first values alone already rule out most words.
-        if _are(read, [_known(next(in_parts(values)))[:20]]) and _are(read, map(_known, in_parts(values))):
+        if _are(read, map(_known, columns.values(name))):
             return kind
     return "words"
 
@@ -134,15 +117,18 @@ def _known(values: Sequence[str]) -> list[str]:
     return [value for value in values if value and not _NO_NUMBER.fullmatch(value)]
 
 
-def _are(read: Callable[[Sequence[str]], Floats], parts: Iterable[Sequence[str]]) -> bool:
+def _are(read: Callable[[list[str]], Floats], parts: Iterable[list[str]]) -> bool:
     """Return whether all values can be read, except for one beside several."""
-    n_values = n_read = 0
+    readable, others = set[str](), set[str]()
     for part in parts:
-        n_values += len(part)
-        n_read += int(np.isfinite(read(part)).sum())
-        if n_read < n_values - 1:
-            return False
-    return 2 * n_read > n_values
+        for some in (part[:20], part[20:]):  # The first values alone already rule out most words.
+            is_read = np.isfinite(read(some))
+            others.update(value for value, ok in zip(some, is_read, strict=True) if not ok)
+            if len(others) > 1:
+                return False
+            if len(readable) < 2:
+                readable.update(value for value, ok in zip(some, is_read, strict=True) if ok)
+    return len(readable) > len(others)
 
 
 def _as_numbers(values: Sequence[str]) -> Floats:
@@ -157,21 +143,22 @@ def _as_seconds(values: Sequence[str]) -> Floats:
     return np.where(np.isnat(microseconds), np.nan, microseconds.astype(np.int64) / 1e6)
 
 
-def _may_be_codes(values: pa.LargeBinaryArray) -> bool:
-    numbers = _read(values, _as_numbers)
-    known = numbers[~np.isnan(numbers)]
-    return len(known) >= _MAY_BE_CODES and bool((known == np.round(known)).all())
-
-
-def _codes(columns: TextColumns, unit: Sequence[str]) -> list[Codes]:
-    absent = np.zeros(int(columns.lengths.sum()), dtype=np.int32)
-    return [columns.codes.get(name, absent) for name in unit]
+def _may_be_codes(columns: TextColumns, name: str) -> bool:
+    distinct = set[str]()
+    for part in columns.values(name):
+        numbers = _as_numbers(part)
+        known = ~np.isnan(numbers)
+        if not (numbers[known] == np.round(numbers[known])).all():
+            return False
+        if len(distinct) < _MAY_BE_CODES:
+            distinct.update(value for value, is_known in zip(part, known, strict=True) if is_known)
+    return len(distinct) >= _MAY_BE_CODES
 
 
 def _combine(columns: TextColumns, unit: Sequence[str]) -> Integers:
     """Return one code for the values of several features together, from 0, in the order of the features' codes."""
-    combined = np.zeros(int(columns.lengths.sum()), dtype=np.int64)
-    for codes in _codes(columns, unit):
+    combined = np.zeros(columns.n_events, dtype=np.int64)
+    for codes in map(columns.codes, unit):
         n_values = int(codes.max(initial=0)) + 1
         n_possible = (int(combined.max(initial=0)) + 1) * n_values
         combined = combined * n_values + codes

@@ -6,8 +6,8 @@ Arrow's CSV reader splits most texts as `parse_events` does, several times as fa
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import count
 from typing import NamedTuple
 
@@ -33,48 +33,96 @@ _EMPTY = pa.DictionaryArray.from_arrays(pa.array([0], pa.int32()), pa.array([b""
 
 
 @dataclass(frozen=True)
+class _Piece:
+    """Events of some of the texts: the texts' positions, how many events each has, and their values, as UTF-8."""
+
+    positions: list[int]
+    lengths: list[int]
+    columns: Mapping[str, pa.DictionaryArray]
+
+
+@dataclass(frozen=True)
 class TextColumns:
-    """The events of many texts, one array per feature.
+    """The events of many texts, feature by feature, text by text, earliest event first.
+
+    A feature such as the time can have as many values as there are events. So values stay in the pieces in which they
+    were parsed, and only those of features that `codes` is asked for are compared with one another.
 
     Parameters
     ----------
     lengths : ndarray of shape (n_texts,), dtype int64
         The number of events of each text.
-    codes : dict of str to ndarray of shape (n_events,), dtype int32
-        For each feature the places of the events' values in `values`, text by text, earliest event first.
-    values : dict of str to pyarrow.LargeBinaryArray
-        For each feature its distinct values, as `strings_of` decodes them; the first is the empty one, which a text has
-        that lacks the feature. There can be as many as events, and each takes a hundred bytes as a string of Python.
+    pieces : list of _Piece
+        The events.
     """
 
     lengths: npt.NDArray[np.int64]
-    codes: dict[str, Codes]
-    values: dict[str, pa.LargeBinaryArray]
+    pieces: list[_Piece]
+    _coded: dict[str, tuple[Codes, pa.LargeBinaryArray]] = field(default_factory=dict)
+
+    @property
+    def n_events(self) -> int:
+        """The number of all events."""
+        return int(self.lengths.sum())
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the features."""
+        return list(dict.fromkeys(name for piece in self.pieces for name in piece.columns))
 
     @property
     def owners(self) -> npt.NDArray[np.int64]:
         """The text of each event, of shape (n_events,)."""
         return np.repeat(np.arange(len(self.lengths)), self.lengths)
 
+    def values(self, name: str) -> Iterator[list[str]]:
+        """Yield the values of a feature, few at once so that they need little memory; one may come again."""
+        for _, column in self._pieces_of(name):
+            yield from _in_parts(column.dictionary)
 
-def strings_of(values: pa.LargeBinaryArray) -> list[str]:
-    """Return values as strings, which may hold half of a surrogate pair."""
+    def numbers(self, name: str, read: Callable[[list[str]], npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
+        """Return what `read` makes of the values of all events; NaN where a text lacks the feature."""
+        numbers = np.full(self.n_events, np.nan)
+        for events, column in self._pieces_of(name):
+            numbers[events] = np.concatenate([*map(read, _in_parts(column.dictionary))])[column.indices.to_numpy()]
+        return numbers
+
+    def codes(self, name: str) -> Codes:
+        """Return a number for each event's value; 0 for the empty one, which a text has that lacks the feature."""
+        return self._encoded(name)[0]
+
+    def values_at(self, name: str, codes: Codes) -> list[str]:
+        """Return the values that codes stand for."""
+        return _strings(self._encoded(name)[1].take(pa.array(codes)))
+
+    def _encoded(self, name: str) -> tuple[Codes, pa.LargeBinaryArray]:
+        if name not in self._coded:
+            events, columns = zip((np.empty(0, dtype=np.int64), _EMPTY), *self._pieces_of(name), strict=True)
+            unified = pa.chunked_array(columns).unify_dictionaries()
+            codes = np.zeros(self.n_events, dtype=np.int32)
+            for own, column in zip(events[1:], unified.chunks[1:], strict=True):
+                codes[own] = column.indices.to_numpy()
+            self._coded[name] = codes, unified.chunk(0).dictionary
+        return self._coded[name]
+
+    def _pieces_of(self, name: str) -> Iterator[tuple[npt.NDArray[np.int64], pa.DictionaryArray]]:
+        """Yield the events of each piece that has a feature, and their values."""
+        starts = np.cumsum(self.lengths) - self.lengths
+        for piece in self.pieces:
+            if name in piece.columns:
+                own = self.lengths[piece.positions]
+                ends = np.cumsum(own)
+                yield np.repeat(starts[piece.positions] - (ends - own), own) + np.arange(ends[-1]), piece.columns[name]
+
+
+def _strings(values: pa.LargeBinaryArray) -> list[str]:
+    """Decode values, which may hold half of a surrogate pair."""
     return [value.decode("utf-8", "surrogatepass") for value in values.to_pylist()]
 
 
-def in_parts(values: pa.LargeBinaryArray) -> Iterator[list[str]]:
-    """Yield values as strings, so few at once that they need little memory."""
+def _in_parts(values: pa.LargeBinaryArray) -> Iterator[list[str]]:
     for start in range(0, len(values), _PART):
-        yield strings_of(values.slice(start, _PART))
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """Events of some of the texts: how many each has, and for each feature the events' values."""
-
-    positions: list[int]
-    lengths: list[int]
-    columns: Mapping[str, pa.DictionaryArray]
+        yield _strings(values.slice(start, _PART))
 
 
 class _Head(NamedTuple):
@@ -111,26 +159,11 @@ def parse_columns(texts: Sequence[str]) -> TextColumns:
         If a text is not in the serialised form.
     """
     lengths = np.zeros(len(texts), dtype=np.int64)
-    found: dict[str, list[pa.DictionaryArray]] = {}
     pieces = []
     for piece in _pieces(texts):
         lengths[piece.positions] = piece.lengths
-        for name, column in piece.columns.items():
-            found.setdefault(name, [_EMPTY]).append(column)
-        pieces.append((piece.positions, piece.lengths, list(piece.columns)))
-    starts = np.cumsum(lengths) - lengths
-    columns, values = {}, {}
-    for name in list(found):
-        unified = pa.chunked_array(found.pop(name)).unify_dictionaries()  # Its memory is free at once.
-        values[name] = unified.chunk(0).dictionary
-        columns[name] = np.zeros(int(lengths.sum()), dtype=np.int32)
-        own = iter(unified.chunks[1:])
-        for positions, n_events, names in pieces:
-            if name in names:
-                ends = np.cumsum(n_events)
-                rows = np.repeat(starts[positions] - (ends - n_events), n_events) + np.arange(ends[-1])
-                columns[name][rows] = next(own).indices.to_numpy()
-    return TextColumns(lengths, columns, values)
+        pieces.append(piece)
+    return TextColumns(lengths, pieces)
 
 
 def _pieces(texts: Sequence[str]) -> Iterator[_Piece]:
