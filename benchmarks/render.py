@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.bench_engines import table as speed_table
 from benchmarks.paper import Figures, figures_of
 from benchmarks.protocol import HEADS
 from benchmarks.render_quality import Quality
@@ -40,6 +41,16 @@ differ by more than its columns. [What a vector holds](guide/features.md#when-do
 100 labels. `python -m benchmarks.bench_quality RESULTS.jsonl` measures this.
 
 {table}"""
+_SPEED = """\
+## How fast a pretrained model reads on a CPU
+
+SmolLM2-135M as we run it, and as a user would otherwise: the same texts, the mean of the last layer over all tokens, each
+in a process of its own. "events" are single events, as event features read them; "histories" are card transactions of
+log-normal lengths. Tokens per second of CPU are what to compare where other programs ran at the same time, as here. The
+cosine is to transformers in float32. `python -m benchmarks.bench_engines` measures this.
+
+{table}
+"""
 _PAPER = """\
 ## The paper's tables
 
@@ -123,6 +134,8 @@ def write_page(results: Path, page: Path) -> int:
         parts.append(
             _QUALITY.format(n_ahead=quality.n_ahead(), n_targets=len(quality.scores), table=quality.table(brief=False))
         )
+    if (engines := results / "engines.jsonl").exists():
+        parts.append(_SPEED.format(table=speed_table(engines)))
     parts.append(_PAPER)
     table = None
     for name, content in contents:

@@ -2,7 +2,6 @@
 
 import os
 import sys
-import warnings
 from importlib.metadata import version as version_of
 from pathlib import Path
 
@@ -66,7 +65,7 @@ sphinx_gallery_conf = {
     "backreferences_dir": "auto_examples/backreferences",
     "doc_module": ("skllm4es",),
     "reference_url": {"skllm4es": None},
-    "reset_modules": ("tutorial_figures.set_defaults",),
+    "reset_modules": ("tutorial_defaults.set_defaults",),
     "image_srcset": ["2x"],
     "thumbnail_size": (500, 310),
     "within_subsection_order": "FileNameSortKey",
@@ -75,10 +74,8 @@ sphinx_gallery_conf = {
     "remove_config_comments": True,
     "show_memory": False,
     "min_reported_time": 1,
+    "parallel": 2,
 }
-
-# Tutorials show warnings without the path on the machine that built the page.
-warnings.formatwarning = lambda message, category, *_, **__: f"{category.__name__}: {message}\n"
 
 html_title = project
 html_theme = "pydata_sphinx_theme"
