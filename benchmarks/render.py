@@ -44,10 +44,10 @@ differ by more than its columns. [What a vector holds](guide/features.md#when-do
 _SPEED = """\
 ## How fast a pretrained model reads on a CPU
 
-SmolLM2-135M as we run it, and as a user would otherwise: the same texts, the mean of the last layer over all tokens, each
-in a process of its own. "events" are single events, as event features read them; "histories" are card transactions of
-log-normal lengths. Tokens per second of CPU are what to compare where other programs ran at the same time, as here. The
-cosine is to transformers in float32. `python -m benchmarks.bench_engines` measures this.
+SmolLM2-135M as we run it, and as a user would otherwise: the same texts, the mean of the last layer over all tokens,
+each in a process of its own. "events" are single events, as event features read them; "histories" are card transactions
+of log-normal lengths. Compare tokens per second of CPU, because other programs ran at the same time. The cosine is to
+transformers in float32. `python -m benchmarks.bench_engines` measures this.
 
 {table}
 """
