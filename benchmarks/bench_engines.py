@@ -26,6 +26,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -59,16 +60,23 @@ def ours(dtype: str) -> Load:
     return load
 
 
-def sentence_transformers(dtype: str, backend: str = "torch", *, compiled: bool = False, file: str = "") -> Load:
+def sentence_transformers(dtype: str, backend: str = "torch", *, compiled: bool = False) -> Load:
     def load(directory: str, gguf: str) -> Embed:
         import torch
         from sentence_transformers import SentenceTransformer
         from sentence_transformers.models import Pooling, Transformer
+        from transformers import AutoTokenizer
 
-        kwargs = {"dtype": getattr(torch, dtype)} if backend == "torch" else {"file_name": file} if file else {}
-        transformer = Transformer(directory, max_seq_length=8192, model_args=kwargs, backend=backend)
-        tokenizer = transformer.tokenizer
+        plain = TemporaryDirectory()  # Without the chat template, in which texts would be wrapped.
+        for file in Path(directory).iterdir():
+            if "token" not in file.name and "template" not in file.name:
+                Path(plain.name, file.name).symlink_to(file.resolve())
+        tokenizer = AutoTokenizer.from_pretrained(directory)
+        tokenizer.chat_template = None
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+        tokenizer.save_pretrained(plain.name)
+        kwargs = {"dtype": getattr(torch, dtype)} if backend == "torch" else {}
+        transformer = Transformer(plain.name, max_seq_length=8192, model_args=kwargs, backend=backend)
         pooling = Pooling(transformer.get_word_embedding_dimension(), "mean")
         model = SentenceTransformer(modules=[transformer, pooling], device="cpu")
         if compiled:

@@ -116,8 +116,11 @@ class TextColumns:
 
 
 def _strings(values: pa.LargeBinaryArray) -> list[str]:
-    """Decode values, which may hold half of a surrogate pair."""
-    return [value.decode("utf-8", "surrogatepass") for value in values.to_pylist()]
+    """Decode values."""
+    try:
+        return values.cast(pa.large_string()).to_pylist()
+    except pa.ArrowInvalid:  # Half of a surrogate pair.
+        return [value.decode("utf-8", "surrogatepass") for value in values.to_pylist()]
 
 
 def _in_parts(values: pa.LargeBinaryArray) -> Iterator[list[str]]:
