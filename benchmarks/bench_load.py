@@ -5,9 +5,9 @@
     python -m benchmarks.bench_load events [--users 3750 7500 15000 30000]
     python -m benchmarks.bench_load fits [--fits 1000]
 
-``texts``, ``vectors`` and ``events`` print a Markdown table for users with 900 events each, every size in a separate process.
-Peaks are the kernel's high-water marks of the whole process's memory, including the events; the last column is the
-cost of each user added since the line above.
+All but the last print a Markdown table for users with 900 events each, every size in a separate process. Peaks are the
+kernel's high-water marks of the whole process's memory, including the events; the last column is the cost of each user
+added since the line above.
 
 ``texts`` serialises all fields, with the names of codes, as in ``bench_serializer``. ``vectors`` also embeds the
 texts. So that the largest size takes minutes on one core, the texts have only code and amount, and the model is tiny:
