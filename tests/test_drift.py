@@ -206,11 +206,31 @@ def test_events_that_are_not_in_order_are_an_error(X):
     [
         (([[0.1, 0.9]], [0.5]), ValueError, r"one has the shape \(1, 2\). Pass one column"),
         (([0.1, np.nan], [0.5]), ValueError, "scores contains NaN"),
+        ([0.1, 0.2, 0.5], ValueError, "scores holds 3 values. Pass a pair"),
     ],
 )
 def test_scores_must_be_finite_numbers_of_users(scores, error, message, X, later):
     with pytest.raises(error, match=message):
         report_drift(X, later, scores=scores)
+
+
+def test_a_serializer_that_refuses_new_codes_does_not_keep_them_from_the_report(X, later):
+    strict = EventSerializer(labels=SERIALIZER.labels, unlabelled="error")
+    new = edited(later, lambda event: {"mcc": 999_999})
+    assert row_of(report_drift(X, new, serializer=strict), "mcc", "unlabelled").new == 1
+
+
+def test_a_time_that_no_event_has_is_an_error(X, later):
+    for serializer, time in ((None, "nope"), (EventSerializer(time="nope"), "auto")):
+        with pytest.raises(ValueError, match=r"time='nope' is not among the fields \['event_time', .* of X_fit"):
+            report_drift(X, later, serializer=serializer, time=time)
+    report_drift(X, later, time=None)
+
+
+@pytest.mark.parametrize("settings", [{"events": "purchases"}, {"time": "event_time"}, {"time": None}])
+def test_what_the_serializer_has_is_not_set_twice(settings, X, later):
+    with pytest.raises(ValueError, match="are set beside a serializer, which has its own"):
+        report_drift(X, later, serializer=SERIALIZER, **settings)
 
 
 def test_columns_that_fit_lacks_are_an_error(X, later):

@@ -188,5 +188,15 @@ def test_a_text_lacks_the_features_of_others():
     assert columns.values_at("a", columns.codes("a")) == ["1", "", ""]
     assert columns.values_at("b", columns.codes("b")) == ["2", "3", "2"]
     assert columns.codes("of none").tolist() == [0, 0, 0]
-    numbers = columns.numbers("a", lambda values: np.array(list(map(float, values))))
+    numbers = columns.numbers("a", lambda values: np.array([float(value or "nan") for value in values]))
     assert np.array_equal(numbers, [1, np.nan, np.nan], equal_nan=True)
+
+
+def test_texts_that_are_parsed_one_by_one_are_counted_together():
+    odd = ["0|1\n\ud800, 2", "0|1\n3, 2"] + [f'0|1\n"{i}\r", x' for i in range(50)]
+    columns = parse_columns(odd)
+    assert rows_of_columns(columns) == rows_of(odd)
+    parts = []
+    columns = parse_columns(odd)
+    columns.numbers("0", lambda values: parts.append(values) or np.zeros(len(values)))
+    assert len(parts) == 2

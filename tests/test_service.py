@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 
@@ -11,8 +12,17 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
+from tiny_models import frozen_model
 
-from skllm4es import EventSerializer, FineTuning, FromScratch, LLMEmbedder, nest_events, unnest_events
+from skllm4es import (
+    EventSerializer,
+    FineTuning,
+    FromScratch,
+    LLMEmbedder,
+    event_pipeline,
+    nest_events,
+    unnest_events,
+)
 from skllm4es.datasets import make_transactions
 from skllm4es.vocabularies import load_mcc_names
 
@@ -60,7 +70,7 @@ def client(recipe, pipeline, tmp_path_factory):
     joblib.dump(saved, home / "pipeline.joblib")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PIPELINE", str(home / "pipeline.joblib"))
-        patch.setenv("MEMORY", str(home))
+        patch.setenv("MEMORY", str(home / "cache" / "of vectors"))  # The service makes it.
         return TestClient(recipe.make_app())
 
 
@@ -103,6 +113,38 @@ def test_codes_without_a_label_are_named_in_the_answer(client):
     assert "999999" in warning
 
 
+def test_codes_without_a_label_are_scored_by_a_pipeline_that_was_strict_in_fit(recipe, users):
+    serializer = EventSerializer(labels={"mcc": load_mcc_names()}, unlabelled="error")
+    client = TestClient(recipe.make_app(pipeline_for(serializer).fit(*users)))
+    (warning,) = client.post("/score", json={"events": [EVENT | {"mcc": 999_999}]}).json()["warnings"]
+    assert "999999" in warning
+
+
+def test_answers_at_the_same_time_have_their_own_warnings(client):
+    def warnings_of(code):
+        events = [EVENT | {"mcc": code}] * 3
+        return client.post("/score", json={"events": events}).json()["warnings"]
+
+    codes = [999_000 + i if i % 2 else 5411 for i in range(40)]
+    with ThreadPoolExecutor(4) as threads:
+        answers = list(threads.map(warnings_of, codes))
+    for code, found in zip(codes, answers, strict=True):
+        assert len(found) == (code != 5411)
+        assert all(str(code) in warning for warning in found)
+
+
+def test_new_events_are_kept_in_a_folder_that_the_service_makes(recipe, users, tmp_path):
+    X, y = users
+    pipeline = event_pipeline(LogisticRegression(), model=frozen_model()).fit(X, y)
+    memory = tmp_path / "a" / "cache"
+    client = TestClient(recipe.make_app(pipeline, str(memory)))
+    new = [EVENT | {"mcc": 763, "type": "cheque"}]
+    answer = client.post("/score", json={"events": new}).json()
+    X_new = nest_events(pd.DataFrame(new).assign(user=1, event_time=pd.Timestamp(EVENT["event_time"])), user="user")
+    assert answer["score"] == pytest.approx(pipeline.predict_proba(X_new)[0, 1], abs=1e-5)
+    assert pipeline["features"]["llm"]["embed"].cache_info().n_vectors > 0
+
+
 def test_values_may_be_missing(client):
     assert client.post("/score", json={"events": [EVENT | {"amount": None, "type": None}]}).status_code == 200
 
@@ -116,9 +158,12 @@ def test_values_may_be_missing(client):
         ({"mcc": [5411]}, "mcc", "valid"),
         ({"type": 5}, "type", "valid string"),
         ({"type": "\ud800"}, "type", "half of a surrogate pair"),
-        ({"event_time": "yesterday"}, "event_time", "valid datetime"),
+        ({"event_time": "yesterday"}, "event_time", "must be in ISO 8601"),
+        ({"event_time": 5}, "event_time", "must be in ISO 8601"),
+        ({"event_time": "5"}, "event_time", "must be in ISO 8601"),
+        ({"event_time": "2023-13-01T00:00:00"}, "event_time", "valid datetime"),
         ({"event_time": "2023-05-01T10:00:00+01:00"}, "event_time", "must have no time zone"),
-        ({"event_time": None}, "event_time", "valid datetime"),
+        ({"event_time": None}, "event_time", "must be in ISO 8601"),
         ({"shop": "a"}, "shop", "Extra inputs are not permitted"),
     ],
 )
@@ -169,6 +214,9 @@ def test_times_with_a_zone_must_have_one(recipe):
     assert client.post("/score", json={"events": [event]}).status_code == 200
     naive = client.post("/score", json={"events": [event | {"t": "2024-02-01T00:00:00"}]})
     assert problems(naive) == [(("body", "events", 0, "t"), "Value error, must have a time zone, as in training")]
+    for number in (5, "5", 1.5):
+        found = problems(client.post("/score", json={"events": [event | {"t": number, "day": number}]}))
+        assert {loc[3] for loc, _ in found} == {"t", "day"}
 
 
 def test_fields_that_json_cannot_hold_are_an_error_at_the_start(recipe):

@@ -4,8 +4,12 @@ PIPELINE=pipeline.joblib uvicorn --factory serve_with_fastapi:make_app
 """
 
 import os
+import re
 import warnings
+from collections.abc import Iterator
 from datetime import date, datetime
+from pathlib import Path
+from threading import Lock
 from typing import Annotated, Any
 
 import joblib
@@ -16,6 +20,7 @@ from fastapi.responses import JSONResponse
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     FiniteFloat,
@@ -23,6 +28,8 @@ from pydantic import (
     StrictInt,
     create_model,
 )
+
+from skllm4es import EventSerializer, LLMEmbedder
 
 MAX_EVENTS = 10_000
 
@@ -37,14 +44,21 @@ def characters(text: str) -> str:
     return text
 
 
+def iso_8601(value: Any) -> Any:
+    # Otherwise numbers would count as seconds since 1970.
+    if not isinstance(value, str) or not re.match(r"\d{4}-\d\d-\d\d", value):
+        raise ValueError("must be in ISO 8601, such as 2024-05-01T10:00:00")
+    return value
+
+
 #: What JSON holds for each kind of values that `fit` saw; times are in ISO 8601.
 TYPES: dict[str, Any] = {
     "numbers": Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)]
     | Annotated[FiniteFloat, Field(strict=True)],
     "texts": Annotated[str, AfterValidator(characters)],
     "booleans": StrictBool,
-    "dates": date,
-    "times": datetime,
+    "dates": Annotated[date, BeforeValidator(iso_8601)],
+    "times": Annotated[datetime, BeforeValidator(iso_8601)],
 }
 
 
@@ -62,9 +76,9 @@ def event_model(kinds: dict[str, str], time: str | None) -> type[BaseModel]:
                 "from JSON."
             )
         if kind == "times":
-            type_ = Annotated[datetime, AfterValidator(without_zone)]
+            type_ = Annotated[type_, AfterValidator(without_zone)]
         elif kind.startswith("times of "):
-            type_ = Annotated[datetime, AfterValidator(with_zone)]
+            type_ = Annotated[type_, AfterValidator(with_zone)]
         fields[name] = (type_ if name == time else type_ | None, ...)
     return create_model("Event", __config__=ConfigDict(extra="forbid"), **fields)
 
@@ -81,13 +95,27 @@ def with_zone(time: datetime) -> datetime:
     return time
 
 
+def parts_of(estimator: Any) -> Iterator[Any]:
+    """Yield the steps of pipelines in pipelines and unions, as event_pipeline has."""
+    yield estimator
+    for name in ("steps", "transformer_list"):
+        for _, part in getattr(estimator, name, []):
+            yield from parts_of(part)
+
+
 def make_app(pipeline: Any = None, memory: str | None = None) -> FastAPI:
     """Return the service for a fitted pipeline, by default the environment's."""
     pipeline = joblib.load(os.environ["PIPELINE"]) if pipeline is None else pipeline
-    serializer = pipeline[0]
-    embedder = next(step for step in pipeline if hasattr(step, "load_model"))
-    embedder.set_params(memory=memory or os.environ.get("MEMORY"), device="cpu")
+    parts = list(parts_of(pipeline))
+    serializer = next(part for part in parts if isinstance(part, EventSerializer))
+    embedder = next(part for part in parts if isinstance(part, LLMEmbedder))
+    if memory := memory or os.environ.get("MEMORY"):
+        Path(memory).mkdir(parents=True, exist_ok=True)
+        embedder.set_params(memory=memory)
+    if serializer.unlabelled == "error":
+        serializer.set_params(unlabelled="keep")
     embedder.load_model()  # Not with the first answer.
+    one_at_a_time = Lock()  # Warnings of one answer must not reach another.
     Event = event_model(serializer.kinds_, serializer.time_)
 
     class User(BaseModel):
@@ -106,11 +134,10 @@ def make_app(pipeline: Any = None, memory: str | None = None) -> FastAPI:
         events = [event.model_dump() for event in user.events]
         if serializer.time_ is not None:
             events.sort(key=lambda event: event[serializer.time_])
-        with warnings.catch_warnings(record=True) as seen:
+        X = pd.DataFrame({"events": [events]})
+        with one_at_a_time, warnings.catch_warnings(record=True) as seen:
             warnings.simplefilter("always")
-            probability = pipeline.predict_proba(pd.DataFrame({"events": [events]}))[
-                0, 1
-            ]
+            probability = pipeline.predict_proba(X)[0, 1]
         messages = [
             str(warning.message) for warning in seen if warning.category is UserWarning
         ]

@@ -121,7 +121,8 @@ def _are(read: Callable[[list[str]], Floats], parts: Iterable[list[str]]) -> boo
     """Return whether all values can be read, except for one beside several."""
     readable, others = set[str](), set[str]()
     for part in parts:
-        for some in (part[:20], part[20:]):  # The first values alone already rule out most words.
+        # The first values alone already rule out most words.
+        for some in filter(None, (part[:20], part[20:])):
             is_read = np.isfinite(read(some))
             others.update(value for value, ok in zip(some, is_read, strict=True) if not ok)
             if len(others) > 1:

@@ -1,4 +1,4 @@
-"""The events of many texts, column by column: `parse_events` for whoever counts what occurs in them.
+"""The events of many texts, column by column: what `parse_events` reads, for counting what occurs.
 
 Arrow's CSV reader splits most texts as `parse_events` does, several times as fast: see `_as_csv`.
 """
@@ -6,8 +6,8 @@ Arrow's CSV reader splits most texts as `parse_events` does, several times as fa
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import count
 from typing import NamedTuple
 
@@ -17,9 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
-from skllm4es.serialize._serialised import parse_events, read_head
+from skllm4es.serialize._serialised import EventTable, parse_events, read_head
 
 Codes = npt.NDArray[np.int32]
+#: From values to numbers.
+Read = Callable[[list[str]], npt.NDArray[np.float64]]
 
 #: Stands for the separator in what Arrow reads.
 _MARK = "\x1f"
@@ -27,7 +29,7 @@ _MARK = "\x1f"
 _QUOTED = re.compile(f'(?<![^\n{_MARK}])"[^"]*+(?:""[^"]*+)*+"(?![^\n{_MARK}])')
 #: About as many characters are read at once.
 _PIECE = 1 << 24
-#: So many strings are Python's at once.
+#: The number of values that are strings of Python at once.
 _PART = 1 << 18
 _EMPTY = pa.DictionaryArray.from_arrays(pa.array([0], pa.int32()), pa.array([b""], pa.large_binary()))
 
@@ -41,7 +43,6 @@ class _Piece:
     columns: Mapping[str, pa.DictionaryArray]
 
 
-@dataclass(frozen=True)
 class TextColumns:
     """The events of many texts, feature by feature, text by text, earliest event first.
 
@@ -50,15 +51,27 @@ class TextColumns:
 
     Parameters
     ----------
+    n_texts : int
+        The number of texts.
+    pieces : iterable of _Piece
+        Their events.
+
+    Attributes
+    ----------
     lengths : ndarray of shape (n_texts,), dtype int64
         The number of events of each text.
-    pieces : list of _Piece
-        The events.
     """
 
-    lengths: npt.NDArray[np.int64]
-    pieces: list[_Piece]
-    _coded: dict[str, tuple[Codes, pa.LargeBinaryArray]] = field(default_factory=dict)
+    def __init__(self, n_texts: int, pieces: Iterable[_Piece]) -> None:
+        self.lengths = np.zeros(n_texts, dtype=np.int64)
+        self._pieces: dict[str, list[tuple[list[int], pa.DictionaryArray]]] = {}
+        for piece in pieces:
+            self.lengths[piece.positions] = piece.lengths
+            for name, column in piece.columns.items():
+                self._pieces.setdefault(name, []).append((piece.positions, column))
+        self.names = list(self._pieces)
+        self._encoded: dict[str, pa.DictionaryArray] = {}
+        self._numbers: dict[tuple[str, Read], npt.NDArray[np.float64]] = {}
 
     @property
     def n_events(self) -> int:
@@ -66,53 +79,53 @@ class TextColumns:
         return int(self.lengths.sum())
 
     @property
-    def names(self) -> list[str]:
-        """The names of the features."""
-        return list(dict.fromkeys(name for piece in self.pieces for name in piece.columns))
-
-    @property
     def owners(self) -> npt.NDArray[np.int64]:
         """The text of each event, of shape (n_events,)."""
         return np.repeat(np.arange(len(self.lengths)), self.lengths)
 
     def values(self, name: str) -> Iterator[list[str]]:
-        """Yield the values of a feature, few at once so that they need little memory; one may come again."""
-        for _, column in self._pieces_of(name):
+        """Yield the values of a feature, few at a time so that they need little memory; a value can recur."""
+        for _, column in self._columns(name):
             yield from _in_parts(column.dictionary)
 
-    def numbers(self, name: str, read: Callable[[list[str]], npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
-        """Return what `read` makes of the values of all events; NaN where a text lacks the feature."""
-        numbers = np.full(self.n_events, np.nan)
-        for events, column in self._pieces_of(name):
-            numbers[events] = np.concatenate([*map(read, _in_parts(column.dictionary))])[column.indices.to_numpy()]
-        return numbers
+    def numbers(self, name: str, read: Read) -> npt.NDArray[np.float64]:
+        """Return what `read` makes of the values of all events; NaN where the feature is lacking."""
+        if (name, read) not in self._numbers:
+            numbers = np.full(self.n_events, np.nan)
+            for events, column in self._columns(name):
+                numbers[events] = np.concatenate([*map(read, _in_parts(column.dictionary))])[column.indices.to_numpy()]
+            self._numbers[name, read] = numbers
+        return self._numbers[name, read]
 
     def codes(self, name: str) -> Codes:
-        """Return a number for each event's value; 0 for the empty one, which a text has that lacks the feature."""
-        return self._encoded(name)[0]
+        """Return a number for each event's value; 0 is that of the empty value, and where a text lacks the feature."""
+        codes: Codes = self._encode(name).indices.to_numpy()
+        return codes
 
     def values_at(self, name: str, codes: Codes) -> list[str]:
         """Return the values that codes stand for."""
-        return _strings(self._encoded(name)[1].take(pa.array(codes)))
+        return _strings(self._encode(name).dictionary.take(pa.array(codes)))
 
-    def _encoded(self, name: str) -> tuple[Codes, pa.LargeBinaryArray]:
-        if name not in self._coded:
-            events, columns = zip((np.empty(0, dtype=np.int64), _EMPTY), *self._pieces_of(name), strict=True)
+    def _encode(self, name: str) -> pa.DictionaryArray:
+        if name not in self._encoded:
+            events, columns = zip((np.empty(0, dtype=np.int64), _EMPTY), *self._columns(name), strict=True)
             unified = pa.chunked_array(columns).unify_dictionaries()
             codes = np.zeros(self.n_events, dtype=np.int32)
             for own, column in zip(events[1:], unified.chunks[1:], strict=True):
                 codes[own] = column.indices.to_numpy()
-            self._coded[name] = codes, unified.chunk(0).dictionary
-        return self._coded[name]
+            self._encoded[name] = pa.DictionaryArray.from_arrays(pa.array(codes), unified.chunk(0).dictionary)
+            self._pieces.pop(name, None)  # The same values again.
+        return self._encoded[name]
 
-    def _pieces_of(self, name: str) -> Iterator[tuple[npt.NDArray[np.int64], pa.DictionaryArray]]:
+    def _columns(self, name: str) -> Iterator[tuple[npt.NDArray[np.int64] | slice, pa.DictionaryArray]]:
         """Yield the events of each piece that has a feature, and their values."""
+        if name in self._encoded:
+            yield slice(None), self._encoded[name]
         starts = np.cumsum(self.lengths) - self.lengths
-        for piece in self.pieces:
-            if name in piece.columns:
-                own = self.lengths[piece.positions]
-                ends = np.cumsum(own)
-                yield np.repeat(starts[piece.positions] - (ends - own), own) + np.arange(ends[-1]), piece.columns[name]
+        for positions, column in self._pieces.get(name, []):
+            own = self.lengths[positions]
+            ends = np.cumsum(own)
+            yield np.repeat(starts[positions] - (ends - own), own) + np.arange(ends[-1]), column
 
 
 def _strings(values: pa.LargeBinaryArray) -> list[str]:
@@ -161,21 +174,22 @@ def parse_columns(texts: Sequence[str]) -> TextColumns:
     ValueError
         If a text is not in the serialised form.
     """
-    lengths = np.zeros(len(texts), dtype=np.int64)
-    pieces = []
-    for piece in _pieces(texts):
-        lengths[piece.positions] = piece.lengths
-        pieces.append(piece)
-    return TextColumns(lengths, pieces)
+    return TextColumns(len(texts), _pieces(texts))
 
 
 def _pieces(texts: Sequence[str]) -> Iterator[_Piece]:
     """Parse texts, many at once where their heads are the same."""
     waiting: dict[_Head, list[_Body]] = {}
     sizes: dict[_Head, int] = {}
+    others: list[int] = []
+    n_characters = 0
     for position, text in enumerate(texts):
         if (found := _as_csv(text)) is None:
-            yield _parse_one(text, position)
+            others.append(position)
+            n_characters += len(text) if isinstance(text, str) else 0
+            if n_characters > _PIECE:
+                yield from _parse_one_by_one(others, texts)
+                others, n_characters = [], 0
             continue
         head, n_lines, lines = found
         waiting.setdefault(head, []).append(_Body(position, n_lines, lines))
@@ -183,6 +197,7 @@ def _pieces(texts: Sequence[str]) -> Iterator[_Piece]:
         if sizes[head] > _PIECE:
             del sizes[head]
             yield from _parse_many(head, waiting.pop(head), texts)
+    yield from _parse_one_by_one(others, texts)
     for head, bodies in waiting.items():
         yield from _parse_many(head, bodies, texts)
 
@@ -190,9 +205,10 @@ def _pieces(texts: Sequence[str]) -> Iterator[_Piece]:
 def _as_csv(text: str) -> tuple[_Head, int, str] | None:
     """Return the head of a text, the number of its lines, and these with a mark between fields; None if CSV differs.
 
-    It differs in the compact form, where quotes are misplaced, and at a carriage return, which would end a line.
+    It differs in the compact form, where quotes are misplaced, at a carriage return, which would end a line, and where
+    there is half of a surrogate pair.
     """
-    if not isinstance(text, str) or _MARK in text or "\r" in text:
+    if not isinstance(text, str) or _MARK in text or "\r" in text or not (text.isascii() or _encodes(text)):
         return None
     try:
         head = read_head(text)
@@ -225,10 +241,10 @@ def _parse_many(head: _Head, bodies: Sequence[_Body], texts: Sequence[str]) -> I
             csv.ParseOptions(delimiter=_MARK, newlines_in_values=True, ignore_empty_lines=False),
             csv.ConvertOptions(column_types=dict.fromkeys(names, pa.dictionary(pa.int32(), pa.string()))),
         )
-    except (UnicodeEncodeError, pa.ArrowInvalid):
-        pass  # A surrogate alone, or a line with more fields or fewer: whatever is wrong, `parse_events` says it.
+    except pa.ArrowInvalid:
+        pass  # A line with more fields or fewer: whatever is wrong, `parse_events` says it.
     if table is None or table.num_rows != sum(lengths):
-        yield from (_parse_one(texts[position], position) for position in positions)
+        yield from _parse_one_by_one(positions, texts)
         return
     columns = {}
     for name, column in zip(_distinct(head.header), table.columns, strict=True):
@@ -238,16 +254,30 @@ def _parse_many(head: _Head, bodies: Sequence[_Body], texts: Sequence[str]) -> I
     yield _Piece(positions, lengths, columns)
 
 
-def _parse_one(text: str, position: int) -> _Piece:
+def _parse_one_by_one(positions: Sequence[int], texts: Sequence[str]) -> Iterator[_Piece]:
+    """Parse texts by `parse_events`; those with the same names are one piece."""
+    tables: dict[tuple[str, ...], list[tuple[int, EventTable]]] = {}
+    for position in positions:
+        try:
+            table = parse_events(texts[position])
+        except ValueError as error:
+            raise ValueError(f"Text {position} is not in the form that EventSerializer writes: {error}") from error
+        tables.setdefault(tuple(table.header), []).append((position, table))
+    for header, of_header in tables.items():
+        rows = [row for _, table in of_header for row in table.rows]
+        columns = {}
+        for name, column in zip(_distinct(header), zip(*rows, strict=True), strict=bool(rows)):
+            encoded = [value.encode("utf-8", "surrogatepass") for value in column]
+            columns[name] = pa.array(encoded, pa.large_binary()).dictionary_encode()
+        yield _Piece([position for position, _ in of_header], [len(table.rows) for _, table in of_header], columns)
+
+
+def _encodes(text: str) -> bool:
     try:
-        table = parse_events(text)
-    except ValueError as error:
-        raise ValueError(f"Text {position} is not in the form that EventSerializer writes: {error}") from error
-    columns = {}
-    for name, column in zip(_distinct(table.header), zip(*table.rows, strict=True), strict=bool(table.rows)):
-        encoded = [value.encode("utf-8", "surrogatepass") for value in column]
-        columns[name] = pa.array(encoded, pa.large_binary()).dictionary_encode()
-    return _Piece([position], [len(table.rows)], columns)
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
