@@ -16,7 +16,7 @@ that has what it imports: ours, then those of `--python`, such as
     python -m venv PEERS; PEERS/bin/pip install "sentence-transformers[onnx,openvino]" llama-cpp-python
     python -m benchmarks.bench_engines --python PEERS/bin/python
 
-The export to ONNX and OpenVINO is part of the time to the first vector. Both choose their own type: OpenVINO computes in
+The export to ONNX and OpenVINO is part of the time to the first vector. They choose their type: OpenVINO computes in
 bfloat16 where the machine does.
 """
 

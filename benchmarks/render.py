@@ -24,21 +24,23 @@ _FITS = {
 _HEAD = """\
 # Benchmarks
 
-**A pretrained model pays as it is; a model trained from scratch on two cores does not.**
+**The vectors of a frozen pretrained model pay; training a small model hardly does.**
 """
 _QUALITY = """\
-Frozen SmolLM2, with 135 million weights, is ahead of both aggregates and a bag of events for {n_ahead} of {n_targets}
-targets. It takes seconds to minutes on one core. The paper's method, with models that two cores can train, is not
-clearly ahead of a bag of events; neither are the neural baselines, except with few labels on simulated cards. The
-paper's gains come from training up to 3 billion weights, which needs a GPU and has not been run here.
+With all labels, the vectors of frozen SmolLM2, with 135 million weights, are ahead of both aggregates and a bag of
+events for {n_ahead} of {n_targets} targets, at a cost of seconds to minutes on one core. Most of that lead comes from
+what the vectors hold beside the model's reading: which events a user has, and statistics of numbers and times. The
+reading adds where words tell, as on films, most of all with few labels. The paper's gains come from training up to 3
+billion weights, which needs a GPU and has not been run here.
 
 ## What a pretrained model brings
 
 `LLMEmbedder(smollm2(), finetune=None)` beside aggregates and a bag of events, each learned from the training users
 alone. ROC-AUC, or the mean absolute error for the age; means ± standard deviations of three times five folds, of the
-better of a linear model and LightGBM; the best mean of a row is bold. The MIMIC-IV demo has 13 deaths, so its folds
-differ by more than its columns. [What a vector holds](guide/features.md#when-does-it-pay) has both heads, and 25 and
-100 labels. `python -m benchmarks.bench_quality RESULTS.jsonl` measures this.
+better of a linear model and LightGBM; the best mean of the first three columns is bold. The last column is the third
+without the block that the language model reads, and so needs no language model. The MIMIC-IV demo has 13 deaths, so its
+folds differ by more than its columns. [What a vector holds](guide/features.md#when-does-it-pay) has both heads, and 25
+and 100 labels. `python -m benchmarks.bench_quality RESULTS.jsonl` measures this.
 
 {table}"""
 _SPEED = """\
@@ -54,9 +56,9 @@ transformers in float32. `python -m benchmarks.bench_engines` measures this.
 _PAPER = """\
 ## The paper's tables
 
-What follows is the method of the paper and what it is compared with, as far as we have run it; [how to read
-it](#how-to-read-the-papers-tables) is at the end of the page. "LLM4ES (from scratch)" is `LLMEmbedder` with score
-features, its default when these tables were made: what a user did beyond what the language model expected.
+The tables of the paper, as far as one core has come, with SmolLM2-135M where the paper has LLaMA 3.2 3B; [how to
+read them](#how-to-read-the-papers-tables) is at the end of the page. `python -m benchmarks.run TABLE` runs one, and
+continues where it was interrupted.
 """
 _REMARKS = {
     "main": """
@@ -86,20 +88,20 @@ _HOW_TO_READ = """\
 - Scores are mean ± standard deviation over the folds, and over seeds and draws of labelled users if there are several.
   Folds share users, so ± is not a standard error. "(3 of 5 folds)" means that the other folds have no score, either
   yet or at all. Higher is better for ROC-AUC and accuracy, lower for MAE.
-- "LightGBM" has the published settings, on scaled vectors. "linear" is logistic (C = 0.01) or ridge regression on
-  standardised vectors, the same for all methods, although score features do better unscaled (see the FAQ).
+- "linear" and "LightGBM" are the two models that `event_pipeline` averages. Vectors without a length of their own
+  (aggregates, neural baselines, hidden states) are first standardised by the training users and brought to unit length.
+  The preset "paper" has the published settings of LightGBM instead.
 - "paper" is the paper's figure for the same data set; its LLM4ES is LLaMA 3.2 3B. "paper, rosbank" is its figure for
   another data set, if it has none for this one: compare the order of the rows, not the values.
 - Times are seconds of one fit, and of one transform of all labelled users. Peak memory is that of the whole process.
 - "not run here" means that the machine lacked something that the row needs.
-- Neural baselines train for all their epochs unless the table says otherwise. With a quarter of them, some are worse
-  than an untrained encoder; with all of them, CoLES has a ROC-AUC of about 0.70 for gender in MovieLens 100k.
 - On MovieLens, the bag of events has only the titles.
 - "leak-free": representations are learned from the events of all users outside the test set. "transductive": they are
   also learned from those of the test set, as in the paper. Neither ever sees a label.
 - Protocol "cv": cross-validation over all labelled users. Protocol "holdout", as in the paper: one test set with a
   tenth of the users, for several models that are each trained on four fifths of the other users.
-- The preset "cpu" is what two cores do in about an hour per table, "paper" is as published.
+- The preset "cpu" is what one core does in hours: models read the latest ten events of each user in the tables that
+  train one per row, and each training sees about 150,000 tokens. "paper" is as published.
 
 `python -m benchmarks.run --render` writes this page from the files in `benchmarks/results`.
 """

@@ -25,6 +25,8 @@ _NAMES = {
 #: Its 13 deaths say too little for the start page.
 _TOO_FEW = {("mimic", "death")}
 _COLUMNS = {"aggregates": "aggregates", "bag of events": "bag of events", "LLM": "frozen LLM"}
+#: What needs no language model in the vectors of the last column. It is compared with no other.
+_WITHOUT = "LLM, without the model's block"
 _HEADS = ("linear", "LightGBM")
 _ERRORS = {("movielens", "age")}
 
@@ -48,7 +50,8 @@ class Quality:
         self.scores = {
             task: {
                 row: max((by_head[task, row, head] for head in _HEADS), key=lambda scores: _gain(task, scores))
-                for row in _COLUMNS
+                for row in (*_COLUMNS, _WITHOUT)
+                if all(by_head[task, row, head] for head in _HEADS)
             }
             for task in _NAMES
             if all(by_head[task, row, head] for row in _COLUMNS for head in _HEADS)
@@ -71,13 +74,15 @@ class Quality:
         str
             A Markdown table.
         """
-        lines = [_line(["data: target", *_COLUMNS.values()]), _line(["---", *["--:"] * len(_COLUMNS)])]
+        head = [*_COLUMNS.values(), *([] if brief else ["without its reading"])]
+        lines = [_line(["data: target", *head]), _line(["---", *["--:"] * len(head)])]
         for task, scores in self.scores.items():
             if not (brief and task in _TOO_FEW):
                 best = self._best(task)
-                lines.append(
-                    _line([_NAMES[task], *[_format(task, scores[row], brief, row == best) for row in _COLUMNS]])
-                )
+                cells = [_format(task, scores[row], brief, row == best) for row in _COLUMNS]
+                if not brief:
+                    cells.append(_format(task, scores[_WITHOUT], brief, False) if _WITHOUT in scores else "")
+                lines.append(_line([_NAMES[task], *cells]))
         return "\n".join([*lines, ""])
 
     def _best(self, task: tuple[str, str]) -> str:

@@ -14,6 +14,7 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.utils import Bunch
 from tiny_models import frozen_model
 
+from benchmarks.bench_engines import table as speed_table
 from benchmarks.data import DATA_SETS, DataSet, Target, load
 from benchmarks.embeddings import EmbeddingStore
 from benchmarks.json_lines import append
@@ -504,7 +505,25 @@ def test_the_start_pages_table_has_means_and_no_target_with_few_cases(tmp_path):
     brief = (tmp_path / "page" / "when_it_pays.md").read_text()
     assert "| MovieLens 100k: gender | 0.700 | **0.800** | 0.750 |" in brief
     assert "MIMIC" not in brief
-    assert "ahead of both aggregates and a bag of events for 0 of 3\n" in (tmp_path / "page.md").read_text()
+    assert "events for 0 of 3 targets" in (tmp_path / "page.md").read_text()
+
+
+def _runs(**about):
+    cost = {"events_tokens": 100, "events_cpu_s": 2, "events_s": 4, "histories_tokens": 30, "histories_cpu_s": 1}
+    return {"machine": "m", "threads": 1, **cost, "histories_s": 1, "first_s": 3, "peak_mb": 1e3, "cosine": 1, **about}
+
+
+def test_the_table_of_speeds_has_medians_and_says_what_did_not_run(tmp_path):
+    lines = [_runs(way="ours", events_cpu_s=seconds, cosine=0.99 + seconds / 1000) for seconds in (1, 2, 4)]
+    lines += [_runs(way="slow", events_cpu_s=10), _runs(way="ours", threads=2)]
+    lines += [{"machine": "m", "threads": 1, "way": way, "error": "no such file"} for way in ("ours", "gone")]
+    append(tmp_path / "engines.jsonl", lines)
+    one, two = speed_table(tmp_path / "engines.jsonl").split("m, 2 threads:")
+    assert one.startswith("m, 1 thread:")
+    assert [line.split(" | ")[0] for line in one.splitlines()[4:7]] == ["| ours", "| slow", "| gone"]
+    assert "| ours | 50 | 30 | 25 | 30 | 3 | 1,000 | 0.99100 |" in one
+    assert "| gone | did not run: no such file |" in one
+    assert "| ours | 50 |" in two
 
 
 def test_the_page_in_the_docs_matches_the_results(tmp_path):

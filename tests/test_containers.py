@@ -242,7 +242,7 @@ def test_texts_have_one_hash_before_and_after_a_cache(index):
 
 
 @given(st.lists(st.one_of(_TUPLES, st.decimals(), st.text(), st.binary(), st.dates()), min_size=1, max_size=4))
-@settings(max_examples=50)
+@settings(max_examples=settings().max_examples // 2)
 def test_labels_of_any_type_have_one_hash(labels):
     class Write(TextTransformerMixin, BaseEstimator):
         pass

@@ -641,7 +641,7 @@ def test_nine_variants_of_one_format_differ_even_of_tiny_texts(text, name):
         assert out.iloc[0].nunique() == 10
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=settings().max_examples // 3, deadline=None)
 @given(st.lists(st.tuples(st.text(max_size=5), st.text(max_size=5)), max_size=2), st.integers(0, 2**31 - 1))
 def test_variants_of_any_text_differ(rows, seed):
     text = format_events(["shop", "note"], rows)

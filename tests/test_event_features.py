@@ -255,13 +255,13 @@ USER = st.lists(st.tuples(FIELD, FIELD), max_size=5).map(
 
 @given(st.lists(USER, min_size=1, max_size=6), st.lists(USER, max_size=3), st.integers(1, 9))
 @example(["a|b"], [], 1)
-@settings(max_examples=60)
+@settings(max_examples=settings().max_examples // 2)
 def test_explanations_sum_to_the_product_with_the_coefficients(texts, others, n_components):
     assert_sums_are_products(fit(texts, n_components), texts + others)
 
 
 @given(st.lists(USER, min_size=2, max_size=6), st.lists(USER, max_size=3), st.randoms())
-@settings(max_examples=60)
+@settings(max_examples=settings().max_examples // 2)
 def test_a_vector_does_not_depend_on_the_others(texts, others, random):
     events = fit(texts)
     together = events(texts + others, read)
@@ -274,7 +274,7 @@ def test_a_vector_does_not_depend_on_the_others(texts, others, random):
 
 @pytest.mark.filterwarnings("ignore:.*does not read")
 @given(frames(), frames(), st.booleans())
-@settings(max_examples=60, suppress_health_check=list(HealthCheck))
+@settings(max_examples=settings().max_examples // 2, suppress_health_check=list(HealthCheck))
 def test_any_events_have_finite_vectors_that_are_explained(frame, other, compact):
     texts = []
     for part in (frame, other):

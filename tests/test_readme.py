@@ -39,7 +39,7 @@ def test_the_first_pipeline_of_the_start_page_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (code,) = re.findall(r"```python\n(.*?)```", START.read_text(encoding="utf-8"), flags=re.DOTALL)
     assert "n_users=200" in code
-    code = code.replace("n_users=200", "n_users=30").replace("cross_val_score(pipe", "scores = cross_val_score(pipe")
+    code = code.replace("n_users=200", "n_users=30").replace("print(cross_val_score(", "scores = list(cross_val_score(")
     names = {}
     exec(code, names)
     assert len(names["scores"]) == 5
