@@ -22,8 +22,8 @@ quick: lint types  ## what to run before every commit, in less than a minute
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal --hypothesis-profile quick \
 		-m "not slow and not real_data and not real_model" $(QUICK)
 
-test: $(INSTALLED)  ## install, then run every test, in two processes of one thread each
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+test: $(INSTALLED)  ## install, then run every test, in processes of one thread each; a third works while servers and engines start
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist worksteal
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -105,7 +105,7 @@ def test_labels_replace_codes_in_the_texts(transactions):
 class TestMovieLens:
     """On real data, with few events and little training to keep it short."""
 
-    SHORT = {"columns": ["genres", "rating"], "max_events": 30}
+    SHORT = {"columns": ["genres", "rating"], "max_events": 10}
     TRAINING = FineTuning(epochs=0.02)
 
     def test_cross_val_score(self, movielens):
