@@ -73,7 +73,7 @@ aggregates half.
 The paper also has a private data set here (CLTV), which nobody else can run.
 """,
     "components": """
-With 135 million weights, 150,000 tokens and ten films a user, the rows cannot be told apart: fine-tuning, enrichment and
+With 135 million weights, 150,000 tokens and ten films a user, rows cannot be told apart: fine-tuning, enrichment and
 a second data set change the means by less than a third of their standard deviation, in both directions. The paper
 reports +1.7 to +13.9 % for fine-tuning and about +1 % for enrichment, with 3 billion weights and whole histories; this
 table neither supports nor contradicts that.
