@@ -73,6 +73,9 @@ def write_model(folder: Path) -> None:
     language_model = LanguageModel(source_of(smollm2()))
     language_model.load_with_head(torch.bfloat16, "cpu").save_pretrained(folder)
     language_model.tokenizer.save_pretrained(folder)
+    config = folder / "tokenizer_config.json"  # Its class has this name in all versions of transformers.
+    settings = json.loads(config.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"}
+    config.write_text(json.dumps(settings))
 
 
 def ours(dtype: str) -> Load:
@@ -151,7 +154,7 @@ WAYS: dict[str, tuple[str, Load]] = {
         "sentence_transformers",
         sentence_transformers("float32", compiled=True),
     ),
-    "sentence-transformers, ONNX": ("optimum.onnxruntime", sentence_transformers("float32", "onnx")),
+    "sentence-transformers, ONNX": ("optimum.exporters.onnx.convert", sentence_transformers("float32", "onnx")),
     "sentence-transformers, OpenVINO": ("optimum.intel.openvino", sentence_transformers("float32", "openvino")),
     "llama.cpp": ("llama_cpp", llama_cpp),
 }
