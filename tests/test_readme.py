@@ -16,8 +16,9 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), 
 def test_python_blocks_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert len(BLOCKS) == 4
+    assert "n_users=100" in BLOCKS[0]
     names = {}
-    exec("\n".join(BLOCKS), names)
+    exec("\n".join(BLOCKS).replace("n_users=100", "n_users=30"), names)
     assert names["X"].index.to_list() == [3, 7]
     texts = names["trained"][:-1].transform(names["cards"])
     np.testing.assert_allclose(names["same"].transform(texts), names["trained"].transform(names["cards"]), atol=1e-6)

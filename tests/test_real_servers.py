@@ -42,7 +42,7 @@ def llama(file, tmp_path_factory):
     command = [python, "-m", "llama_cpp.server", "--model", file, "--model_alias", "smollm2", "--n_ctx", "2048"]
     log = tmp_path_factory.mktemp("log") / "llama.log"
     with run_server([*command, "--n_threads", "1", "--n_threads_batch", "1"], log, health="v1/models") as url:
-        yield OpenAIRewriter("smollm2", url, context_length=2048, max_new_tokens=40, max_concurrency=3)
+        yield OpenAIRewriter("smollm2", url, context_length=2048, max_new_tokens=20, max_concurrency=3)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def served(file, tmp_path_factory):
     language_model.tokenizer.save_pretrained(directory)
     command = [str(Path(sys.executable).parent / "transformers"), "serve", str(directory), "--device", "cpu"]
     with run_server(command, tmp_path_factory.mktemp("log") / "serve.log") as url:
-        yield OpenAIRewriter(str(directory), url, context_length=2048, max_new_tokens=40, max_concurrency=2)
+        yield OpenAIRewriter(str(directory), url, context_length=2048, max_new_tokens=20, max_concurrency=2)
 
 
 @pytest.fixture(params=["llama", "served"])
