@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from scipy.stats import norm, zscore
 from sklearn.base import clone
 from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 from tiny_models import TINY, save_model
 from tiny_models import tiny as make_tiny
 
@@ -28,6 +29,10 @@ from skllm4es.serialize._columns import parse_columns
 
 HIDDEN = 8
 TITLES = ["Heat", "Alien", "Bambi", "Jaws", "Up", "Cube", "Big"]
+
+
+def zeros(texts):
+    return np.zeros((len(texts), 1))
 
 
 def read(texts):
@@ -353,6 +358,25 @@ class TestEmbedder:
         after = frozen(directory, memory=tmp_path).fit(TEXTS)
         assert before.cache_info().n_vectors == after.cache_info().n_vectors == len(TITLES)
         np.testing.assert_array_equal(after.transform(TEXTS), frozen(directory).fit_transform(TEXTS))
+
+    def test_a_search_over_heads_depths_and_weights_reads_each_event_once(self, directory, tmp_path, monkeypatch):
+        embedded = []
+        compute = TextEmbedder._compute
+
+        def count(self, texts):
+            embedded.extend(texts)
+            return compute(self, texts)
+
+        monkeypatch.setattr(TextEmbedder, "_compute", count)
+        union = FeatureUnion([("events", frozen(directory, memory=tmp_path)), ("zero", FunctionTransformer(zeros))])
+        grid = {
+            "features__transformer_weights": [None, {"events": 0.5}],
+            "features__events__pooling_depth": [1, 2],
+            "head": [LogisticRegression(), Ridge()],
+        }
+        search = GridSearchCV(Pipeline([("features", union), ("head", Ridge())]), grid, cv=2, scoring="r2")
+        search.fit(np.array(TEXTS, dtype=object), np.arange(len(TEXTS)) % 2)
+        assert sorted(embedded) == sorted(f"title: {title}" for title in TITLES)
 
     def test_parameters_of_reading_act_on_the_next_fit(self, directory):
         new = ["time|title|amount\n2024-01-01, A film that is new here, 5"]

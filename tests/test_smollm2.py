@@ -109,7 +109,7 @@ def held_out_loss(embedder, texts):
 
 
 def test_fine_tuning_lowers_the_loss_of_held_out_users_and_is_saved(fitted, memory, texts, tmp_path):
-    trained = embedder(smollm2(), memory, LoRA(epochs=1, learning_rate=1e-3, batch_tokens=512)).fit(texts[:10])
+    trained = embedder(smollm2(), memory, LoRA(epochs=1, learning_rate=1e-3, batch_tokens=512)).fit(texts[:6])
     before, after = held_out_loss(fitted, texts[10:]), held_out_loss(trained, texts[10:])
     assert after < before - 0.1
     trained.save_pretrained(tmp_path / "saved")
