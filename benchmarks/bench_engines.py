@@ -33,8 +33,6 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -43,7 +41,9 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.json_lines import append, read
+from benchmarks.markdown import row as row_of
 from benchmarks.memory import peak_bytes, reset_peak
+from benchmarks.results import versions
 
 Vectors = npt.NDArray[np.float32]
 Embed = Callable[[list[str]], Vectors]
@@ -184,15 +184,7 @@ def run_one(way: str, directory: str, gguf: str, folder: Path) -> None:
         line |= {f"{name}_s": time.perf_counter() - start, f"{name}_cpu_s": cpu_seconds() - cpu}
     line["peak_mb"] = peak_bytes() / 1024**2
     np.savez(_vectors(folder, way), **found)
-    print(json.dumps({name: round(value, 3) for name, value in line.items()} | {"versions": versions()}))
-
-
-def versions() -> dict[str, str]:
-    found = {}
-    for name in PACKAGES:
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+    print(json.dumps({name: round(value, 3) for name, value in line.items()} | {"versions": versions(PACKAGES)}))
 
 
 def machine() -> str:
@@ -222,7 +214,8 @@ def run(arguments: argparse.Namespace, folder: Path, n_threads: int, way: str) -
         return {"error": (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1][:200]}
     line: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     found, expected = (np.load(_vectors(folder, name)) for name in (way, REFERENCE))
-    line["cosine"] = round(min(float(_cosines(found[name], expected[name]).min()) for name in SETS), 5)
+    cosines = np.concatenate([_cosines(found[name], expected[name]) for name in SETS])
+    line["cosine"] = round(float(cosines.min()), 5)  # NaN, if any vector holds one.
     return line
 
 
@@ -241,10 +234,10 @@ def table(file: Path) -> str:
     head.append("lowest cosine")
     text = []
     for (where, n_threads), ways in sorted(tables.items()):
-        text += [f"{where}, {n_threads} thread{'s' * (n_threads > 1)}:", "", _row(head)]
-        text.append(_row(["---"] + ["--:"] * (len(head) - 1)))
+        text += [f"{where}, {n_threads} thread{'s' * (n_threads > 1)}:", "", row_of(head)]
+        text.append(row_of(["---"] + ["--:"] * (len(head) - 1)))
         rows = [_cells(way, lines) for way, lines in ways.items()]
-        text += [_row(cells + [""] * (len(head) - len(cells))) for _, cells in sorted(rows)] + [""]
+        text += [row_of(cells + [""] * (len(head) - len(cells))) for _, cells in sorted(rows)] + [""]
     return "\n".join(text)
 
 
@@ -261,10 +254,6 @@ def _cells(way: str, lines: list[dict[str, Any]]) -> tuple[float, list[str]]:
     cells = [f"{statistics.median(values):,.0f}" for values in rates.values()]
     cells += [f"{statistics.median(run[name] for run in runs):,.0f}" for name in ("first_s", "peak_mb")]
     return -statistics.median(rates["events_cpu_s"]), [way, *cells, f"{min(run['cosine'] for run in runs):.5f}"]
-
-
-def _row(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def main() -> None:

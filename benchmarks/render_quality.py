@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.json_lines import read
+from benchmarks.markdown import row as row_of
 
 #: What readers call each target, in the order of the table.
 _NAMES = {
@@ -75,14 +76,14 @@ class Quality:
             A Markdown table.
         """
         head = [*_COLUMNS.values(), *([] if brief else ["without its reading"])]
-        lines = [_line(["data: target", *head]), _line(["---", *["--:"] * len(head)])]
+        lines = [row_of(["data: target", *head]), row_of(["---", *["--:"] * len(head)])]
         for task, scores in self.scores.items():
             if not (brief and task in _TOO_FEW):
                 best = self._best(task)
                 cells = [_format(task, scores[row], brief, row == best) for row in _COLUMNS]
                 if not brief:
                     cells.append(_format(task, scores[_WITHOUT], brief, False) if _WITHOUT in scores else "")
-                lines.append(_line([_NAMES[task], *cells]))
+                lines.append(row_of([_NAMES[task], *cells]))
         return "\n".join([*lines, ""])
 
     def _best(self, task: tuple[str, str]) -> str:
@@ -98,7 +99,3 @@ def _format(task: tuple[str, str], scores: list[float], brief: bool, bold: bool)
     mean = f"{np.mean(scores):.{digits}f}"
     mean = f"**{mean}**" if bold else mean
     return mean if brief else f"{mean} ± {np.std(scores):.{digits}f}"
-
-
-def _line(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"

@@ -154,7 +154,7 @@ def llm(
     def build(context: Context) -> Pipeline:
         if model == FROM_SCRATCH and settings.get("finetune", "full") is None:
             raise NotHereError("a model from scratch has not been pre-trained")
-        defaults = {**_training(context, model), **_language_model(context, model)}
+        chosen = {**_training(context, model), **_language_model(context, model), **settings}
         written = partial(_written, context, enrichment=enrichment, summaries=summaries)
         steps = written(context.data)
         if whole_events:
@@ -166,8 +166,8 @@ def llm(
         if companion:
             other = _companion(context)
             texts.append(Pipeline(written(other)).fit_transform(other.X).reset_index(drop=True))
-            settings["extra_texts"] = texts[0]
-        embedder = make_embedder(random_state=context.seed, **(defaults | settings))
+            chosen["extra_texts"] = texts[0]
+        embedder = make_embedder(random_state=context.seed, **chosen)
         if context.budget.n_tokens is not None and model != FROM_SCRATCH and embedder.finetune is not None:
             texts.append(Pipeline(steps).fit_transform(context.data.X))
             embedder.set_params(finetune__epochs=context.budget.n_tokens / n_tokens_of(texts, embedder.model))

@@ -97,10 +97,10 @@ def read(file: Path) -> Record:
         raise ValueError(f"{file} is not a file of results ({error!r}). Move it away to start again.") from error
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that results depend on."""
+def versions(packages: Iterable[str] = _PACKAGES) -> dict[str, str]:
+    """Return the versions of Python and of packages, by default those that results depend on."""
     found = {"python": platform.python_version()}
-    for package in _PACKAGES:
+    for package in packages:
         try:
             found[package] = version(package)
         except PackageNotFoundError:

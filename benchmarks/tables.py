@@ -156,6 +156,7 @@ def _join(*rows: Row) -> Row:
 
 _AGG = Row("Agg", (aggregates,), "Agg")
 _BAG = Row("Bag of events", (bag,), "Bag of events")
+
 TABLES: dict[str, Table] = {
     "main": Table("Main results", _main),
     "ensembles": Table("Ensembles", _ensembles),

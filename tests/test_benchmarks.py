@@ -313,7 +313,7 @@ def test_the_paper_preset_has_the_papers_models_and_settings(tmp_path):
     assert settings["enrich__rewriter__model"] == str(tmp_path)
 
 
-def test_only_the_tiny_model_has_a_high_learning_rate(tmp_path):
+def test_small_models_have_learning_rates_of_their_own(tmp_path):
     (tmp_path / "tinystories-656k").mkdir()
     preset = PRESETS["cpu"]
     context = Context(load("transactions", 10), preset, preset.few, seed=0, data_home=str(tmp_path))

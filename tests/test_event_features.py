@@ -89,6 +89,20 @@ def frozen(directory, **params):
     return LLMEmbedder(directory, **{"finetune": None, "dtype": "float32", **params})
 
 
+@pytest.fixture
+def embedded(monkeypatch):
+    """The texts that the language model has read, one by one."""
+    texts_read = []
+    compute = TextEmbedder._compute
+
+    def count(self, texts):
+        texts_read.extend(texts)
+        return compute(self, texts)
+
+    monkeypatch.setattr(TextEmbedder, "_compute", count)
+    return texts_read
+
+
 @pytest.fixture(scope="module")
 def fitted(directory):
     return frozen(directory).fit(TEXTS)
@@ -337,15 +351,7 @@ class TestEmbedder:
     def test_both_ways_to_fit_give_the_same(self, directory, fitted):
         np.testing.assert_array_equal(frozen(directory).fit_transform(TEXTS), fitted.transform(TEXTS))
 
-    def test_each_distinct_event_is_embedded_once(self, directory, monkeypatch):
-        embedded = []
-        compute = TextEmbedder._compute
-
-        def count(self, texts):
-            embedded.extend(texts)
-            return compute(self, texts)
-
-        monkeypatch.setattr(TextEmbedder, "_compute", count)
+    def test_each_distinct_event_is_embedded_once(self, directory, embedded):
         embedder = frozen(directory).fit(TEXTS)
         assert sorted(embedded) == sorted(f"title: {title}" for title in TITLES)
         embedder.transform(TEXTS + users(3, seed=2))
@@ -359,15 +365,7 @@ class TestEmbedder:
         assert before.cache_info().n_vectors == after.cache_info().n_vectors == len(TITLES)
         np.testing.assert_array_equal(after.transform(TEXTS), frozen(directory).fit_transform(TEXTS))
 
-    def test_a_search_over_heads_depths_and_weights_reads_each_event_once(self, directory, tmp_path, monkeypatch):
-        embedded = []
-        compute = TextEmbedder._compute
-
-        def count(self, texts):
-            embedded.extend(texts)
-            return compute(self, texts)
-
-        monkeypatch.setattr(TextEmbedder, "_compute", count)
+    def test_a_search_over_heads_depths_and_weights_reads_each_event_once(self, directory, tmp_path, embedded):
         union = FeatureUnion([("events", frozen(directory, memory=tmp_path)), ("zero", FunctionTransformer(zeros))])
         grid = {
             "features__transformer_weights": [None, {"events": 0.5}],

@@ -167,7 +167,7 @@ def test_columns_of_the_same_name_are_told_apart():
     assert values == {"a": "1", "a_3": "2", "a_2": "3", "a_4": "4"}
 
 
-def test_distinct_values_take_no_more_memory_than_their_characters(monkeypatch):
+def test_distinct_values_are_not_held_as_strings_of_python(monkeypatch):
     monkeypatch.setattr(_columns, "_PIECE", 1 << 14)
     monkeypatch.setattr(_columns, "_PART", 1 << 10)
     texts = [
