@@ -49,6 +49,11 @@ class EmbeddingStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
+    def key(self, transformer: BaseEstimator, data: Data, seen: Rows) -> str:
+        """Return what identifies the vectors of a transformer fitted on the users in `seen`."""
+        key: str = joblib.hash((transformer, data.name, len(data.X), seen))
+        return key
+
     def get(self, transformer: BaseEstimator, data: Data, seen: Rows) -> Embedding:
         """Return the vectors of a transformer fitted on the users in `seen`; compute them first if they are missing.
 
@@ -66,7 +71,7 @@ class EmbeddingStore:
         Embedding
             With vectors of shape (n_users, n_features).
         """
-        key = joblib.hash((transformer, data.name, len(data.X), seen))
+        key = self.key(transformer, data, seen)
         file = self.folder / data.name / f"{key}.npz"
         if not file.exists():
             self._compute(_keeping_progress(transformer, self.folder / "progress"), data, seen, file)

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.data import DATA_SETS, Data, load
-from benchmarks.embeddings import Embedding, EmbeddingStore
+from benchmarks.embeddings import EmbeddingStore
 from benchmarks.presets import PRESETS, Budget, Preset
 from benchmarks.protocol import FITS, PROTOCOLS, Split, draw_labelled, scale, score, splits
 from benchmarks.render import render_file, write_page
@@ -62,12 +62,14 @@ class Experiment:
             seed=seed,
         )
 
-    def embed(self, row: Row, seed: int, split: Split) -> list[Embedding]:
-        """Return the embeddings of a row's parts."""
+    def build(self, row: Row, seed: int) -> list[Any]:
+        """Return the unfitted transformers of a row's parts."""
         context = Context(self.data, self.preset, self.budget, seed, self.data_home)
-        everyone = np.arange(len(self.data.X))
-        seen = everyone if self.budget.fit == "transductive" else split.seen
-        return [self.store.get(build(context), self.data, seen) for build in row.parts]
+        return [build(context) for build in row.parts]
+
+    def seen(self, split: Split) -> np.ndarray:
+        """Return the users on which representations are fitted."""
+        return np.arange(len(self.data.X)) if self.budget.fit == "transductive" else split.seen
 
     def subsets(self, split: Split, seed: int) -> Iterator[tuple[int | str, int, np.ndarray]]:
         """Yield the number of labels, the draw and the training users, for each point of a curve and for all users."""
@@ -113,24 +115,30 @@ def run(experiment: Experiment, rows: Sequence[Row], results: Results) -> bool:
 
 
 def _run_split(experiment: Experiment, row: Row, seed: int, split: Split, results: Results) -> None:
-    parts = experiment.embed(row, seed, split)
+    transformers, seen = experiment.build(row, seed), experiment.seen(split)
+    key = " ".join(experiment.store.key(transformer, experiment.data, seen) for transformer in transformers)
+    missing: dict[str, list[tuple[Record, np.ndarray]]] = {target: [] for target in experiment.targets}
+    for target, cells in missing.items():
+        for labels, draw, train in experiment.subsets(split, seed):
+            cell = {"row": row.name, "target": target, "seed": seed, "fold": split.fold, "labels": labels, "draw": draw}
+            cell["key"] = key
+            if not results.has(cell):
+                cells.append((cell, train))
+    if not any(missing.values()):
+        return
+    parts = [experiment.store.get(transformer, experiment.data, seen) for transformer in transformers]
     published = experiment.preset.published
     vectors = np.concatenate(
         [part.vectors if published or part.unit_length else scale(part.vectors, split.train) for part in parts], axis=1
     )
     costs = _added([part.costs for part in parts]) | {"n_features": vectors.shape[1]}
-    key = " ".join(part.key for part in parts)
-    for target in experiment.targets:
+    for target, cells in missing.items():
         y = experiment.data.y[target].to_numpy()
         metric = experiment.data.spec.targets[target].metric
         fresh = []
-        for labels, draw, train in experiment.subsets(split, seed):
-            cell = {"row": row.name, "target": target, "seed": seed, "fold": split.fold, "labels": labels, "draw": draw}
-            cell["key"] = key
-            if not results.has(cell):
-                heads = heads_of(experiment.table)
-                scores = score(vectors, y, train, split.test, metric, heads, published=published)
-                fresh.append({**cell, "n_train": len(train), "n_test": len(split.test), "scores": scores, **costs})
+        for cell, train in cells:
+            scores = score(vectors, y, train, split.test, metric, heads_of(experiment.table), published=published)
+            fresh.append({**cell, "n_train": len(train), "n_test": len(split.test), "scores": scores, **costs})
         if fresh:
             results.add(fresh)
             print(f"{row.name}, {target}, seed {seed}, fold {split.fold}: {_short(fresh[-1])}", flush=True)

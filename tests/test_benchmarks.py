@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -189,9 +190,11 @@ def test_a_leak_free_fit_sees_no_test_user_and_a_transductive_fit_sees_all(tmp_p
     assert _only(tmp_path)["about"]["fit"] == fit
 
 
-def test_existing_results_are_not_computed_again(tmp_path, witnessed):
-    for _ in range(2):
-        _run(tmp_path, "main", "--dataset", "half")
+@pytest.mark.parametrize("kept", ["embeddings", "results"])
+def test_what_was_computed_is_not_computed_again(tmp_path, witnessed, kept):
+    _run(tmp_path, "main", "--dataset", "half")
+    shutil.rmtree(tmp_path / {"embeddings": "results", "results": "embeddings"}[kept])
+    _run(tmp_path, "main", "--dataset", "half")
     assert Witness.n_fits == 2
     content = _only(tmp_path)
     assert len(content["records"]) == 2
