@@ -64,6 +64,8 @@ class Preset:
         The language models: "main", and those of tables that compare others. Tables with a single model use the first.
     rewriter : str
         What rewrites texts: templates, or an instruct model.
+    summariser : str or None
+        What writes the summaries of prior methods; by default the rewriter, unless that is templates.
     n_users : int or None
         Use only the first users.
     n_folds : int
@@ -86,6 +88,7 @@ class Preset:
     many: Budget
     models: Mapping[str, tuple[str, ...]]
     rewriter: str = TEMPLATES
+    summariser: str | None = None
     n_users: int | None = None
     n_folds: int = 5
     epochs: float = 1.0
@@ -140,6 +143,7 @@ PRESETS: dict[str, Preset] = {
             "transductive", (0,), 10, {"epochs": 1, "n_params": 300_000, **_HIDDEN}, _SMALL | _HIDDEN, n_tokens=150_000
         ),
         models=_ON_A_CPU,
+        summariser=SMOLLM2,
     ),
     "paper": Preset(
         protocol="holdout",

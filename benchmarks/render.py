@@ -199,6 +199,8 @@ def _describe(content: Record) -> str:
         f"Language models ({models}) read {events}; other methods use all events.",
         f"Texts are rewritten by {about['rewriter']}.",
     ]
+    if about.get("summariser") and any(name in row for row in about["rows"] for name in ("HKFR", "LLM-TRSR")):
+        sentences.append(f"Summaries are written by {about['summariser']}.")
     if about["epochs"] != 1 and any(name in row for row in about["rows"] for name in NEURAL):
         sentences.append(f"Neural baselines train for {about['epochs']:.0%} of their epochs, at least one.")
     runs = [_describe_run(run) for run in content["runs"]]

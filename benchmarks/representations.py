@@ -55,6 +55,12 @@ from skllm4es.rewriters import HKFRRewriter, Rewriter, TransformersRewriter, TRS
 _NEED_A_GPU = (LLAMA_3B, QWEN_1_7B, LLAMA_8B_INSTRUCT)
 _PIP_INSTALLS = {SMOLLM2: smollm2, MINILM: all_minilm_l6_v2}
 
+#: What a small model is asked for in summaries, so that they take a core minutes and not hours.
+_SHORT: dict[str, dict[str, Any]] = {
+    "HKFR": {"n_words": 50, "themes": ["kinds of things and interests", "numbers and times"]},
+    "LLM-TRSR": {"n_words": 50},
+}
+
 
 class NotHereError(Exception):
     """A row cannot run on this machine; the message says why."""
@@ -194,8 +200,10 @@ def _written(
         ("serialize", EventSerializer(max_events=context.budget.max_events, **data.serializer))
     ]
     if enrichment is not None:
-        rewriter = _rewriter(context.preset.rewriter, summaries)
-        steps.append(("enrich", TextEnricher(rewriter, random_state=context.seed, **enrichment)))
+        rewriter = _rewriter(context.preset, summaries)
+        # A small model repeats itself until its limit in some summaries, however often it is asked.
+        failing = {"on_error": "template", "max_retries": 1} if rewriter and context.preset.summariser else {}
+        steps.append(("enrich", TextEnricher(rewriter, random_state=context.seed, **failing, **enrichment)))
     return steps
 
 
@@ -208,13 +216,15 @@ def _companion(context: Context) -> Data:
         raise NotHereError(f"the second data set, {name}, is not here") from error
 
 
-def _rewriter(name: str, summaries: str | None) -> Rewriter | None:
+def _rewriter(preset: Preset, summaries: str | None) -> Rewriter | None:
+    if summaries is None:
+        return None if preset.rewriter == TEMPLATES else TransformersRewriter(_weights(preset.rewriter))
+    name = preset.summariser or preset.rewriter
     if name == TEMPLATES:
-        if summaries is not None:
-            raise NotHereError("its summaries need an instruct model: --rewriter MODEL")
-        return None
+        raise NotHereError("its summaries need an instruct model: --rewriter MODEL")
     model = TransformersRewriter(_weights(name))
-    return {None: model, "HKFR": HKFRRewriter(model), "LLM-TRSR": TRSRRewriter(model)}[summaries]
+    settings = _SHORT[summaries] if name == SMOLLM2 else {}
+    return {"HKFR": HKFRRewriter, "LLM-TRSR": TRSRRewriter}[summaries](model, **settings)
 
 
 def _language_model(context: Context, model: str) -> dict[str, Any]:

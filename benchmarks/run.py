@@ -239,7 +239,9 @@ def _settings(options: argparse.Namespace) -> tuple[Preset, Budget]:
     preset = PRESETS[options.preset]
     if options.model:
         preset = replace(preset, models={"main": (options.model,)})
-    preset = replace(preset, rewriter=options.rewriter or preset.rewriter, protocol=options.protocol or preset.protocol)
+    if options.rewriter:
+        preset = replace(preset, rewriter=options.rewriter, summariser=None)
+    preset = replace(preset, protocol=options.protocol or preset.protocol)
     budget = TABLES[options.table].budget(preset)
     seeds = tuple(options.seeds) if options.seeds else budget.seeds
     return preset, replace(budget, fit=options.fit or budget.fit, seeds=seeds)
@@ -259,6 +261,7 @@ def _about(options: argparse.Namespace, preset: Preset, budget: Budget, data: Da
         "fit": budget.fit,
         "models": [label(model) for model in preset.models_of(options.table)],
         "rewriter": Path(preset.rewriter).name,
+        "summariser": None if preset.summariser is None else label(preset.summariser),
         "max_events": budget.max_events,
         "scratch": dict(budget.scratch),
         "pretrained": dict(budget.pretrained),

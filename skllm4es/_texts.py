@@ -60,7 +60,7 @@ class TextTransformerMixin(TransformerMixin):
         for dtype in (column.dtype for column in data.values()):
             assert isinstance(dtype, pd.ArrowDtype)
             dtype.pyarrow_dtype = _unshared(dtype.pyarrow_dtype)  # An index of strings may have the same one.
-        return pd.DataFrame(data, index=index)
+        return pd.DataFrame(data, index=index, copy=False)  # A copy would have types of its own in pandas 2.
 
 
 def _unshared(value: Any) -> Any:

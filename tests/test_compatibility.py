@@ -115,6 +115,12 @@ def test_common_checks_on_parameter_objects(estimator, check):
     getattr(estimator_checks, check)(type(estimator).__name__, estimator)
 
 
+@each_of(ESTIMATORS | PARAMETER_OBJECTS)
+def test_notebooks_show_the_name_and_every_parameter(estimator):
+    shown = estimator._repr_html_()
+    assert {type(estimator).__name__, *estimator.get_params(deep=False)} <= set(re.findall(r"\w+", shown))
+
+
 @pytest.mark.parametrize(("estimator", "check"), ROW_CHECKS, ids=name_of)
 def test_all_common_checks_on_rows_of_numbers(estimator, check):
     check(estimator)
