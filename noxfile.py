@@ -32,11 +32,7 @@ DRAWING = "--ignore=skllm4es/plotting"
 @nox.parametrize("extra", EXTRAS, ids=EXTRAS)
 def tests(session: nox.Session, extra: str, dependencies: str) -> None:
     """Install the package with one extra, all or none, and run the tests that go with it."""
-    if (extra, dependencies) == ("gguf", CONSTRAINTS["lowest"]):
-        session.skip("GGUF files need a newer transformers")
-    extras = {"none": "", "all": "[polars,openai,excel,umap,engines]", "tpp": ""}.get(extra, f"[{extra}]")
-    if (extra, dependencies) == ("all", CONSTRAINTS["newest"]):
-        extras = "[polars,openai,gguf,excel,umap,engines]"
+    extras = {"none": "", "all": "[polars,openai,gguf,excel,umap,engines]", "tpp": ""}.get(extra, f"[{extra}]")
     tools = TOOLS + [JAVA] * (extra in ("engines", "all")) + RECIPES * (extra == "all")
     session.install("--constraint", CONSTRAINTS[dependencies], "--editable", f".{extras}", *tools)
     if extra in ("tpp", "all"):  # The extra itself pulls more than a gigabyte that is not needed.

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any
 
-# scikit-learn 1.7 to 1.9
+# scikit-learn 1.8 and 1.9
 from sklearn.base import _fit_context as fit_context
 from sklearn.utils._param_validation import (
     HasMethods,

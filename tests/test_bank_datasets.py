@@ -396,4 +396,4 @@ def test_every_code_with_a_russian_description_has_an_english_one(home, data_hom
     labels = CASES[fetched].fetch(data_home=home).labels[field]
     assert set(labels.index) == set(pd.read_csv(data_home / file, sep=sep)[column])
     assert labels.is_unique
-    assert labels.str.isascii().all()
+    assert all(map(str.isascii, labels))

@@ -237,7 +237,7 @@ def test_texts_have_one_hash_before_and_after_a_cache(index):
     y = pd.Series(y.to_numpy(), index=X.index)
     texts = EventSerializer().fit_transform(X)
     if isinstance(texts.index, pd.PeriodIndex) and pd.__version__ < "3":
-        pytest.skip("in pandas 2, a frame's index of periods changes its hash by itself; the pipeline below trains once")
+        pytest.skip("in pandas 2 the hash of a frame of periods changes by itself; the pipeline below trains once")
     assert texts.index.equals(X.index)
     assert is_found_again(texts, y)
     assert is_found_again(TextEnricher(random_state=0).fit_transform(texts), y)

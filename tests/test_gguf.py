@@ -19,7 +19,6 @@ from skllm4es.lm.sources import GgufSource, source_of
 from skllm4es.rewriters import TransformersRewriter
 
 gguf = pytest.importorskip("gguf")
-pytest.importorskip("transformers", minversion="5.23")
 from gguf_files import ARCHITECTURES, CHAT_TEMPLATE, bpe, save_directory, write_gguf  # noqa: E402
 
 Q8, Q4 = gguf.GGMLQuantizationType.Q8_0, gguf.GGMLQuantizationType.Q4_1

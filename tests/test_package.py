@@ -74,10 +74,8 @@ def test_every_public_name_exists_and_is_documented(name):
 
 def test_the_lowest_versions_match_the_declared_ones():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    # The extra gguf needs a newer transformers than the package does.
-    extras = [
-        project["optional-dependencies"][extra] for extra in ("polars", "openai", "excel", "plot", "umap", "engines")
-    ]
+    names = ("polars", "openai", "gguf", "excel", "plot", "umap", "engines")
+    extras = [project["optional-dependencies"][extra] for extra in names]
     declared = [line for line in sum(extras, project["dependencies"]) if not line.startswith("skllm4es")]
     lines = (ROOT / "constraints-lowest.txt").read_text(encoding="utf-8").splitlines()
     pinned = [line.partition(";")[0] for line in lines if "==" in line and '>= "3.13"' not in line]

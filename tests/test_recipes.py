@@ -114,7 +114,7 @@ def test_the_last_user_of_a_batch_keeps_events_that_come_later(table):
     connection = in_duckdb(table)
     query = "SELECT * FROM events ORDER BY client"
     parts = list(sql.users_from_cursor(connection.cursor(), query, "client", "event_time", TYPES, 5))
-    counts = pd.concat([part["events"].list.len() for part in parts])
+    counts = pd.concat([part["events"].list.len().set_axis(part.index) for part in parts])
     pd.testing.assert_series_equal(
         counts.astype("int64"), table.groupby("client").size(), check_names=False, check_index_type=False
     )

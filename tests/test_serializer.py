@@ -245,7 +245,7 @@ def test_parse_events_inverts_every_form_of_the_serializer(users, form, layout):
         ({"scalers": {"amount": SplineTransformer()}}, ValueError, "must return one dense column"),
         ({"scalers": {"amount": 5}}, TypeError, "scalers.*must be a scikit-learn transformer"),
         ({"scalers": {"amount": StandardScaler}}, TypeError, "scalers.*must be a scikit-learn transformer"),
-        ({"scalers": {"amount": KBinsDiscretizer(1)}}, ValueError, r"scalers\['amount'\]: "),
+        ({"scalers": {"amount": KBinsDiscretizer(1, strategy="uniform")}}, ValueError, r"scalers\['amount'\]: "),
         ({"headers": {"mcc": 5}}, ValueError, r"headers\['mcc'\] must be a str; got 5"),
         ({"instruction": "a\n\nb"}, ValueError, "instruction must not"),
         ({"instruction": "a\n"}, ValueError, "instruction must not"),

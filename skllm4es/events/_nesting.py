@@ -259,7 +259,11 @@ def _check_no_nulls(roles: list[tuple[str, str]], columns: dict[str, pa.ChunkedA
 def _select(events: Any, positions: list[int]) -> Any:
     if isinstance(events, pa.Table):
         return events.select(positions)
-    return events.iloc[:, positions] if isinstance(events, pd.DataFrame) else events[:, positions]
+    if isinstance(events, pd.DataFrame):
+        # Column by column: together they would be copied, which pandas 2 cannot do in another byte order.
+        columns = {position: events.iloc[:, position] for position in positions}
+        return pd.DataFrame(columns, copy=False).set_axis(events.columns[positions], axis=1)
+    return events[:, positions]
 
 
 def _field_in_order(column: pa.ChunkedArray, name: str, order: npt.NDArray[np.int64] | None) -> pa.Array:
