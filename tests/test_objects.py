@@ -61,7 +61,7 @@ KINDS = {
     "sets": st.sets(st.integers(0, 9), max_size=2),
     "others": st.sampled_from([1j, object, range, DAY.replace]),
 }
-_missing = st.sampled_from([None, np.nan, pd.NA, pd.NaT, Decimal("NaN"), np.datetime64("NaT")])
+_missing = st.sampled_from([None, np.nan, pd.NA, pd.NaT, Decimal("NaN"), np.datetime64("NaT", "s")])
 
 
 @st.composite

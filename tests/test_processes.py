@@ -55,6 +55,7 @@ def fit_with_torchrun(tmp_path):
     assert done.returncode == 0, done.stderr
     # In a new process, the first wait is for imports.
     assert done.stdout.startswith("importing torch and transformers\n")
+    assert done.stdout.count("importing") == 1
     return results_in(tmp_path)
 
 

@@ -338,7 +338,8 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
 
     def _fit(self, X: Any) -> list[Embedded]:
         """Do what `fit` does; return what was embedded on the way."""
-        if self.verbose and "torch" not in sys.modules:
+        is_first = os.environ.get("RANK", "0") == "0"  # Of the processes that a launcher started.
+        if self.verbose and is_first and "torch" not in sys.modules:
             tqdm.write("importing torch and transformers")
         features = self._resolve_features()
         finetuning = self._resolve_finetuning(features)
