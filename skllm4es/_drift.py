@@ -321,6 +321,7 @@ def _text_checks(
     serializer.set_params(
         columns=names,
         unlabelled="keep",  # They are reported.
+        time=serializer.time if serializer.time in ("auto", *names) else None,
         **{k: None if v is None else {name: v[name] for name in v if name in names} for k, v in settings.items()},
     )
     with warnings.catch_warnings():

@@ -519,11 +519,13 @@ def _runs(**about):
 def test_the_table_of_speeds_has_medians_and_says_what_did_not_run(tmp_path):
     lines = [_runs(way="ours", events_cpu_s=seconds, cosine=0.99 + seconds / 1000) for seconds in (1, 2, 4)]
     lines += [_runs(way="slow", events_cpu_s=10), _runs(way="ours", threads=2)]
+    lines += [_runs(way="wrong", events_cpu_s=0.1, cosine=cosine) for cosine in (1.0, float("nan"))]
     lines += [{"machine": "m", "threads": 1, "way": way, "error": "no such file"} for way in ("ours", "gone")]
     append(tmp_path / "engines.jsonl", lines)
     one, two = speed_table(tmp_path / "engines.jsonl").split("m, 2 threads:")
     assert one.startswith("m, 1 thread:")
-    assert [line.split(" | ")[0] for line in one.splitlines()[4:7]] == ["| ours", "| slow", "| gone"]
+    assert [line.split(" | ")[0] for line in one.splitlines()[4:8]] == ["| ours", "| slow", "| gone", "| wrong"]
+    assert one.splitlines()[7].endswith("| NaN in its vectors |")
     assert "| ours | 50 | 30 | 25 | 30 | 3 | 1,000 | 0.99100 |" in one
     assert "| gone | did not run: no such file |" in one
     assert "| ours | 50 |" in two

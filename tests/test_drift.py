@@ -105,6 +105,18 @@ def test_a_field_that_new_events_lack_is_missing_in_all(X, later):
     assert row.examples == "no such field in X_new"
 
 
+@pytest.mark.parametrize("change", ["missing", "kind"])
+def test_a_time_that_new_events_lack_or_hold_as_text_is_reported(X, later, change):
+    table = unnest_events(later)
+    if change == "missing":
+        new = nest_events(table.drop(columns="event_time"), user="user_id")
+    else:
+        new = nest_events(table.assign(event_time=table["event_time"].astype(str)), user="user_id")
+    serializer = EventSerializer(time="event_time", labels={"mcc": load_mcc_names()})
+    row = row_of(report_drift(X, new, serializer=serializer), "event_time", change)
+    assert (row.fit, row.new, row.drifted) == (0.0, 1.0, True)
+
+
 def test_codes_without_a_label_and_events_with_new_texts_are_found(X, later):
     new = edited(later, lambda event: {"mcc": 999_999 if event["type"] == "POS" else event["mcc"]})
     report = report_drift(X, new, serializer=SERIALIZER)

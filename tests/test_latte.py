@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from sklearn.exceptions import NotFittedError
 from tiny_models import frozen_model
 
 import skllm4es.models
@@ -67,7 +68,8 @@ def test_the_five_commonest_values_are_named_and_those_that_fit_has_not_seen_tog
     events = pd.DataFrame({"user": 0, "t": range(36), "film": list("abcdefgh") + list("abcdefg") * 4})
     X = nest_events(events, user="user", time="t")
     later = nest_events(events.assign(film=["x", "y", *events["film"][2:]]), user="user", time="t")
-    fitted = embedder(time=None, columns=["film"]).fit(pd.concat([X, X]))
+    shorter = nest_events(events.iloc[:-1], user="user", time="t")
+    fitted = embedder(time=None, columns=["film"]).fit(pd.concat([X, shorter]))
     assert fitted.describe(X)[0].endswith("film: a (14%), b (14%), c (14%), d (14%), e (14%).")
     assert "other" not in fitted.describe(later)[0]
     assert "film: other (100%)" in fitted.describe(nest_events(events.assign(film="x"), user="user", time="t"))[0]
@@ -137,5 +139,25 @@ def test_fields_with_labels_are_categories(X):
         embedder(labels={"shop": {1: "one"}}).fit(X)
 
 
-def test_users_who_all_have_the_same_description_are_learned_from(X):
-    assert np.isfinite(embedder(descriptions="about").fit(X.assign(about="a client")).transform(X)).all()
+def test_users_who_all_have_the_same_description_are_an_error(X):
+    with pytest.raises(ValueError, match="All 12 users have the same description, 'a client', so there is nothing"):
+        embedder(descriptions="about").fit(X.assign(about="a client"))
+
+
+def test_users_may_have_one_of_two_descriptions(X):
+    about = ["a client" if i % 3 else "a shop" for i in range(len(X))]
+    fitted = embedder(descriptions="about").fit(X.assign(about=about))
+    assert min(fitted.loss_curve_) > 0
+
+
+def test_only_a_fitted_embedder_describes(X):
+    with pytest.raises(NotFittedError):
+        embedder().describe(X)
+
+
+def test_what_most_users_have_is_average_and_not_very_low():
+    few, most = [[{"n": 3, "stars": 5}] * (2 + i) for i in range(3)], [[{"n": 3, "stars": 5}] * 9] * 7
+    X = pd.DataFrame({"events": few + most})
+    *_, text = embedder(numeric=["stars"]).fit(X).describe(X)
+    assert text.startswith("events: 9 (average); ")
+    assert "stars: usually 5 (average), from 5 (average) to 5 (average)" in text

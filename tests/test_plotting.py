@@ -1,5 +1,6 @@
 """The displays draw their data, and say what they need."""
 
+import io
 import sys
 
 import numpy as np
@@ -93,6 +94,22 @@ class TestEveryDisplay:
         monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
         with pytest.raises(ImportError, match=r"pip install 'skllm4es\[plot\]'"):
             display.plot()
+
+
+def test_what_looks_like_a_formula_is_drawn_as_it_is():
+    dollars = "A$AP_ {$}"
+    loss, scores = {"loss_curve": [3.0, 2.0]}, {"train_scores": SCORES, "test_scores": SCORES}
+    displays = [
+        ContributionsDisplay(contributions=pd.Series({dollars: 0.3})).plot(),
+        EmbeddingMapDisplay.from_embeddings(np.eye(2), pd.Series([dollars, "b"], name=dollars)),
+        EmbeddingMapDisplay.from_embeddings(np.eye(2), pd.Series([0.5, 1.0], name=dollars)),
+        FineTuningLossDisplay(**loss).plot(name=dollars),
+        DataEfficiencyDisplay(train_sizes=np.array([10, 20, 40]), **scores).plot(name=dollars),
+    ]
+    for display in displays:
+        texts = display.figure_.findobj(matplotlib.text.Text)
+        assert any(dollars in text.get_text() for text in texts)
+        display.figure_.savefig(io.BytesIO())
 
 
 class TestPoolingDepth:

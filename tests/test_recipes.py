@@ -120,8 +120,25 @@ def test_the_last_user_of_a_batch_keeps_events_that_come_later(table):
     )
 
 
-def test_a_folder_of_files_is_scored_by_batches(X, pipeline, expected, tmp_path, monkeypatch):
+def test_a_query_that_is_not_sorted_by_user_is_an_error(table):
+    sql = recipe("score_from_sql")
+    rows = in_sqlite(table.sort_values("event_time")).cursor()
+    with pytest.raises(ValueError, match="come again after others: end the query with ORDER BY client"):
+        list(sql.users_from_cursor(rows, "SELECT * FROM events", "client", "event_time", TYPES, 50))
+
+
+def test_nanoseconds_are_cut_as_the_guide_says(tmp_path):
+    files = recipe("users_in_files")
+    time = pd.to_datetime(["2024-01-01T10:00:00.123456789"])
+    files.write(nest_events(pd.DataFrame({"user": 1, "time": time}), user="user", time="time"), tmp_path / "users")
+    ((event,),) = files.read_with_pandas(tmp_path / "users")["events"]
+    assert event["time"] == pd.Timestamp("2024-01-01T10:00:00.123456")
+
+
+@pytest.mark.parametrize("name", [int, "user {}".format])
+def test_a_folder_of_files_is_scored_by_batches(X, pipeline, expected, tmp_path, monkeypatch, name):
     users = tmp_path / "users"
+    X, expected = X.rename(index=name), expected.rename(index=name)
     rows = pa.Table.from_pandas(X.rename_axis("user").reset_index(), preserve_index=False)
     for month, start in enumerate(range(0, len(X), 20), start=1):
         (users / f"month={month}").mkdir(parents=True)

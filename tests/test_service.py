@@ -10,8 +10,9 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.pipeline import Pipeline, make_pipeline
 from tiny_models import frozen_model
 
 from skllm4es import (
@@ -23,6 +24,7 @@ from skllm4es import (
     nest_events,
     unnest_events,
 )
+from skllm4es.baselines import EventAggregator
 from skllm4es.datasets import make_transactions
 from skllm4es.vocabularies import load_mcc_names
 
@@ -143,6 +145,31 @@ def test_new_events_are_kept_in_a_folder_that_the_service_makes(recipe, users, t
     X_new = nest_events(pd.DataFrame(new).assign(user=1, event_time=pd.Timestamp(EVENT["event_time"])), user="user")
     assert answer["score"] == pytest.approx(pipeline.predict_proba(X_new)[0, 1], abs=1e-5)
     assert pipeline["features"]["llm"]["embed"].cache_info().n_vectors > 0
+
+
+def test_numbers_that_aggregates_cannot_take_are_refused(recipe, users):
+    client = TestClient(recipe.make_app(event_pipeline(LogisticRegression(), model=frozen_model()).fit(*users)))
+    assert client.post("/score", json={"events": [EVENT | {"amount": 1e29}]}).status_code == 200
+    for field, number in [("amount", 1e31), ("amount", -1e300), ("mcc", 1e35)]:
+        answer = client.post("/score", json={"events": [EVENT | {field: number}]})
+        assert {place[:4] for place, _ in problems(answer)} == {("body", "events", 0, field)}
+
+
+def test_a_pipeline_that_it_cannot_serve_is_refused_at_the_start(recipe, users, pipeline):
+    X, y = users
+    steps = list(pipeline.steps)
+    regressor = Pipeline([*steps[:-1], ("ridge", Ridge())]).fit(X, y)
+    with pytest.raises(TypeError, match="needs two classes"):
+        recipe.make_app(regressor)
+    with pytest.raises(TypeError, match="with one EventSerializer, in steps of pipelines and unions; it has 0"):
+        recipe.make_app(make_pipeline(EventAggregator(), SimpleImputer(), LogisticRegression()).fit(X, y))
+
+
+def test_the_events_may_have_another_name(recipe, users):
+    X, y = users
+    renamed = X.rename(columns={"events": "history"})
+    client = TestClient(recipe.make_app(pipeline_for(EventSerializer(events="history")).fit(renamed, y)))
+    assert client.post("/score", json={"events": as_json(X, 3)}).status_code == 200
 
 
 def test_values_may_be_missing(client):

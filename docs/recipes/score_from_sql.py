@@ -21,6 +21,18 @@ def users_from_cursor(
 
     The last user of a batch waits for the rest of the events.
     """
+    done: set[Any] = set()
+
+    def nest(table: pd.DataFrame) -> pd.DataFrame:
+        users = set(table[user])
+        if again := users & done:
+            raise ValueError(
+                f"{len(again)} users, such as {min(again)!r}, come again after others: "
+                f"end the query with ORDER BY {user}."
+            )
+        done.update(users)
+        return nest_events(table, user=user, time=time)
+
     cursor.execute(query)
     names = [column[0] for column in cursor.description]
     waiting = pd.DataFrame(columns=names).astype(types)
@@ -30,9 +42,9 @@ def users_from_cursor(
         is_last = table[user] == table[user].iloc[-1]
         waiting = table[is_last]
         if not is_last.all():
-            yield nest_events(table[~is_last], user=user, time=time)
+            yield nest(table[~is_last])
     if len(waiting):
-        yield nest_events(waiting, user=user, time=time)
+        yield nest(waiting)
 
 
 def users_from_duckdb(

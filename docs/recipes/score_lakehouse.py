@@ -12,7 +12,10 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 BATCH = 1000
-SCHEMA = pa.schema({"user": pa.int64(), "score": pa.float64()})
+
+
+def schema_of(users: ds.Dataset) -> pa.Schema:
+    return pa.schema([users.schema.field("user"), ("score", pa.float64())])
 
 
 def score(pipeline_path: str, users: ds.Dataset) -> Iterator[pa.RecordBatch]:
@@ -23,12 +26,15 @@ def score(pipeline_path: str, users: ds.Dataset) -> Iterator[pa.RecordBatch]:
         if len(batch):
             X = batch.to_pandas(types_mapper=pd.ArrowDtype).set_index("user")
             columns = [batch["user"], pa.array(pipeline.predict_proba(X)[:, 1])]
-            yield pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
+            yield pa.RecordBatch.from_arrays(columns, schema=schema_of(users))
 
 
 if __name__ == "__main__":
     pipeline_path, users_path, scores_path = sys.argv[1:]
     users = ds.dataset(users_path, partitioning="hive")
     ds.write_dataset(
-        score(pipeline_path, users), scores_path, schema=SCHEMA, format="parquet"
+        score(pipeline_path, users),
+        scores_path,
+        schema=schema_of(users),
+        format="parquet",
     )

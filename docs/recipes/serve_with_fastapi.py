@@ -54,7 +54,7 @@ def iso_8601(value: Any) -> Any:
 #: What JSON holds for each kind of values that `fit` saw; times are in ISO 8601.
 TYPES: dict[str, Any] = {
     "numbers": Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)]
-    | Annotated[FiniteFloat, Field(strict=True)],
+    | Annotated[FiniteFloat, Field(strict=True, ge=-1e30, le=1e30)],
     "texts": Annotated[str, AfterValidator(characters)],
     "booleans": StrictBool,
     "dates": Annotated[date, BeforeValidator(iso_8601)],
@@ -103,12 +103,25 @@ def parts_of(estimator: Any) -> Iterator[Any]:
             yield from parts_of(part)
 
 
+def only(kind: type, parts: list[Any]) -> Any:
+    found = [part for part in parts if isinstance(part, kind)]
+    if len(found) != 1:
+        raise TypeError(
+            f"The service needs a pipeline with one {kind.__name__}, in steps of "
+            f"pipelines and unions; it has {len(found)}."
+        )
+    return found[0]
+
+
 def make_app(pipeline: Any = None, memory: str | None = None) -> FastAPI:
     """Return the service for a fitted pipeline, by default the environment's."""
     pipeline = joblib.load(os.environ["PIPELINE"]) if pipeline is None else pipeline
     parts = list(parts_of(pipeline))
-    serializer = next(part for part in parts if isinstance(part, EventSerializer))
-    embedder = next(part for part in parts if isinstance(part, LLMEmbedder))
+    serializer, embedder = only(EventSerializer, parts), only(LLMEmbedder, parts)
+    if not isinstance(serializer.events, str):
+        raise TypeError("The service passes the events of a user in one column.")
+    if len(getattr(pipeline, "classes_", ())) != 2:
+        raise TypeError("The score is a probability: the service needs two classes.")
     if memory := memory or os.environ.get("MEMORY"):
         Path(memory).mkdir(parents=True, exist_ok=True)
         embedder.set_params(memory=memory)
@@ -134,7 +147,7 @@ def make_app(pipeline: Any = None, memory: str | None = None) -> FastAPI:
         events = [event.model_dump() for event in user.events]
         if serializer.time_ is not None:
             events.sort(key=lambda event: event[serializer.time_])
-        X = pd.DataFrame({"events": [events]})
+        X = pd.DataFrame({serializer.events: [events]})
         with one_at_a_time, warnings.catch_warnings(record=True) as seen:
             warnings.simplefilter("always")
             probability = pipeline.predict_proba(X)[0, 1]

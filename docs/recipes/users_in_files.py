@@ -14,7 +14,12 @@ def write(X: pd.DataFrame, path: Path) -> None:
         X.rename_axis("user").reset_index(), preserve_index=False
     )
     pq.write_table(
-        table, path, row_group_size=1000, compression="zstd", coerce_timestamps="us"
+        table,
+        path,
+        row_group_size=1000,
+        compression="zstd",
+        coerce_timestamps="us",
+        allow_truncated_timestamps=True,
     )
 
 

@@ -64,7 +64,7 @@ class Describer:
     def __call__(self, events: EncodedEvents) -> list[str]:
         """Describe each user."""
         statistics = _statistics(events)
-        levels = {name: np.searchsorted(self.edges[name], values, side="left") for name, values in statistics.items()}
+        levels = {name: _levels(self.edges[name], values) for name, values in statistics.items()}
 
         def write(name: str, form: Callable[[float], str]) -> list[str]:
             rows = zip(statistics[name].tolist(), levels[name].tolist(), strict=True)
@@ -110,6 +110,11 @@ def _fifths(values: Floats) -> Floats:
     known = values[~np.isnan(values)]
     places = np.arange(1, len(_LEVELS)) / len(_LEVELS)
     return np.quantile(known, places) if len(known) else np.full(len(places), np.inf)
+
+
+def _levels(edges: Floats, values: Floats) -> npt.NDArray[np.intp]:
+    """Return the fifth of each value; a value that fills several fifths is in the middle one of these."""
+    return (np.searchsorted(edges, values, side="left") + np.searchsorted(edges, values, side="right")) // 2
 
 
 def _shares(codes: Codes, names: Sequence[str], events: EncodedEvents) -> list[str]:

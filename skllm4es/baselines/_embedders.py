@@ -207,7 +207,8 @@ class LATTEEmbedder(TrainedEmbedder):
         descriptions : list of str
             One per user, in the order of `X`.
         """
-        return self._describer(self._encode(X))
+        events = self._encode(X)
+        return self._describer(events)
 
     @property
     def _categorical(self) -> Sequence[str] | None:
@@ -222,6 +223,11 @@ class LATTEEmbedder(TrainedEmbedder):
 
         self._describer = Describer.fit(seen.events, seen.features, self.labels or {})
         texts = self._describer(seen.events) if self.descriptions is None else self._given(seen.X)
+        if len(set(texts)) < 2:
+            raise ValueError(
+                f"All {len(texts)} users have the same description, {texts[0]!r:.60}, so there is nothing to tell them "
+                "apart by. Pass users who differ, or other descriptions."
+            )
         vectors = read_descriptions(
             texts,
             smollm2() if self.model is None else self.model,

@@ -12,6 +12,7 @@ from skllm4es._docstrings import fill
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
 #: How the best point of a curve is marked.
 RING: dict[str, Any] = {"marker": "o", "markersize": 13, "fillstyle": "none", "linestyle": "none"}
@@ -72,6 +73,12 @@ class Display:
         self.ax_ = plt.subplots(layout="constrained")[1] if ax is None else ax
         self.figure_ = self.ax_.figure  # type: ignore[assignment]
         return self.ax_
+
+
+def verbatim(*texts: Text) -> None:
+    """Draw texts as they are: what is between two dollar signs would be a formula, and often not a valid one."""
+    for text in texts:
+        text.set_parse_math(False)
 
 
 def find_step(estimator: Any, attribute: str) -> tuple[Pipeline | None, Any]:

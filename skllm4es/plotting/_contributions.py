@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pandas as pd
 
-from skllm4es.plotting._base import Display
+from skllm4es.plotting._base import Display, verbatim
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -131,6 +131,7 @@ class ContributionsDisplay(Display):
         ]
         self.bars_ = ax.barh(range(len(shown)), shown.to_numpy(), **{"color": colours} | dict(bar_kw or {}))
         ax.set_yticks(range(len(shown)), [textwrap.fill(str(name), _WIDTH) for name in shown.index])
+        verbatim(*ax.get_yticklabels())
         ax.axvline(0, color="black", linewidth=0.8)
         ax.set_xlabel("contribution to the score")
         return self

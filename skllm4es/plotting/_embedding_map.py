@@ -14,7 +14,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import assert_all_finite
 
 from skllm4es._messages import check_has_length
-from skllm4es.plotting._base import Display
+from skllm4es.plotting._base import Display, verbatim
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -195,11 +195,13 @@ class EmbeddingMapDisplay(Display):
                 place: dict[str, Any] = {}
                 if len(classes) > _MAX_CLASSES:  # Their legend would cover the map.
                     place = {"loc": "center left", "bbox_to_anchor": (1, 0.5), "ncols": -(-len(classes) // 25)}
-                ax.legend(title=self.target_name, **place)
+                legend = ax.legend(title=self.target_name, **place)
+                verbatim(*legend.get_texts(), legend.get_title())
             else:
                 known = {"c": target[~unknown].to_numpy(dtype=float)}
                 self._scatter(~unknown, style | known)
                 self.colorbar_ = self.figure_.colorbar(self.scatters_[-1], ax=ax, label=self.target_name or "")
+                verbatim(self.colorbar_.ax.yaxis.label)
         ax.set(xlabel=self.axis_names[0], ylabel=self.axis_names[1])
         return self
 

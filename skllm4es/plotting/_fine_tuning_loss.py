@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from skllm4es.plotting._base import RING, Display, find_step
+from skllm4es.plotting._base import RING, Display, find_step, verbatim
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -156,7 +156,7 @@ class FineTuningLossDisplay(Display):
         else:
             ax.set(xlabel="tokens", ylabel="next-token loss (nats)")
             ax.xaxis.set_major_formatter(EngFormatter(sep=""))
-        ax.legend()
+        verbatim(*ax.legend().get_texts())
         return self
 
     def _ends(self, losses: Sequence[float], tokens: Sequence[int] | None) -> npt.NDArray[np.float64]:

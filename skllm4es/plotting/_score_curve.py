@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
-from skllm4es.plotting._base import Display
+from skllm4es.plotting._base import Display, verbatim
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,5 +56,5 @@ class ScoreCurve(Display):
         if name is not None:
             for line in self.lines_ or []:
                 line.set_label(name if line.get_label() == "Test" else f"{name}, train")
-            self.ax_.legend()
+            verbatim(*self.ax_.legend().get_texts())
         return self
