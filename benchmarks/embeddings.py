@@ -1,8 +1,8 @@
 """Embeddings on disk: each is computed once for all targets, classifiers, ensembles and numbers of labelled users.
 
 They also let an interrupted run continue. An embedding is found by everything that it depends on: the transformer with
-its settings, the data set, and the users that it is fitted on, but not the code: empty the folder when the code
-changes.
+its settings, the data set, and the users that it is fitted on, but not the code. When that changes, empty the folder,
+and drop the records of its rows from the result files.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import Any
 import joblib
 import numpy as np
 import numpy.typing as npt
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 from sklearn.pipeline import Pipeline
 
 from benchmarks.data import Data
 from benchmarks.memory import peak_bytes, reset_peak
 from benchmarks.protocol import Rows
-from benchmarks.representations import has_unit_length
+from benchmarks.representations import REWRITES, has_unit_length
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class EmbeddingStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.progress = folder / "progress"
 
     def key(self, transformer: BaseEstimator, data: Data, seen: Rows) -> str:
         """Return what identifies the vectors of a transformer fitted on the users in `seen`."""
@@ -74,7 +75,7 @@ class EmbeddingStore:
         key = self.key(transformer, data, seen)
         file = self.folder / data.name / f"{key}.npz"
         if not file.exists():
-            self._compute(_keeping_progress(transformer, self.folder / "progress"), data, seen, file)
+            self._compute(_keeping_progress(clone(transformer), self.progress), data, seen, file)
         with np.load(file) as stored:
             vectors = np.full((len(data.X), stored["vectors"].shape[1]), np.nan, dtype=np.float32)
             vectors[data.labelled] = stored["vectors"]
@@ -99,7 +100,7 @@ def _keeping_progress(transformer: Any, folder: Path) -> Any:
     """Let long work continue after an interruption; this changes no result, and so no key."""
     parameters = transformer.get_params()
     if parameters.get("enrich__rewriter") is not None:
-        transformer.set_params(enrich__memory=str(folder / "rewrites"))
+        transformer.set_params(enrich__memory=str(folder / REWRITES))
     if isinstance(parameters.get("embed__model"), str) and "embed__finetune__checkpoint_dir" in parameters:
         transformer.set_params(embed__finetune__checkpoint_dir=str(folder / "checkpoints"))
     memory = "embed__memory" if isinstance(transformer, Pipeline) else "memory"

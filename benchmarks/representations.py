@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
 from benchmarks.data import Data, load
@@ -55,6 +56,8 @@ from skllm4es.rewriters import HKFRRewriter, Rewriter, TransformersRewriter, TRS
 _NEED_A_GPU = (LLAMA_3B, QWEN_1_7B, LLAMA_8B_INSTRUCT)
 _PIP_INSTALLS = {SMOLLM2: smollm2, MINILM: all_minilm_l6_v2}
 
+#: The folder of rewritten texts, in that of long work.
+REWRITES = "rewrites"
 #: What a small model is asked for in summaries, so that they take a core minutes and not hours.
 _SHORT: dict[str, dict[str, Any]] = {
     "HKFR": {"n_words": 50, "themes": ["kinds of things and interests", "numbers and times"]},
@@ -75,6 +78,8 @@ class Context:
     budget: Budget
     seed: int
     data_home: str | None = None
+    #: The folder that keeps long work.
+    progress: Path | None = None
 
 
 #: Makes the unfitted transformer from users to vectors.
@@ -175,7 +180,10 @@ def llm(
             chosen["extra_texts"] = texts[0]
         embedder = make_embedder(random_state=context.seed, **chosen)
         if context.budget.n_tokens is not None and model != FROM_SCRATCH and embedder.finetune is not None:
-            texts.append(Pipeline(steps).fit_transform(context.data.X))
+            writer = clone(Pipeline(steps))
+            if summaries is not None and context.progress is not None:
+                writer.set_params(enrich__memory=str(context.progress / REWRITES))
+            texts.append(writer.fit_transform(context.data.X))
             embedder.set_params(finetune__epochs=context.budget.n_tokens / n_tokens_of(texts, embedder.model))
         return Pipeline([*steps, ("embed", embedder)])
 

@@ -64,7 +64,7 @@ class Experiment:
 
     def build(self, row: Row, seed: int) -> list[Any]:
         """Return the unfitted transformers of a row's parts."""
-        context = Context(self.data, self.preset, self.budget, seed, self.data_home)
+        context = Context(self.data, self.preset, self.budget, seed, self.data_home, self.store.progress)
         return [build(context) for build in row.parts]
 
     def seen(self, split: Split) -> np.ndarray:
@@ -101,8 +101,9 @@ def run(experiment: Experiment, rows: Sequence[Row], results: Results) -> bool:
     for row in rows:
         try:
             for seed in experiment.budget.seeds:
+                transformers = experiment.build(row, seed)
                 for split in experiment.splits(seed):
-                    _run_split(experiment, row, seed, split, results)
+                    _run_split(experiment, row, transformers, seed, split, results)
         except NotHereError as reason:
             if not results.has_row(row.name):  # Scores may come from another machine.
                 results.cannot_run(row.name, str(reason))
@@ -114,8 +115,10 @@ def run(experiment: Experiment, rows: Sequence[Row], results: Results) -> bool:
     return succeeded
 
 
-def _run_split(experiment: Experiment, row: Row, seed: int, split: Split, results: Results) -> None:
-    transformers, seen = experiment.build(row, seed), experiment.seen(split)
+def _run_split(
+    experiment: Experiment, row: Row, transformers: Sequence[Any], seed: int, split: Split, results: Results
+) -> None:
+    seen = experiment.seen(split)
     key = " ".join(experiment.store.key(transformer, experiment.data, seen) for transformer in transformers)
     missing: dict[str, list[tuple[Record, np.ndarray]]] = {target: [] for target in experiment.targets}
     for target, cells in missing.items():

@@ -104,8 +104,15 @@ def test_what_looks_like_a_formula_is_drawn_as_it_is():
         EmbeddingMapDisplay.from_embeddings(np.eye(2), pd.Series([dollars, "b"], name=dollars)),
         EmbeddingMapDisplay.from_embeddings(np.eye(2), pd.Series([0.5, 1.0], name=dollars)),
         FineTuningLossDisplay(**loss).plot(name=dollars),
+        EmbeddingMapDisplay(positions=np.zeros((3, 2)), axis_names=(dollars, "b")).plot(),
         DataEfficiencyDisplay(train_sizes=np.array([10, 20, 40]), **scores).plot(name=dollars),
+        DataEfficiencyDisplay(train_sizes=np.array([10, 20, 40]), score_name=dollars, **scores).plot(),
+        PoolingDepthDisplay(
+            param_name="pooling_depth", param_range=np.array([1, 2, 3]), score_name=dollars, **scores
+        ).plot(),
     ]
+    displays[5].plot(ax=displays[5].ax_, name=dollars)
+    displays[5].plot(ax=displays[5].ax_)
     for display in displays:
         texts = display.figure_.findobj(matplotlib.text.Text)
         assert any(dollars in text.get_text() for text in texts)

@@ -4,6 +4,7 @@ import importlib.util
 import runpy
 import sqlite3
 import sys
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import joblib
@@ -57,17 +58,19 @@ def expected(pipeline, X):
     return pd.Series(pipeline.predict_proba(X)[:, 1], index=X.index)
 
 
+@contextmanager
 def in_sqlite(table):
-    connection = sqlite3.connect(":memory:")
-    table.assign(event_time=table["event_time"].astype(str)).to_sql("events", connection, index=False)
-    return connection
+    with closing(sqlite3.connect(":memory:")) as connection:
+        table.assign(event_time=table["event_time"].astype(str)).to_sql("events", connection, index=False)
+        yield connection
 
 
+@contextmanager
 def in_duckdb(table):
-    connection = duckdb.connect()
-    connection.register("view", table)
-    connection.execute("CREATE TABLE events AS SELECT * FROM view")
-    return connection
+    with closing(duckdb.connect()) as connection:
+        connection.register("view", table)
+        connection.execute("CREATE TABLE events AS SELECT * FROM view")
+        yield connection
 
 
 def assert_same(scores, expected):
@@ -89,31 +92,31 @@ def test_users_in_a_parquet_file_are_read_as_they_were(library, X, tmp_path):
 @pytest.mark.parametrize("n_rows", [1, 7, 100, 10_000])
 @pytest.mark.parametrize("database", ["sqlite", "duckdb"])
 def test_users_are_read_from_a_cursor_whole_however_many_rows_it_returns(n_rows, database, table, pipeline, expected):
-    connection = in_sqlite(table) if database == "sqlite" else in_duckdb(table)
     sql = recipe("score_from_sql")
     query = "SELECT * FROM events ORDER BY client"
-    users = list(sql.users_from_cursor(connection.cursor(), query, "client", "event_time", TYPES, n_rows))
+    with in_sqlite(table) if database == "sqlite" else in_duckdb(table) as connection:
+        users = list(sql.users_from_cursor(connection.cursor(), query, "client", "event_time", TYPES, n_rows))
     assert_same(sql.scores(pipeline, iter(users)), expected)
 
 
 def test_a_query_without_rows_yields_nothing(table):
-    connection = in_sqlite(table)
     sql = recipe("score_from_sql")
     query = "SELECT * FROM events WHERE client < 0 ORDER BY client"
-    assert list(sql.users_from_cursor(connection.cursor(), query, "client", "event_time", TYPES)) == []
+    with in_sqlite(table) as connection:
+        assert list(sql.users_from_cursor(connection.cursor(), query, "client", "event_time", TYPES)) == []
 
 
 def test_duckdb_nests_the_users(table, pipeline, expected):
-    connection = in_duckdb(table)
     sql = recipe("score_from_sql")
-    assert_same(sql.scores(pipeline, sql.users_from_duckdb(connection, sql.NEST, n_users=16)), expected)
+    with in_duckdb(table) as connection:
+        assert_same(sql.scores(pipeline, sql.users_from_duckdb(connection, sql.NEST, n_users=16)), expected)
 
 
 def test_the_last_user_of_a_batch_keeps_events_that_come_later(table):
     sql = recipe("score_from_sql")
-    connection = in_duckdb(table)
     query = "SELECT * FROM events ORDER BY client"
-    parts = list(sql.users_from_cursor(connection.cursor(), query, "client", "event_time", TYPES, 5))
+    with in_duckdb(table) as connection:
+        parts = list(sql.users_from_cursor(connection.cursor(), query, "client", "event_time", TYPES, 5))
     counts = pd.concat([part["events"].list.len().set_axis(part.index) for part in parts])
     pd.testing.assert_series_equal(
         counts.astype("int64"), table.groupby("client").size(), check_names=False, check_index_type=False
@@ -122,9 +125,20 @@ def test_the_last_user_of_a_batch_keeps_events_that_come_later(table):
 
 def test_a_query_that_is_not_sorted_by_user_is_an_error(table):
     sql = recipe("score_from_sql")
-    rows = in_sqlite(table.sort_values("event_time")).cursor()
-    with pytest.raises(ValueError, match="come again after others: end the query with ORDER BY client"):
-        list(sql.users_from_cursor(rows, "SELECT * FROM events", "client", "event_time", TYPES, 50))
+    read = "SELECT * FROM events", "client", "event_time", TYPES, 50
+    message = "come again after others: end the query with ORDER BY client"
+    with in_sqlite(table.sort_values("event_time")) as connection, pytest.raises(ValueError, match=message):
+        list(sql.users_from_cursor(connection.cursor(), *read))
+
+
+@pytest.mark.parametrize("type_", ["Int64", "string"])
+def test_events_without_a_user_are_an_error(table, type_):
+    sql = recipe("score_from_sql")
+    some = table.astype({"client": type_})
+    some.loc[some.index[:3], "client"] = None
+    query = "SELECT * FROM events ORDER BY client NULLS LAST"
+    with in_sqlite(some) as connection, pytest.raises(ValueError, match="Some events have no client: leave them out"):
+        list(sql.users_from_cursor(connection.cursor(), query, "client", "event_time", TYPES | {"client": type_}))
 
 
 def test_nanoseconds_are_cut_as_the_guide_says(tmp_path):
@@ -153,16 +167,16 @@ def test_a_folder_of_files_is_scored_by_batches(X, pipeline, expected, tmp_path,
 def test_days_of_events_are_nested_by_duckdb(table, pipeline, expected, tmp_path):
     days = table.assign(month=table["event_time"].dt.month)
     pq.write_to_dataset(pa.Table.from_pandas(days, preserve_index=False), tmp_path / "events", ["month"])
-    connection = duckdb.connect()
-    connection.execute(f"CREATE VIEW events AS SELECT * FROM read_parquet('{tmp_path}/events/*/*.parquet')")
     sql = recipe("score_from_sql")
-    assert_same(sql.scores(pipeline, sql.users_from_duckdb(connection, sql.NEST)), expected)
+    with closing(duckdb.connect()) as connection:
+        connection.execute(f"CREATE VIEW events AS SELECT * FROM read_parquet('{tmp_path}/events/*/*.parquet')")
+        assert_same(sql.scores(pipeline, sql.users_from_duckdb(connection, sql.NEST)), expected)
 
 
 def test_nest_events_and_duckdb_agree(table):
     sql = recipe("score_from_sql")
-    connection = in_duckdb(table)
-    nested = pd.concat(sql.users_from_duckdb(connection, sql.NEST, n_users=10_000))
+    with in_duckdb(table) as connection:
+        nested = pd.concat(sql.users_from_duckdb(connection, sql.NEST, n_users=10_000))
     columns = ["event_time", "mcc", "amount", "type", "currency"]
     ours = nest_events(table, user="client", time="event_time", columns=columns)
     texts = EventSerializer().fit(ours)

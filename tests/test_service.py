@@ -13,6 +13,7 @@ import pytest
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.svm import LinearSVC
 from tiny_models import frozen_model
 
 from skllm4es import (
@@ -159,10 +160,17 @@ def test_a_pipeline_that_it_cannot_serve_is_refused_at_the_start(recipe, users, 
     X, y = users
     steps = list(pipeline.steps)
     regressor = Pipeline([*steps[:-1], ("ridge", Ridge())]).fit(X, y)
-    with pytest.raises(TypeError, match="needs two classes"):
-        recipe.make_app(regressor)
+    without_probabilities = Pipeline([*steps[:-1], ("svm", LinearSVC())]).fit(X, y)
+    for unserved in (regressor, without_probabilities):
+        with pytest.raises(TypeError, match="needs predict_proba, of two classes"):
+            recipe.make_app(unserved)
     with pytest.raises(TypeError, match="with one EventSerializer, in steps of pipelines and unions; it has 0"):
         recipe.make_app(make_pipeline(EventAggregator(), SimpleImputer(), LogisticRegression()).fit(X, y))
+
+
+def test_the_time_need_not_be_written(recipe, users):
+    client = TestClient(recipe.make_app(pipeline_for(EventSerializer(["mcc"])).fit(*users)))
+    assert client.post("/score", json={"events": [{"mcc": 5411}, {"mcc": 5814}]}).status_code == 200
 
 
 def test_the_events_may_have_another_name(recipe, users):

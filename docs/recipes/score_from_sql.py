@@ -38,6 +38,8 @@ def users_from_cursor(
     waiting = pd.DataFrame(columns=names).astype(types)
     while rows := cursor.fetchmany(n_rows):
         table = pd.DataFrame(rows, columns=names).astype(types)
+        if table[user].isna().any():
+            raise ValueError(f"Some events have no {user}: leave them out.")
         table = pd.concat([waiting, table]) if len(waiting) else table
         is_last = table[user] == table[user].iloc[-1]
         waiting = table[is_last]

@@ -120,8 +120,12 @@ def make_app(pipeline: Any = None, memory: str | None = None) -> FastAPI:
     serializer, embedder = only(EventSerializer, parts), only(LLMEmbedder, parts)
     if not isinstance(serializer.events, str):
         raise TypeError("The service passes the events of a user in one column.")
-    if len(getattr(pipeline, "classes_", ())) != 2:
-        raise TypeError("The score is a probability: the service needs two classes.")
+    has_scores = hasattr(pipeline, "predict_proba")
+    if not has_scores or len(getattr(pipeline, "classes_", ())) != 2:
+        raise TypeError(
+            "The score is a probability: the service needs predict_proba, of two "
+            "classes."
+        )
     if memory := memory or os.environ.get("MEMORY"):
         Path(memory).mkdir(parents=True, exist_ok=True)
         embedder.set_params(memory=memory)
@@ -145,7 +149,7 @@ def make_app(pipeline: Any = None, memory: str | None = None) -> FastAPI:
     @app.post("/score")
     def score(user: User) -> Answer:
         events = [event.model_dump() for event in user.events]
-        if serializer.time_ is not None:
+        if serializer.time_ in serializer.kinds_:
             events.sort(key=lambda event: event[serializer.time_])
         X = pd.DataFrame({serializer.events: [events]})
         with one_at_a_time, warnings.catch_warnings(record=True) as seen:

@@ -223,10 +223,10 @@ class LATTEEmbedder(TrainedEmbedder):
 
         self._describer = Describer.fit(seen.events, seen.features, self.labels or {})
         texts = self._describer(seen.events) if self.descriptions is None else self._given(seen.X)
-        if len(set(texts)) < 2:
+        if len(texts) > 1 and len(set(texts)) == 1:
             raise ValueError(
-                f"All {len(texts)} users have the same description, {texts[0]!r:.60}, so there is nothing to tell them "
-                "apart by. Pass users who differ, or other descriptions."
+                f"All {len(texts)} users have the same description, so there is nothing to tell them apart by: "
+                f"{texts[0]!r}. Pass users who differ, or other descriptions."
             )
         vectors = read_descriptions(
             texts,

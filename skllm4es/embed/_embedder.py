@@ -351,7 +351,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         with trainer_callbacks(self) as callbacks:
             callbacks.append(warning_of_duration(finetuning, from_scratch=self._from_scratch is not None))
             training = self._training(finetuning, callbacks)
-            if self.verbose and self._from_scratch is None:
+            if self.verbose and is_first and self._from_scratch is None:
                 tqdm.write(f"reading {self.model}")
             language_model = training.prepare(corpus)
             layers, max_length = self._check(language_model, features)

@@ -203,6 +203,7 @@ class EmbeddingMapDisplay(Display):
                 self.colorbar_ = self.figure_.colorbar(self.scatters_[-1], ax=ax, label=self.target_name or "")
                 verbatim(self.colorbar_.ax.yaxis.label)
         ax.set(xlabel=self.axis_names[0], ylabel=self.axis_names[1])
+        verbatim(ax.xaxis.label, ax.yaxis.label)
         return self
 
     def _scatter(self, users: Any, style: Mapping[str, Any]) -> None:

@@ -56,5 +56,7 @@ class ScoreCurve(Display):
         if name is not None:
             for line in self.lines_ or []:
                 line.set_label(name if line.get_label() == "Test" else f"{name}, train")
-            verbatim(*self.ax_.legend().get_texts())
+            self.ax_.legend()
+        legend = self.ax_.get_legend()
+        verbatim(self.ax_.yaxis.label, *(legend.get_texts() if legend else ()))
         return self
