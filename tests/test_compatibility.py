@@ -63,7 +63,7 @@ EXPECTED_FAILURES = {
 }
 
 
-#: What `parametrize_with_checks` would run; that of scikit-learn 1.6 does not work with pytest 9.
+#: What `parametrize_with_checks` would run, with shorter names.
 ROW_CHECKS = [
     check
     for name, estimator in ON_ROWS.items()
