@@ -223,6 +223,12 @@ def test_categories_that_are_a_mixture_are_refused(values):
     assert list(nest_events(table[:2], user="user").index) == values[:1]
 
 
+def test_a_mixture_with_a_time_that_python_cannot_hold_is_refused():
+    X = _as_dicts_and_a_frame([False, np.datetime64("10000-01-01", "s")])
+    with pytest.raises(TypeError, match="10000-01-01"):
+        flatten_events(X, "events")
+
+
 def test_an_index_that_is_a_mixture_is_refused():
     X = pd.DataFrame({"events": [[{"a": 1}], [{"a": 2}]]}, index=pd.Index(["a", b"a"], dtype=object))
     with pytest.raises(TypeError, match="cannot hold 'user'"):

@@ -130,7 +130,14 @@ def _with_room_for_decimals(tables: list[pa.Table]) -> list[pa.Table]:
 
 
 def _first_values(tables: list[pa.Table], name: str) -> Callable[[int], Any]:
-    return lambda position: tables[position][name].slice(0, 3).to_pylist()
+    def first(position: int) -> Any:
+        values = tables[position][name].slice(0, 3)
+        try:
+            return values.to_pylist()
+        except OverflowError:  # Python has no times after the year 9999.
+            return values.cast(pa.string()).to_pylist()
+
+    return first
 
 
 def _is_frame(cell: Any) -> bool:
