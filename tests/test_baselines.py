@@ -264,7 +264,7 @@ def test_codes_read_as_floats_because_one_is_missing_are_the_same_codes():
 
 @every_embedder
 def test_lists_of_categories_are_an_error_that_says_what_to_do(baseline):
-    X = pd.DataFrame({"events": [[{"genres": ["Comedy", "War"], "rating": 5.0}] * 2] * 3})
+    X = pd.DataFrame({"events": [[{"genres": ["Comedy", "War"], "rating": 5.0}] * (2 + user) for user in range(3)]})
     with pytest.raises(TypeError, match=r"'genres' of the events holds lists of texts.*Join each list.*columns="):
         clone(baseline).fit(X)
     assert np.isfinite(clone(baseline).set_params(columns=["rating"]).fit_transform(X)).all()

@@ -675,7 +675,9 @@ def test_errors_are_raised_from_processes():
         TextEnricher(n_jobs=2).fit_transform([*TEXTS[:4], "a|b\n1", *TEXTS[4:]])
 
 
-def test_the_progress_bar_shows_texts_and_tokens(capsys):
+def test_the_progress_bar_shows_texts_and_tokens(capsys, monkeypatch):
+    for name, size in [("COLUMNS", "200"), ("LINES", "50")]:  # It leaves out what does not fit.
+        monkeypatch.setenv(name, size)
     TextEnricher(Language(), n_variants=2, random_state=0, verbose=1).fit_transform(TEXTS)
     shown = capsys.readouterr().err
     assert "16/16" in shown

@@ -10,6 +10,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.dummy import DummyClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -165,7 +166,7 @@ def test_a_pipeline_that_it_cannot_serve_is_refused_at_the_start(recipe, users, 
         with pytest.raises(TypeError, match="needs predict_proba, of two classes"):
             recipe.make_app(unserved)
     with pytest.raises(TypeError, match="with one EventSerializer, in steps of pipelines and unions; it has 0"):
-        recipe.make_app(make_pipeline(EventAggregator(), SimpleImputer(), LogisticRegression()).fit(X, y))
+        recipe.make_app(make_pipeline(EventAggregator(), SimpleImputer(), DummyClassifier()).fit(X, y))
 
 
 def test_the_time_need_not_be_written(recipe, users):
