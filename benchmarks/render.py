@@ -39,10 +39,10 @@ come from training up to 3 billion weights, which needs a GPU and has not been r
 `LLMEmbedder(smollm2(), finetune=None)` beside aggregates and a bag of events, each learned from the training users
 alone. ROC-AUC, or the mean absolute error for the age; means ± standard deviations of three times five folds, of the
 better of a linear model and LightGBM (cards: of fifteen draws of 800 users to learn from and 1,200 to test on); the
-best mean of the first three columns is bold. The last column is the third
-without the block that the language model reads, and so needs no language model. The MIMIC-IV demo has 13 deaths, so its
-folds differ by more than its columns. [What a vector holds](guide/features.md#when-does-it-pay) has both heads, and 25
-and 100 labels. `python -m benchmarks.bench_quality RESULTS.jsonl` measures this.
+best mean of the first three columns is bold. The last column is the third without the block that the language model
+reads, and so needs no language model. The MIMIC-IV demo has 13 deaths, so its folds differ by more than its columns.
+[What a vector holds](guide/features.md#when-does-it-pay) has both heads, and 25 and 100 labels.
+`python -m benchmarks.bench_quality RESULTS.jsonl` measures this.
 
 {table}"""
 _SPEED = """\
@@ -95,9 +95,9 @@ standard deviation of each other. Training moves none of them.
     "data-efficiency": """
 The paper says that on Rosbank LLM4ES is ahead of all by 15.2 % with one labelled user and by 8.6 % with ten. For gender
 in MovieLens the frozen vectors are ahead of the best other by 3.3 % with one user of each class, by 5.6 % with ten
-users and by 5.2 % with 25. For the age they are level with a bag of events up to ten users, which is ahead with 25 to
-250; on the simulated cards CoLES is ahead with few labels.
-LightGBM needs more labels to split at all, so only the linear model is scored.
+users and by 5.2 % with 25. For the age they are level with a bag of events up to ten users; with 25 to 250, the bag is
+ahead. On the simulated cards CoLES is ahead with few labels. LightGBM needs more labels to split at all, so only the
+linear model is scored.
 """,
 }
 _HOW_TO_READ = """\
@@ -112,8 +112,8 @@ _HOW_TO_READ = """\
 - "paper" is the paper's figure for the same data set; its LLM4ES is LLaMA 3.2 3B. "paper, rosbank" is its figure for
   another data set, if it has none for this one: compare the order of the rows, not the values.
 - Times are seconds by the clock of the slowest fit, and of the slowest transform of all labelled users, on a machine
-  that did other work at times. The slowest of a frozen model, and of LATTE, is the one that read: later ones find what
-  it has read. Features are the most of any fold, peak memory is that of the whole process.
+  that did other work at times. With a frozen model or LATTE, the slowest is the one that read the texts: later ones
+  find what it has kept. Features are the most of any fold, peak memory is that of the whole process.
 - "not run here" means that the machine lacked something that the row needs.
 - On MovieLens, the bag of events has only the titles.
 - "leak-free": representations are learned from the events of all users outside the test set. "transductive": they are
