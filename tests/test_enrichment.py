@@ -14,12 +14,14 @@ from forked import assert_killed, die, start
 from format_readers import read, restore
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from recording_rewriter import RecordingRewriter
 from sklearn.base import BaseEstimator, clone
 from sklearn.pipeline import make_pipeline
 
 from skllm4es import TextEnricher
 from skllm4es.formats import FORMATS
 from skllm4es.rewriters import RewritingError, StreamingRewriter, TemplateRewriter
+from skllm4es.rewriters._llm import Answer
 from skllm4es.serialize import format_events, parse_events
 
 ROWS = [["2020-03-05", "Groceries", "1250.00"], ["2020-03-06", "Fuel", "300.50"], ["2020-03-07", "Books", "12.99"]]
@@ -507,6 +509,41 @@ def test_what_changes_a_rewriting_changes_its_key(tmp_path):
     rewriter.cache_key = lambda: "language 2"
     enricher.fit_transform(TEXTS)
     assert len(rewriter.calls) == 4 * 8
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [(Answer("Groceries, groceries, gro", False, 7), "The answer was cut off"), ("```json\n```", "no usable text")],
+)
+def test_unusable_answers_are_not_asked_for_again(tmp_path, answer, reason):
+    def run(**settings):
+        rewriter = RecordingRewriter(lambda message: answer if "Rent" in str(message) else "an answer", **settings)
+        rewriter.asked = []
+        enricher = TextEnricher(
+            rewriter, formats="breakdown", on_error="template", max_retries=1, memory=tmp_path, random_state=0
+        )
+        with pytest.warns(UserWarning, match=reason):
+            texts = enricher.fit_transform(["day, what\n1, Rent", "day, what\n2, Groceries"])
+        return len(rewriter.asked), texts, enricher.report_
+
+    n_asked, texts, report = run()
+    assert n_asked == 1  # of the retry, which is the last round
+    assert report["outcome"].to_list() == ["template", "ok"]
+    again = run()
+    assert again[0] == 0
+    pd.testing.assert_frame_equal(again[1], texts)
+    pd.testing.assert_frame_equal(again[2], report)
+    assert run(temperature=0.9)[0] == 1
+
+
+def test_other_errors_of_a_text_are_not_cached(tmp_path):
+    rewriter = Language(fails="Rent")
+    enricher = TextEnricher(rewriter, on_error="raw", max_retries=0, memory=tmp_path, random_state=0)
+    texts = ["day, what\n1, Rent", "day, what\n2, Groceries"]
+    for n_calls in (2, 3):
+        with pytest.warns(UserWarning, match="refused: too long"):
+            enricher.fit_transform(texts)
+        assert len(rewriter.calls) == n_calls
 
 
 def test_texts_from_before_the_server_disappeared_are_cached(tmp_path):

@@ -9,16 +9,20 @@ from pathlib import Path
 
 from skllm4es._messages import warn
 from skllm4es._store import Store, hash_of, make_directory
+from skllm4es.rewriters._base import UnusableAnswerError
 
 _SCHEMA = "CREATE TABLE rewrites (key BLOB PRIMARY KEY, value BLOB NOT NULL, digest BLOB NOT NULL)"
 _MAX_VARIABLES = 500  # of one SQL statement
+#: Comes before the message of an error: no text begins with this byte, which UTF-8 does not have.
+_ERROR = b"\xff"
 
 
 class RewriteCache:
     """Rewritten texts in one file of a directory, which several processes may share.
 
-    Each text is stored under a hash of everything that the rewriting depends on. The methods raise an `OSError` if the
-    file is damaged or was not written by this package.
+    Each text is stored under a hash of everything that the rewriting depends on. So is the error of an unusable answer,
+    which costs no less than another one. The methods raise an `OSError` if the file is damaged or was not written by
+    this package.
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
@@ -26,9 +30,10 @@ class RewriteCache:
         make_directory(folder)
         self._store = Store(folder / "rewrites.sqlite", _SCHEMA, "rewritings")
 
-    def read(self, keys: Sequence[bytes]) -> dict[bytes, str]:
+    def read(self, keys: Sequence[bytes]) -> dict[bytes, str | UnusableAnswerError]:
         """Return the cached texts among the keys. Damaged texts are skipped, with a warning."""
-        found, n_damaged = {}, 0
+        found: dict[bytes, str | UnusableAnswerError] = {}
+        n_damaged = 0
         with self._store.connection() as connection:
             for start in range(0, len(keys), _MAX_VARIABLES):
                 batch = keys[start : start + _MAX_VARIABLES]
@@ -36,7 +41,7 @@ class RewriteCache:
                 query = f"SELECT key, value, digest FROM rewrites WHERE key IN ({marks})"  # only ?  # nosec B608
                 for key, value, digest in connection.execute(query, batch):
                     if hash_of(key, value) == digest:
-                        found[key] = value.decode("utf-8", "surrogatepass")
+                        found[key] = _decode(value)
                     else:
                         n_damaged += 1
         if n_damaged:
@@ -44,14 +49,24 @@ class RewriteCache:
         return found
 
     @contextmanager
-    def writing(self) -> Iterator[Callable[[bytes, str], None]]:
+    def writing(self) -> Iterator[Callable[[bytes, str | UnusableAnswerError], None]]:
         """Open the file, and yield a function that stores a text under a key, durably from then on."""
         with self._store.connection() as connection:
 
-            def write(key: bytes, text: str) -> None:
-                value = text.encode("utf-8", "surrogatepass")
+            def write(key: bytes, text: str | UnusableAnswerError) -> None:
+                value = _encode(text)
                 row = (key, value, hash_of(key, value))
                 connection.execute("INSERT OR REPLACE INTO rewrites VALUES (?, ?, ?)", row)
                 connection.commit()
 
             yield write
+
+
+def _encode(text: str | UnusableAnswerError) -> bytes:
+    start = b"" if isinstance(text, str) else _ERROR
+    return start + str(text).encode("utf-8", "surrogatepass")
+
+
+def _decode(value: bytes) -> str | UnusableAnswerError:
+    text = value.removeprefix(_ERROR).decode("utf-8", "surrogatepass")
+    return UnusableAnswerError(text) if value.startswith(_ERROR) else text

@@ -20,6 +20,7 @@ from skllm4es.enrich._faithfulness import compare
 from skllm4es.enrich._rewrite_cache import RewriteCache
 from skllm4es.formats import FORMATS
 from skllm4es.rewriters import Rewriter, RewritingError, StreamingRewriter
+from skllm4es.rewriters._base import UnusableAnswerError
 
 #: Texts that a process rewrites between two updates of the progress bar ...
 _CHUNK_SIZE = 256
@@ -81,7 +82,7 @@ def rewrite_all(
         results = _in_chunks(rewriter, missing, min_recall, n_jobs, size, bar)
     with nullcontext() if cache is None else cache.writing() as write:
         for request, rewriting in results:
-            if write and isinstance(rewriting.text, str):
+            if write and isinstance(rewriting.text, str | UnusableAnswerError):
                 write(keys[request], rewriting.text)
             done[request] = rewriting
     return done

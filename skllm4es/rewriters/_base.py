@@ -108,6 +108,10 @@ class UnreadableTextError(RewritingError, ValueError):
     """Raised for a text that is not in the serialised form, so that another seed does not help."""
 
 
+class UnusableAnswerError(RewritingError):
+    """Raised for a text whose answer by the model is unusable, as it would be again with the same seed."""
+
+
 @runtime_checkable
 class StreamingRewriter(Rewriter, Protocol):
     """Protocol of a slow rewriter that returns texts one by one, such as a language model.

@@ -21,7 +21,7 @@ from sklearn.base import BaseEstimator
 from skllm4es._compat import Interval, StrOptions
 from skllm4es.formats import FORMATS
 from skllm4es.rewriters._answers import clean_answer
-from skllm4es.rewriters._base import RewritingError
+from skllm4es.rewriters._base import RewritingError, UnusableAnswerError
 from skllm4es.rewriters._checks import as_lists, check_formats
 from skllm4es.rewriters._examples import choose_others, render_example, share_of_values
 from skllm4es.rewriters._prompts import Example, Message, compose, hash_prompts, seed_of
@@ -314,12 +314,12 @@ def _as_json(value: Any) -> Any:
 
 def _read(answer: Answer, question: Question) -> str | RewritingError:
     if not answer.finished:
-        return RewritingError(
+        return UnusableAnswerError(
             f"The answer was cut off at its limit of {question.max_new_tokens} tokens. Raise max_new_tokens, lower "
             "context_length, so that a long text is split into smaller parts, or choose a model that follows "
             "instructions better. If the model thinks at length, switch its thinking off."
         )
-    return clean_answer(answer.text, question.message) or RewritingError(
+    return clean_answer(answer.text, question.message) or UnusableAnswerError(
         f"The model's answer has no usable text: {answer.text[:80]!r}. Try another seed or temperature, or a model "
         "that follows instructions better."
     )
