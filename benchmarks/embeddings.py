@@ -75,7 +75,7 @@ class EmbeddingStore:
         key = self.key(transformer, data, seen)
         file = self.folder / data.name / f"{key}.npz"
         if not file.exists():
-            self._compute(_keeping_progress(clone(transformer), self.progress), data, seen, file)
+            self._compute(_for_long_runs(clone(transformer), self.progress), data, seen, file)
         with np.load(file) as stored:
             vectors = np.full((len(data.X), stored["vectors"].shape[1]), np.nan, dtype=np.float32)
             vectors[data.labelled] = stored["vectors"]
@@ -86,9 +86,10 @@ class EmbeddingStore:
         start = time.perf_counter()
         transformer.fit(data.X.iloc[seen])
         fitted = time.perf_counter()
+        replaced = _share_replaced(transformer)
         # Vectors of users without a label are never used.
         vectors = np.asarray(transformer.transform(data.X.iloc[data.labelled]), dtype=np.float32)
-        costs = {"fit_s": fitted - start, "transform_s": time.perf_counter() - fitted, **_peaks()}
+        costs = {"fit_s": fitted - start, "transform_s": time.perf_counter() - fitted, "replaced": replaced, **_peaks()}
         file.parent.mkdir(parents=True, exist_ok=True)
         draft = file.with_suffix(f".{os.getpid()}.draft")
         with draft.open("wb") as written:
@@ -96,9 +97,12 @@ class EmbeddingStore:
         draft.replace(file)
 
 
-def _keeping_progress(transformer: Any, folder: Path) -> Any:
-    """Let long work continue after an interruption; this changes no result, and so no key."""
+def _for_long_runs(transformer: Any, folder: Path) -> Any:
+    """Let long work show how far it is, and continue after an interruption; this changes no result, and so no key."""
     parameters = transformer.get_params()
+    # The verbose of a pipeline itself would print what each step took.
+    shown = ("enrich__verbose", "embed__verbose") if isinstance(transformer, Pipeline) else ("verbose",)
+    transformer.set_params(**{name: 1 for name in shown if name in parameters})
     if parameters.get("enrich__rewriter") is not None:
         transformer.set_params(enrich__memory=str(folder / REWRITES))
     if isinstance(parameters.get("embed__model"), str) and "embed__finetune__checkpoint_dir" in parameters:
@@ -107,6 +111,12 @@ def _keeping_progress(transformer: Any, folder: Path) -> Any:
     if memory in parameters:
         transformer.set_params(**{memory: str(folder / "vectors")})
     return transformer
+
+
+def _share_replaced(transformer: Any) -> float:
+    """Return the share of the rewritten texts in the fit that were unusable, so that templates stand in their place."""
+    enricher = getattr(transformer, "named_steps", {}).get("enrich")
+    return 0.0 if enricher is None else float((enricher.report_["outcome"] == "template").mean())
 
 
 def _reset_peaks() -> None:

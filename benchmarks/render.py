@@ -193,7 +193,7 @@ def render_file(content: Record) -> str:
     for target in _targets(content):
         lines += ["", f"**{target}: {about['metrics'][target]}**, {how}", ""]
         lines += _curve_rows(content, target) if TABLES[about["table"]].is_curve else _table_rows(content, target)
-    lines += _reasons(content)
+    lines += _notes(content)
     # Markdown in an HTML element needs empty lines around it.
     lines += ["", "<details>", "<summary>How this was run</summary>", "", _describe(content), "", "</details>"]
     return "\n".join([*lines, ""])
@@ -288,13 +288,16 @@ def _absent(content: Record, row: str) -> str:
     return "not run here" if row in content["not_run"] else "not run yet"
 
 
-def _reasons(content: Record) -> list[str]:
-    """Return the reasons why rows were not run, or not completely."""
+def _notes(content: Record) -> list[str]:
+    """Return why rows were not run, or not completely, and how many of their texts are templates instead of answers."""
     rows: dict[str, list[str]] = defaultdict(list)
     for row in content["about"]["rows"]:
         if row in content["not_run"]:
-            rows[content["not_run"][row]].append(row)
-    return ["", *[f"- Not run here: {reason}. ({'; '.join(names)})" for reason, names in rows.items()]] if rows else []
+            rows[f"Not run here: {content['not_run'][row]}."].append(row)
+        replaced = max((record.get("replaced", 0) for record in content["records"] if record["row"] == row), default=0)
+        if replaced:
+            rows[f"{replaced:.0%} of the texts could not be rewritten and are templates."].append(row)
+    return ["", *[f"- {note} ({'; '.join(names)})" for note, names in rows.items()]] if rows else []
 
 
 def _targets(content: Record) -> list[str]:

@@ -182,7 +182,7 @@ def llm(
         if context.budget.n_tokens is not None and model != FROM_SCRATCH and embedder.finetune is not None:
             writer = clone(Pipeline(steps))
             if summaries is not None and context.progress is not None:
-                writer.set_params(enrich__memory=str(context.progress / REWRITES))
+                writer.set_params(enrich__memory=str(context.progress / REWRITES), enrich__verbose=1)
             texts.append(writer.fit_transform(context.data.X))
             embedder.set_params(finetune__epochs=context.budget.n_tokens / n_tokens_of(texts, embedder.model))
         return Pipeline([*steps, ("embed", embedder)])

@@ -148,10 +148,8 @@ def _run_split(
 
 
 def _added(costs: list[Record]) -> Record:
-    """Add up the times of an ensemble's parts, which run one after the other."""
-    return {
-        name: round((max if name.startswith("peak") else sum)(part[name] for part in costs), 2) for name in costs[0]
-    }
+    """Add up the times of an ensemble's parts, which run one after the other; of all else, take the largest."""
+    return {name: round((sum if name.endswith("_s") else max)(part[name] for part in costs), 2) for name in costs[0]}
 
 
 def _short(record: Record) -> str:

@@ -12,6 +12,8 @@ import pytest
 from forked import assert_killed, start
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import StratifiedKFold
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import Bunch
 from tiny_models import frozen_model
 
@@ -27,7 +29,8 @@ from benchmarks.representations import Context, NotHereError, llm
 from benchmarks.results import Results, read
 from benchmarks.run import main
 from benchmarks.tables import TABLES, Row, Table
-from skllm4es import FineTuning, event_pipeline
+from skllm4es import EventSerializer, FineTuning, TextEnricher, event_pipeline
+from skllm4es.rewriters import RewritingError, TemplateRewriter
 
 N_USERS = 60
 LABELLED = np.arange(0, N_USERS, 2)
@@ -179,6 +182,30 @@ def test_unlabelled_users_have_no_vectors(tmp_path, witnessed):
     embedding = EmbeddingStore(tmp_path).get(Witness(), data, np.arange(N_USERS))
     assert len(data.labelled) == N_USERS / 2
     assert np.array_equal(~np.isnan(embedding.vectors).any(axis=1), data.y["leaves"].notna())
+
+
+class FailsForSome(TemplateRewriter):
+    def rewrite(self, texts, formats, seeds):
+        if any(text.count("\n") % 2 for text in texts):
+            raise RewritingError("refused")
+        return super().rewrite(texts, formats, seeds)
+
+
+@pytest.mark.parametrize("enrich", ["train", "always"])
+def test_the_share_of_texts_that_a_template_replaced_is_kept_with_the_vectors(tmp_path, enrich):
+    data = load("transactions", N_USERS)
+    enricher = TextEnricher(FailsForSome(), formats="html", enrich=enrich, on_error="template")
+    texts = EventSerializer().fit_transform(data.X).iloc[:, 0]
+    replaced = np.mean([text.count("\n") % 2 for text in texts])
+    assert 0 < replaced < 1
+    steps = [("serialize", EventSerializer()), ("enrich", enricher), ("embed", FunctionTransformer(_lengths))]
+    with pytest.warns(UserWarning, match="could not be rewritten and were replaced by templates"):
+        embedding = EmbeddingStore(tmp_path).get(Pipeline(steps), data, np.arange(N_USERS))
+    assert embedding.costs["replaced"] == replaced
+
+
+def _lengths(texts):
+    return texts.iloc[:, :1].map(len).to_numpy()
 
 
 @pytest.mark.parametrize(("fit", "n_seen", "n_fits"), [("leak-free", 15, 2), ("transductive", 20, 1)])
@@ -418,6 +445,14 @@ def test_a_row_that_was_not_run_shows_a_reason_and_no_score():
     assert "- Not run here: there is no GPU. (LLM4ES (LLaMA 3.2 3B))" in text
 
 
+def test_a_table_says_how_many_texts_are_templates_in_place_of_a_models_answers():
+    content = _content()
+    content["records"] = [record | {"replaced": 0.307 * (record["row"] == "CoLES")} for record in content["records"]]
+    text = render_file(content)
+    assert "- 31% of the texts could not be rewritten and are templates. (CoLES)" in text
+    assert "could not be rewritten" not in render_file(_content())
+
+
 @pytest.mark.parametrize("table", ["main", "data-efficiency"])
 def test_an_incomplete_row_says_how_many_folds_it_has(table):
     content = _content(table)
@@ -598,6 +633,24 @@ def test_each_table_runs(table, tmp_path, smoke_embeddings, capsys):
     assert not {"Agg", "CoLES", "mixed formats, 7x", "from scratch, fine-tuned, enriched"} & set(content["not_run"])
     head = "| labelled users, linear |" if TABLES[table].is_curve else "| method |"
     assert head in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("table", "row", "shown"),
+    [
+        ("domains", "CoLES", ["training: 100%", "embedding: 100%"]),
+        (
+            "components",
+            "from scratch, fine-tuned, enriched",
+            ["enriching: 100%", "fine-tuning: 100%", "embedding: 100%"],
+        ),
+    ],
+)
+def test_a_run_shows_how_far_its_slow_parts_are(table, row, shown, tmp_path, capsys):
+    _run(tmp_path, table, "--dataset", "transactions", "--rows", row)
+    bars = capsys.readouterr().err
+    assert not [bar for bar in shown if bar not in bars]
 
 
 @pytest.mark.slow
