@@ -24,7 +24,7 @@ from sklearn.pipeline import Pipeline
 from benchmarks.data import Data
 from benchmarks.memory import peak_bytes, reset_peak
 from benchmarks.protocol import Rows
-from benchmarks.representations import REWRITES, has_unit_length
+from benchmarks.representations import has_unit_length, keep_rewrites
 
 
 @dataclass(frozen=True)
@@ -101,10 +101,10 @@ def _for_long_runs(transformer: Any, folder: Path) -> Any:
     """Let long work show how far it is, and continue after an interruption; this changes no result, and so no key."""
     parameters = transformer.get_params()
     # The verbose of a pipeline itself would print what each step took.
-    shown = ("enrich__verbose", "embed__verbose") if isinstance(transformer, Pipeline) else ("verbose",)
-    transformer.set_params(**{name: 1 for name in shown if name in parameters})
-    if parameters.get("enrich__rewriter") is not None:
-        transformer.set_params(enrich__memory=str(folder / REWRITES))
+    verbose = "embed__verbose" if isinstance(transformer, Pipeline) else "verbose"
+    if verbose in parameters:
+        transformer.set_params(**{verbose: 1})
+    keep_rewrites(transformer, folder)
     if isinstance(parameters.get("embed__model"), str) and "embed__finetune__checkpoint_dir" in parameters:
         transformer.set_params(embed__finetune__checkpoint_dir=str(folder / "checkpoints"))
     memory = "embed__memory" if isinstance(transformer, Pipeline) else "memory"
@@ -114,7 +114,7 @@ def _for_long_runs(transformer: Any, folder: Path) -> Any:
 
 
 def _share_replaced(transformer: Any) -> float:
-    """Return the share of the rewritten texts in the fit that were unusable, so that templates stand in their place."""
+    """Return the share of the texts rewritten in `fit` that a template wrote, since the model's answer was unusable."""
     enricher = getattr(transformer, "named_steps", {}).get("enrich")
     return 0.0 if enricher is None else float((enricher.report_["outcome"] == "template").mean())
 

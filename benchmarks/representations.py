@@ -56,8 +56,6 @@ from skllm4es.rewriters import HKFRRewriter, Rewriter, TransformersRewriter, TRS
 _NEED_A_GPU = (LLAMA_3B, QWEN_1_7B, LLAMA_8B_INSTRUCT)
 _PIP_INSTALLS = {SMOLLM2: smollm2, MINILM: all_minilm_l6_v2}
 
-#: The folder of rewritten texts, in that of long work.
-REWRITES = "rewrites"
 #: What a small model is asked for in summaries, so that they take a core minutes and not hours.
 _SHORT: dict[str, dict[str, Any]] = {
     "HKFR": {"n_words": 50, "themes": ["kinds of things and interests", "numbers and times"]},
@@ -176,18 +174,24 @@ def llm(
         texts = []
         if companion:
             other = _companion(context)
-            texts.append(Pipeline(written(other)).fit_transform(other.X).reset_index(drop=True))
+            writer = keep_rewrites(Pipeline(written(other)), context.progress)
+            texts.append(writer.fit_transform(other.X).reset_index(drop=True))
             chosen["extra_texts"] = texts[0]
         embedder = make_embedder(random_state=context.seed, **chosen)
         if context.budget.n_tokens is not None and model != FROM_SCRATCH and embedder.finetune is not None:
-            writer = clone(Pipeline(steps))
-            if summaries is not None and context.progress is not None:
-                writer.set_params(enrich__memory=str(context.progress / REWRITES), enrich__verbose=1)
+            writer = keep_rewrites(clone(Pipeline(steps)), context.progress)
             texts.append(writer.fit_transform(context.data.X))
             embedder.set_params(finetune__epochs=context.budget.n_tokens / n_tokens_of(texts, embedder.model))
         return Pipeline([*steps, ("embed", embedder)])
 
     return build
+
+
+def keep_rewrites(transformer: Any, folder: Path | None) -> Any:
+    """Let a model that rewrites texts keep them in a folder, and show how far it is; return the same transformer."""
+    if folder is not None and transformer.get_params().get("enrich__rewriter") is not None:
+        transformer.set_params(enrich__memory=str(folder / "rewrites"), enrich__verbose=1)
+    return transformer
 
 
 def n_tokens_of(frames: Sequence[pd.DataFrame], model: str) -> int:

@@ -149,7 +149,9 @@ def _run_split(
 
 def _added(costs: list[Record]) -> Record:
     """Add up the times of an ensemble's parts, which run one after the other; of all else, take the largest."""
-    return {name: round((sum if name.endswith("_s") else max)(part[name] for part in costs), 2) for name in costs[0]}
+    names = dict.fromkeys(name for part in costs for name in part)  # Not all machines and versions record the same.
+    parts = {name: [part[name] for part in costs if name in part] for name in names}
+    return {name: round((sum if name.endswith("_s") else max)(values), 4) for name, values in parts.items()}
 
 
 def _short(record: Record) -> str:

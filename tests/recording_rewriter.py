@@ -13,13 +13,22 @@ class RecordingRewriter(LanguageModelRewriter):
         "context_length": "no_validation",
         "temperature": "no_validation",
         "events_at_a_time": "no_validation",
+        "reproducible": "no_validation",
     }
 
-    def __init__(self, answer=lambda message: "an answer", context_length=None, temperature=0.6, events_at_a_time=None):
+    def __init__(
+        self,
+        answer=lambda message: "an answer",
+        context_length=None,
+        temperature=0.6,
+        events_at_a_time=None,
+        reproducible=True,
+    ):
         self.answer = answer
         self.context_length = context_length
         self.temperature = temperature
         self.events_at_a_time = events_at_a_time
+        self.reproducible = reproducible
 
     @contextmanager
     def _open(self):
@@ -35,6 +44,7 @@ class _Words(Session):
     def __init__(self, rewriter):
         super().__init__(rewriter.context_length, "auto")
         self.rewriter = rewriter
+        self.reproducible = rewriter.reproducible
         if rewriter.events_at_a_time is not None:
             self.n_questions = 8
 

@@ -4,6 +4,7 @@ import math
 import pickle
 import shutil
 import sqlite3
+from contextlib import nullcontext
 from pathlib import Path
 
 import joblib
@@ -20,7 +21,7 @@ from sklearn.pipeline import make_pipeline
 
 from skllm4es import TextEnricher
 from skllm4es.formats import FORMATS
-from skllm4es.rewriters import RewritingError, StreamingRewriter, TemplateRewriter
+from skllm4es.rewriters import HKFRRewriter, RewritingError, StreamingRewriter, TemplateRewriter, TRSRRewriter
 from skllm4es.rewriters._llm import Answer
 from skllm4es.serialize import format_events, parse_events
 
@@ -511,38 +512,84 @@ def test_what_changes_a_rewriting_changes_its_key(tmp_path):
     assert len(rewriter.calls) == 4 * 8
 
 
-@pytest.mark.parametrize(
-    ("answer", "reason"),
-    [(Answer("Groceries, groceries, gro", False, 7), "The answer was cut off"), ("```json\n```", "no usable text")],
-)
-def test_unusable_answers_are_not_asked_for_again(tmp_path, answer, reason):
-    def run(**settings):
-        rewriter = RecordingRewriter(lambda message: answer if "Rent" in str(message) else "an answer", **settings)
-        rewriter.asked = []
-        enricher = TextEnricher(
-            rewriter, formats="breakdown", on_error="template", max_retries=1, memory=tmp_path, random_state=0
-        )
-        with pytest.warns(UserWarning, match=reason):
-            texts = enricher.fit_transform(["day, what\n1, Rent", "day, what\n2, Groceries"])
-        return len(rewriter.asked), texts, enricher.report_
+TWO_TEXTS = ["day, what\n1, Rent", "day, what\n2, Groceries"]
+CUT_OFF = Answer("Groceries, groceries, gro", False, 7)
+NOTHING = Answer("```\n```", True, 7)
 
-    n_asked, texts, report = run()
-    assert n_asked == 1  # of the retry, which is the last round
+
+def enrich_unusably(
+    memory, answer, *, summarise=lambda rewriter: rewriter, name=None, on_error="template", retries=1, **settings
+):
+    """Enrich two texts, for one of which no answer is usable; return what was asked, the texts, and the report."""
+    asked = []
+
+    def write(message):
+        asked.append(str(message))
+        return answer if "Rent" in str(message) else "an answer"
+
+    rewriter = summarise(RecordingRewriter(write, **settings))
+    enricher = TextEnricher(
+        rewriter,
+        formats=name or rewriter.default_formats[-1:],
+        enrich="always",
+        check=None,
+        on_error=on_error,
+        max_retries=retries,
+        memory=memory,
+        random_state=0,
+    )
+    with pytest.warns(UserWarning, match="could not be rewritten") if on_error != "raise" else nullcontext():
+        texts = enricher.fit_transform(TWO_TEXTS)
+        assert enricher.transform(TWO_TEXTS)["text"].to_list() == texts["text"].to_list()
+    return asked, texts, enricher.report_
+
+
+@pytest.mark.parametrize(
+    "summarise", [lambda model: model, TRSRRewriter, lambda model: HKFRRewriter(model, themes=["a"])]
+)
+@pytest.mark.parametrize("answer", [CUT_OFF, NOTHING])
+def test_unusable_answers_are_not_asked_for_again(tmp_path, answer, summarise):
+    asked, texts, report = enrich_unusably(tmp_path, answer, summarise=summarise)
+    assert len(asked) == 3  # The text that fails is retried once.
     assert report["outcome"].to_list() == ["template", "ok"]
-    again = run()
-    assert again[0] == 0
-    pd.testing.assert_frame_equal(again[1], texts)
-    pd.testing.assert_frame_equal(again[2], report)
-    assert run(temperature=0.9)[0] == 1
+    asked_again, *same = enrich_unusably(tmp_path, answer, summarise=summarise)
+    assert asked_again == []
+    pd.testing.assert_frame_equal(same[0], texts)
+    pd.testing.assert_frame_equal(same[1], report)
+    assert len(enrich_unusably(tmp_path, answer, summarise=summarise, retries=2)[0]) == 1
+    assert len(enrich_unusably(tmp_path, answer, summarise=summarise, temperature=0.9)[0]) == 3
+
+
+def test_the_error_of_an_unusable_answer_is_the_same_from_memory(tmp_path):
+    messages = []
+    for _ in range(2):
+        with pytest.raises(
+            RewritingError, match=r"1 of 2 texts could not be rewritten.*cut off.*raise max_retries"
+        ) as error:
+            enrich_unusably(tmp_path, CUT_OFF, on_error="raise")
+        messages.append(str(error.value))
+    assert messages[0] == messages[1]
+
+
+def test_a_part_of_a_text_may_be_unusable_in_early_rounds(tmp_path):
+    """A small model is asked again for each event, with other examples, before the text counts as failed."""
+    asked, *_ = enrich_unusably(tmp_path, CUT_OFF, events_at_a_time=1, name="json")
+    assert sum("Rent" in message for message in asked) > 2
+    assert enrich_unusably(tmp_path, CUT_OFF, events_at_a_time=1, name="json")[0] == []
+
+
+def test_a_server_is_asked_again_for_unusable_answers(tmp_path):
+    for _ in range(2):
+        asked, *_ = enrich_unusably(tmp_path, CUT_OFF, reproducible=False)
+        assert sum("Rent" in message for message in asked) == 4  # fit_transform and transform, with a retry each
 
 
 def test_other_errors_of_a_text_are_not_cached(tmp_path):
     rewriter = Language(fails="Rent")
     enricher = TextEnricher(rewriter, on_error="raw", max_retries=0, memory=tmp_path, random_state=0)
-    texts = ["day, what\n1, Rent", "day, what\n2, Groceries"]
     for n_calls in (2, 3):
         with pytest.warns(UserWarning, match="refused: too long"):
-            enricher.fit_transform(texts)
+            enricher.fit_transform(TWO_TEXTS)
         assert len(rewriter.calls) == n_calls
 
 

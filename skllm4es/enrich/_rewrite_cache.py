@@ -13,16 +13,14 @@ from skllm4es.rewriters._base import UnusableAnswerError
 
 _SCHEMA = "CREATE TABLE rewrites (key BLOB PRIMARY KEY, value BLOB NOT NULL, digest BLOB NOT NULL)"
 _MAX_VARIABLES = 500  # of one SQL statement
-#: Comes before the message of an error: no text begins with this byte, which UTF-8 does not have.
-_ERROR = b"\xff"
 
 
 class RewriteCache:
     """Rewritten texts in one file of a directory, which several processes may share.
 
-    Each text is stored under a hash of everything that the rewriting depends on. So is the error of an unusable answer,
-    which costs no less than another one. The methods raise an `OSError` if the file is damaged or was not written by
-    this package.
+    Each text is stored under a hash of everything that the rewriting depends on. So is the error of an answer that is
+    unusable, because asking again would cost as much as it did. The methods raise an `OSError` if the file is damaged
+    or was not written by this package.
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
@@ -31,30 +29,37 @@ class RewriteCache:
         self._store = Store(folder / "rewrites.sqlite", _SCHEMA, "rewritings")
 
     def read(self, keys: Sequence[bytes]) -> dict[bytes, str | UnusableAnswerError]:
-        """Return the cached texts among the keys. Damaged texts are skipped, with a warning."""
+        """Return the cached texts and errors among the keys. Damaged ones are skipped, with a warning."""
         found: dict[bytes, str | UnusableAnswerError] = {}
-        n_damaged = 0
+        errors = {_key_of_error(key): key for key in keys}
+        stored, n_damaged = [*keys, *errors], 0
         with self._store.connection() as connection:
-            for start in range(0, len(keys), _MAX_VARIABLES):
-                batch = keys[start : start + _MAX_VARIABLES]
+            for start in range(0, len(stored), _MAX_VARIABLES):
+                batch = stored[start : start + _MAX_VARIABLES]
                 marks = ",".join("?" * len(batch))
                 query = f"SELECT key, value, digest FROM rewrites WHERE key IN ({marks})"  # only ?  # nosec B608
                 for key, value, digest in connection.execute(query, batch):
-                    if hash_of(key, value) == digest:
-                        found[key] = _decode(value)
-                    else:
+                    if hash_of(key, value) != digest:
                         n_damaged += 1
+                        continue
+                    text = value.decode("utf-8", "surrogatepass")
+                    if key in errors:
+                        found.setdefault(errors[key], UnusableAnswerError(text))
+                    else:
+                        found[key] = text
         if n_damaged:
             warn(f"{n_damaged} of the texts in {self._store.file} are damaged and will be rewritten again.")
         return found
 
     @contextmanager
     def writing(self) -> Iterator[Callable[[bytes, str | UnusableAnswerError], None]]:
-        """Open the file, and yield a function that stores a text under a key, durably from then on."""
+        """Open the file, and yield a function that stores a text or error under a key, durably from then on."""
         with self._store.connection() as connection:
 
             def write(key: bytes, text: str | UnusableAnswerError) -> None:
-                value = _encode(text)
+                if isinstance(text, UnusableAnswerError):
+                    key = _key_of_error(key)
+                value = str(text).encode("utf-8", "surrogatepass")
                 row = (key, value, hash_of(key, value))
                 connection.execute("INSERT OR REPLACE INTO rewrites VALUES (?, ?, ?)", row)
                 connection.commit()
@@ -62,11 +67,6 @@ class RewriteCache:
             yield write
 
 
-def _encode(text: str | UnusableAnswerError) -> bytes:
-    start = b"" if isinstance(text, str) else _ERROR
-    return start + str(text).encode("utf-8", "surrogatepass")
-
-
-def _decode(value: bytes) -> str | UnusableAnswerError:
-    text = value.removeprefix(_ERROR).decode("utf-8", "surrogatepass")
-    return UnusableAnswerError(text) if value.startswith(_ERROR) else text
+def _key_of_error(key: bytes) -> bytes:
+    """Return the key under which the error of a text is stored, which no text has."""
+    return hash_of(key, "unusable")

@@ -92,7 +92,8 @@ class Rewriter(Protocol):
 class RewritingError(RuntimeError):
     r"""Raised for a text that cannot be rewritten, while others can.
 
-    Rewriters of your own raise it in ``rewrite``, and yield it in place of the text in ``iter_rewrites``.
+    Rewriters of your own raise it in ``rewrite``, and yield it in place of the text in ``iter_rewrites``. `memory` of
+    `TextEnricher` does not keep it: the next run tries the text again.
 
     Examples
     --------
@@ -109,7 +110,7 @@ class UnreadableTextError(RewritingError, ValueError):
 
 
 class UnusableAnswerError(RewritingError):
-    """Raised for a text whose answer by the model is unusable, as it would be again with the same seed."""
+    """Raised for a text whose answer by a local model is unusable, as it would be again with the same seed."""
 
 
 @runtime_checkable

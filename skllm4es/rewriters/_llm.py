@@ -28,7 +28,7 @@ from skllm4es.rewriters._prompts import Example, Message, compose, hash_prompts,
 from skllm4es.rewriters._splitting import read_events, split_events
 from skllm4es.rewriters._template import TemplateRewriter
 
-#: Increased when the same answer leads to another text than before.
+#: Increased when the same answer leads to another text than before, or the same question to a longer answer.
 _VERSION = 2
 #: max_new_tokens="auto" is this minimum plus this many tokens per token of the events: markup and field names at each
 #: event make an answer longer than the events, but a summary is shorter.
@@ -71,6 +71,8 @@ class Session(ABC):
         self.context_length = context_length
         self.max_new_tokens = max_new_tokens
 
+    #: Whether the same question with the same seed always has the same answer.
+    reproducible: ClassVar[bool] = False
     #: How many questions to ask together, at least: enough to sort them by length, few enough that results come soon.
     n_questions: int = 4096
 
@@ -160,7 +162,7 @@ class StepwiseRewriter(BaseEstimator, ABC):
         rewritten = [""] * len(texts)
         for position, result in self.iter_rewrites(texts, formats, seeds):
             if isinstance(result, RewritingError):
-                raise RewritingError(f"Text {position}: {result}") from result
+                raise type(result)(f"Text {position}: {result}") from result
             rewritten[position] = result
         return rewritten
 
@@ -243,7 +245,8 @@ class StepwiseRewriter(BaseEstimator, ABC):
 
     def _run(self, session: Session, steps: Mapping[int, Steps]) -> Iterator[tuple[int, str | RewritingError]]:
         """Advance rewritings side by side: each asks its next questions when it has all its answers."""
-        runs = [_Run(position, generator) for position, generator in steps.items()]
+        unusable = UnusableAnswerError if session.reproducible else RewritingError
+        runs = [_Run(position, generator, unusable) for position, generator in steps.items()]
         for run in runs:
             run.advance(None)
             if run.result is not None:
@@ -269,6 +272,8 @@ class _Run:
 
     position: int
     steps: Steps
+    #: The error of an answer that is unusable.
+    unusable: type[RewritingError]
     questions: list[Question] = field(default_factory=list)
     answers: dict[int, str] = field(default_factory=dict)
     result: str | RewritingError | None = None
@@ -277,6 +282,8 @@ class _Run:
         """Take the answer to one of the questions, and advance if it was the last one missing."""
         question = self.questions[index]
         text = answer if isinstance(answer, RewritingError) else _read(answer, question)
+        if isinstance(text, RewritingError) and isinstance(answer, Answer):
+            text = self.unusable(str(text))
         if isinstance(text, RewritingError) and question.may_fail:
             text = ""
         if isinstance(text, RewritingError):
@@ -314,12 +321,12 @@ def _as_json(value: Any) -> Any:
 
 def _read(answer: Answer, question: Question) -> str | RewritingError:
     if not answer.finished:
-        return UnusableAnswerError(
+        return RewritingError(
             f"The answer was cut off at its limit of {question.max_new_tokens} tokens. Raise max_new_tokens, lower "
             "context_length, so that a long text is split into smaller parts, or choose a model that follows "
             "instructions better. If the model thinks at length, switch its thinking off."
         )
-    return clean_answer(answer.text, question.message) or UnusableAnswerError(
+    return clean_answer(answer.text, question.message) or RewritingError(
         f"The model's answer has no usable text: {answer.text[:80]!r}. Try another seed or temperature, or a model "
         "that follows instructions better."
     )

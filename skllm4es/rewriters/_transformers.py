@@ -169,6 +169,8 @@ class TransformersRewriter(LanguageModelRewriter):
 class _LocalModel(Session):
     """A model that is loaded when it is first asked."""
 
+    reproducible = True
+
     def __init__(self, settings: TransformersRewriter, language_model: LanguageModel, device: str, dtype: str) -> None:
         super().__init__(_context_length(settings, language_model), settings.max_new_tokens)
         self.settings = settings
