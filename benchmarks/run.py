@@ -3,9 +3,9 @@
     python -m benchmarks.run TABLE [--dataset movielens-100k] [--preset smoke|cpu|paper] [--model ...] [--seeds ...]
 
 runs a table: main, ensembles, domains, components, strategies, base-llms or data-efficiency. It writes scores to
-``benchmarks/results/*.json`` as they are computed, and embeddings to ``benchmarks/embeddings``. The same command
-continues an interrupted run, and tables share embeddings. A row whose model or extra is missing on this machine is
-left out, with the reason. At the end the table is printed.
+``benchmarks/results/*.json`` as they are computed, and embeddings to ``benchmarks/embeddings``. Bars show how far the
+slow parts are. The same command continues an interrupted run, and tables share embeddings. A row whose model or extra
+is missing on this machine is left out, with the reason. At the end the table is printed.
 
     python -m benchmarks.run --render
 
