@@ -469,7 +469,7 @@ def test_a_table_says_how_many_texts_are_templates_in_place_of_a_models_answers(
     content["records"] = [record | {"replaced": 0.307 * (record["row"] == "CoLES")} for record in content["records"]]
     text = render_file(content)
     assert "- Up to 30.7% of the texts in a fold were written by templates. (CoLES)" in text
-    assert "written by templates" not in render_file(_content())
+    assert "Up to" not in render_file(_content())
 
 
 @pytest.mark.parametrize("table", ["main", "data-efficiency"])
