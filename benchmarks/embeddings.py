@@ -114,7 +114,7 @@ def _for_long_runs(transformer: Any, folder: Path) -> Any:
 
 
 def _share_replaced(transformer: Any) -> float:
-    """Return the share of the texts rewritten in `fit` that a template wrote, since the model's answer was unusable."""
+    """Return the share of the texts rewritten in `fit` that a template wrote because the model failed on them."""
     enricher = getattr(transformer, "named_steps", {}).get("enrich")
     return 0.0 if enricher is None else float((enricher.report_["outcome"] == "template").mean())
 

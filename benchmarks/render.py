@@ -289,14 +289,14 @@ def _absent(content: Record, row: str) -> str:
 
 
 def _notes(content: Record) -> list[str]:
-    """Return why rows were not run, or not completely, and how many of their texts no model wrote."""
+    """Return why rows were not run, or not completely, and how many texts a template wrote in place of the model."""
     rows: dict[str, list[str]] = defaultdict(list)
     for row in content["about"]["rows"]:
         if row in content["not_run"]:
             rows[f"Not run here: {content['not_run'][row]}."].append(row)
         replaced = max((record.get("replaced", 0) for record in content["records"] if record["row"] == row), default=0)
         if replaced:
-            rows[f"Up to {replaced:.1%} of the texts in a fold were written by templates."].append(row)
+            rows[f"A template replaced the model's answer in up to {replaced:.1%} of the texts of a fit."].append(row)
     return ["", *[f"- {note} ({'; '.join(names)})" for note, names in rows.items()]] if rows else []
 
 

@@ -22,7 +22,7 @@ class RecordingRewriter(LanguageModelRewriter):
         context_length=None,
         temperature=0.6,
         events_at_a_time=None,
-        reproducible=True,
+        reproducible=False,
     ):
         self.answer = answer
         self.context_length = context_length

@@ -518,7 +518,15 @@ NOTHING = Answer("```\n```", True, 7)
 
 
 def enrich_unusably(
-    memory, answer, *, summarise=lambda rewriter: rewriter, name=None, on_error="template", retries=1, **settings
+    memory,
+    answer,
+    *,
+    summarise=lambda rewriter: rewriter,
+    name=None,
+    on_error="template",
+    retries=1,
+    reproducible=True,
+    **settings,
 ):
     """Enrich two texts, for one of which no answer is usable; return what was asked, the texts, and the report."""
     asked = []
@@ -527,7 +535,7 @@ def enrich_unusably(
         asked.append(str(message))
         return answer if "Rent" in str(message) else "an answer"
 
-    rewriter = summarise(RecordingRewriter(write, **settings))
+    rewriter = summarise(RecordingRewriter(write, reproducible=reproducible, **settings))
     enricher = TextEnricher(
         rewriter,
         formats=name or rewriter.default_formats[-1:],
@@ -576,6 +584,18 @@ def test_a_part_of_a_text_may_be_unusable_in_early_rounds(tmp_path):
     asked, *_ = enrich_unusably(tmp_path, CUT_OFF, events_at_a_time=1, name="json")
     assert sum("Rent" in message for message in asked) > 2
     assert enrich_unusably(tmp_path, CUT_OFF, events_at_a_time=1, name="json")[0] == []
+
+
+def test_an_answer_that_became_usable_replaces_a_damaged_error(tmp_path):
+    enrich_unusably(tmp_path, CUT_OFF, retries=0)
+    with sqlite3.connect(tmp_path / "rewrites.sqlite") as connection:
+        connection.execute("UPDATE rewrites SET value = CAST('[]' AS BLOB) WHERE CAST(value AS TEXT) LIKE '%cut off%'")
+    connection.close()
+    rewriter = RecordingRewriter()
+    enricher = TextEnricher(rewriter, formats="breakdown", check=None, memory=tmp_path, random_state=0)
+    with pytest.warns(UserWarning, match="1 of the texts in .* are damaged"):
+        enricher.fit_transform(TWO_TEXTS)
+    assert enricher.fit_transform(TWO_TEXTS)["variant_0"].to_list() == ["an answer"] * 2
 
 
 def test_a_server_is_asked_again_for_unusable_answers(tmp_path):

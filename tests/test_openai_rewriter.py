@@ -485,6 +485,17 @@ def test_failing_texts_do_not_end_a_run_while_the_server_is_alive(server, failur
     assert [position for position in results if isinstance(results[position], RewritingError)] == list(numbers)
 
 
+@pytest.mark.parametrize("answer", [{"reason": "length"}, {"content": None}])
+def test_a_resumed_run_asks_again_for_unusable_answers(server, tmp_path, answer):
+    server.behave = lambda number, body: answer if is_text(body, 0) else {}
+    with pytest.raises(RewritingError, match=r"cut off|no usable text"):
+        enriched(server, tmp_path)
+    server.behave = lambda number, body: {}  # The server was set up better.
+    n_asked = len(server.bodies)
+    enriched(server, tmp_path)
+    assert len(server.bodies) == n_asked + 1
+
+
 def test_a_resumed_run_with_only_failing_texts_left_uses_templates_again(server, tmp_path):
     texts = [TEXT.replace("Fuel", f"Fuel {number}") for number in range(24)]
     server.behave = lambda number, body: {"status": 500} if is_text(body, 0, 1, 2) else {}

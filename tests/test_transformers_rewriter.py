@@ -144,6 +144,17 @@ def test_an_answer_that_does_not_end_fails_its_text(rewriter):
     assert all("its limit of 3 tokens" in str(result) for result in results.values())
 
 
+def test_memory_keeps_that_an_answer_did_not_end(rewriter, tmp_path):
+    rewriter.set_params(max_new_tokens=3)
+    enricher = TextEnricher(rewriter, formats="json", on_error="raw", max_retries=0, memory=tmp_path, random_state=0)
+    n_tokens = []
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="cut off"):
+            enricher.fit_transform(TEXTS)
+        n_tokens.append(rewriter.n_tokens)
+    assert n_tokens[0] == n_tokens[1] > 0
+
+
 def test_a_long_text_is_rewritten_in_parts_that_fit(rewriter):
     text = format_events(["title", "rating"], [[f"Film {n}", str(n % 5)] for n in range(100)])
     with rewriter._open() as session:

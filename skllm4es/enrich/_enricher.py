@@ -83,11 +83,12 @@ class TextEnricher(TextTransformerMixin, BaseEstimator):
     memory : str, path or joblib.Memory, default=None
         Directory in which to cache rewritten texts, each as soon as it is available. An interrupted run resumes where
         it stopped, and neither folds nor searches rewrite a text twice. Nor do they ask again where a local model's
-        answer was cut off or empty, as it would be again; more `max_retries` try other seeds. `fit` makes the
-        directory; `transform` uses it if it is there. Several processes may share it. Set `random_state` to an int, as
-        every run asks for other rewritings otherwise. Requires a rewriter with a method ``cache_key``, as those with
-        language models have. Each text is cached under its own prompt, so a changed prompt rewrites the texts of its
-        format alone. Texts of ``cheap`` rewriters, such as templates, are not cached.
+        answer was cut off or empty, as it most likely would be again; a higher `max_retries` tries other seeds, which
+        differ if the temperature is above 0. `fit` makes the directory; `transform` uses it if it is there. Several
+        processes may share it. Set `random_state` to an int, as every run asks for other rewritings otherwise. Requires
+        a rewriter with a method ``cache_key``, as those with language models have. Each text is cached under its own
+        prompt, so a changed prompt rewrites the texts of its format alone. Texts of ``cheap`` rewriters, such as
+        templates, are not cached.
     n_jobs : int, default=None
         Number of processes for templates and other rewriters without ``iter_rewrites``, as in joblib. The texts do not
         depend on it.

@@ -63,8 +63,8 @@ def error_of(variants: Sequence[Variant], policy: Policy) -> RewritingError | No
     if failed:
         return RewritingError(
             f"{len(failed)} of {len(variants)} texts could not be rewritten. The first is {_describe(failed[0])} "
-            "The others are cached if memory is set. Fix the cause, raise max_retries, which tries other "
-            "seeds, or pass on_error='template' or 'raw'."
+            "The others are cached if memory is set. Fix the cause, raise max_retries if another seed "
+            "may help, or pass on_error='template' or 'raw'."
         )
     unfaithful = [variant for variant in variants if variant.outcome == "unfaithful"]
     if unfaithful and policy.check == "raise":

@@ -18,9 +18,9 @@ _MAX_VARIABLES = 500  # of one SQL statement
 class RewriteCache:
     """Rewritten texts in one file of a directory, which several processes may share.
 
-    Each text is stored under a hash of everything that the rewriting depends on. So is the error of an answer that is
-    unusable, because asking again would cost as much as it did. The methods raise an `OSError` if the file is damaged
-    or was not written by this package.
+    Each text is stored under a hash of everything that the rewriting depends on. The error of an unusable answer is
+    stored under a key derived from this, because asking again would cost as much and give the same. The methods raise
+    an `OSError` if the file is damaged or was not written by this package.
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
@@ -32,7 +32,7 @@ class RewriteCache:
         """Return the cached texts and errors among the keys. Damaged ones are skipped, with a warning."""
         found: dict[bytes, str | UnusableAnswerError] = {}
         errors = {_key_of_error(key): key for key in keys}
-        stored, n_damaged = [*keys, *errors], 0
+        stored, damaged = [*keys, *errors], set()
         with self._store.connection() as connection:
             for start in range(0, len(stored), _MAX_VARIABLES):
                 batch = stored[start : start + _MAX_VARIABLES]
@@ -40,14 +40,14 @@ class RewriteCache:
                 query = f"SELECT key, value, digest FROM rewrites WHERE key IN ({marks})"  # only ?  # nosec B608
                 for key, value, digest in connection.execute(query, batch):
                     if hash_of(key, value) != digest:
-                        n_damaged += 1
+                        damaged.add(errors.get(key, key))
                         continue
                     text = value.decode("utf-8", "surrogatepass")
                     if key in errors:
                         found.setdefault(errors[key], UnusableAnswerError(text))
                     else:
                         found[key] = text
-        if n_damaged:
+        if n_damaged := len(damaged - found.keys()):
             warn(f"{n_damaged} of the texts in {self._store.file} are damaged and will be rewritten again.")
         return found
 

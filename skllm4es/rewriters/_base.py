@@ -93,7 +93,7 @@ class RewritingError(RuntimeError):
     r"""Raised for a text that cannot be rewritten, while others can.
 
     Rewriters of your own raise it in ``rewrite``, and yield it in place of the text in ``iter_rewrites``. `memory` of
-    `TextEnricher` does not keep it: the next run tries the text again.
+    `TextEnricher` does not keep their errors: the next run tries these texts again.
 
     Examples
     --------
@@ -110,7 +110,7 @@ class UnreadableTextError(RewritingError, ValueError):
 
 
 class UnusableAnswerError(RewritingError):
-    """Raised for a text whose answer by a local model is unusable, as it would be again with the same seed."""
+    """Raised for a text whose answer by a local model is unusable, as it most likely would be again."""
 
 
 @runtime_checkable

@@ -28,7 +28,7 @@ from skllm4es.rewriters._prompts import Example, Message, compose, hash_prompts,
 from skllm4es.rewriters._splitting import read_events, split_events
 from skllm4es.rewriters._template import TemplateRewriter
 
-#: Increased when the same answer leads to another text than before, or the same question to a longer answer.
+#: Increased when the same answer leads to another text than before, or a question without usable answer may get one.
 _VERSION = 2
 #: max_new_tokens="auto" is this minimum plus this many tokens per token of the events: markup and field names at each
 #: event make an answer longer than the events, but a summary is shorter.
@@ -71,8 +71,8 @@ class Session(ABC):
         self.context_length = context_length
         self.max_new_tokens = max_new_tokens
 
-    #: Whether the same question with the same seed always has the same answer.
-    reproducible: ClassVar[bool] = False
+    #: Whether the same question with the same seed has the same answer, apart from rounding.
+    reproducible: bool = False
     #: How many questions to ask together, at least: enough to sort them by length, few enough that results come soon.
     n_questions: int = 4096
 
@@ -162,7 +162,7 @@ class StepwiseRewriter(BaseEstimator, ABC):
         rewritten = [""] * len(texts)
         for position, result in self.iter_rewrites(texts, formats, seeds):
             if isinstance(result, RewritingError):
-                raise type(result)(f"Text {position}: {result}") from result
+                raise RewritingError(f"Text {position}: {result}") from result
             rewritten[position] = result
         return rewritten
 
