@@ -64,11 +64,12 @@ continues where it was interrupted.
 """
 _REMARKS = {
     "main": """
-On MovieLens, the vectors of frozen SmolLM2 are ahead of every neural baseline that has been run, of which LATTE is the
-best for both targets: it learns from the model's reading of one description per user, and needs no model for new
-users. On the simulated cards they are level with the best neural baselines, without training anything; the folds differ
-by more than the better rows do, so that table does not rank these. (These cards are 1,000 users in five folds, those of
-the first table on this page are 2,000 in each of fifteen draws: compare rows within a table.)
+On MovieLens, the vectors of frozen SmolLM2 are ahead of all neural baselines, of which LATTE is the best for both
+targets: it learns from the model's reading of one description per user, and needs no model for new users. On the
+simulated cards they stand in the middle of the neural baselines, without training anything. With a linear model, RTD,
+NPPR, IFTPP and IFTPP-T have higher means there, by at most 0.013, where the folds differ by 0.02 to 0.03: the table
+does not rank these. (These cards are 1,000 users in five folds, those of the first table on this page are 2,000 in each of
+fifteen draws: compare rows within a table.)
 """,
     "ensembles": """
 What stands beside CoLES or aggregates adds what these lack. The parts have equal lengths here; `event_pipeline` gives
@@ -111,9 +112,10 @@ _HOW_TO_READ = """\
   The preset "paper" has the published settings of LightGBM instead.
 - "paper" is the paper's figure for the same data set; its LLM4ES is LLaMA 3.2 3B. "paper, rosbank" is its figure for
   another data set, if it has none for this one: compare the order of the rows, not the values.
-- Times are seconds by the clock of the slowest fit, and of the slowest transform of all labelled users, on a machine
-  that did other work at times. With a frozen model or LATTE, the slowest is the one that read the texts: later ones
-  find what it has kept. Features are the most of any fold, peak memory is that of the whole process.
+- Times are seconds by the clock of the slowest fit, and of the slowest transform of all labelled users, on machines of
+  different speed that did other work at times: they do not say which method is faster. With a frozen model or LATTE,
+  the slowest is the one that read the texts: later ones find what it has kept. Features are the most of any fold, peak
+  memory is that of the whole process.
 - "not run here" means that the machine lacked something that the row needs.
 - On MovieLens, the bag of events has only the titles.
 - "leak-free": representations are learned from the events of all users outside the test set. "transductive": they are
