@@ -72,8 +72,9 @@ does not rank these. (These cards are 1,000 users in five folds, those of the fi
 of fifteen draws: compare rows within a table.)
 """,
     "ensembles": """
-What stands beside CoLES or aggregates adds what these lack. The parts have equal lengths here; `event_pipeline` gives
-aggregates half.
+Beside CoLES, the vectors of frozen SmolLM2 add most: 0.10 of ROC-AUC and 1.3 years with a linear model. Aggregates add
+0.03 and 0.8 years, IFTPP and IFTPP-T no more than the folds differ by. The parts have equal lengths here;
+`event_pipeline` gives aggregates half.
 """,
     "domains": """
 The paper also has a private data set here (CLTV), which nobody else can run.
