@@ -100,17 +100,12 @@ class EmbeddingStore:
 def _for_long_runs(transformer: Any, folder: Path) -> Any:
     """Let long work show how far it is, and continue after an interruption; this changes no result, and so no key."""
     parameters = transformer.get_params()
-    # The verbose of a pipeline itself would print what each step took.
-    verbose = "embed__verbose" if isinstance(transformer, Pipeline) else "verbose"
-    if verbose in parameters:
-        transformer.set_params(**{verbose: 1})
-    keep_rewrites(transformer, folder)
-    if isinstance(parameters.get("embed__model"), str) and "embed__finetune__checkpoint_dir" in parameters:
-        transformer.set_params(embed__finetune__checkpoint_dir=str(folder / "checkpoints"))
-    memory = "embed__memory" if isinstance(transformer, Pipeline) else "memory"
-    if memory in parameters:
-        transformer.set_params(**{memory: str(folder / "vectors")})
-    return transformer
+    prefix = "embed__" if isinstance(transformer, Pipeline) else ""
+    settings: dict[str, Any] = {f"{prefix}verbose": 1, f"{prefix}memory": str(folder / "vectors")}
+    if isinstance(parameters.get("embed__model"), str):
+        settings["embed__finetune__checkpoint_dir"] = str(folder / "checkpoints")
+    transformer.set_params(**{name: value for name, value in settings.items() if name in parameters})
+    return keep_rewrites(transformer, folder)
 
 
 def _share_replaced(transformer: Any) -> float:

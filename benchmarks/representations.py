@@ -56,7 +56,7 @@ from skllm4es.rewriters import HKFRRewriter, Rewriter, TransformersRewriter, TRS
 _NEED_A_GPU = (LLAMA_3B, QWEN_1_7B, LLAMA_8B_INSTRUCT)
 _PIP_INSTALLS = {SMOLLM2: smollm2, MINILM: all_minilm_l6_v2}
 
-#: What a small model is asked for in summaries, so that they take a core minutes and not hours.
+#: What a small model is asked for in summaries, which may take a core hours even so.
 _SHORT: dict[str, dict[str, Any]] = {
     "HKFR": {"n_words": 50, "themes": ["kinds of things and interests", "numbers and times"]},
     "LLM-TRSR": {"n_words": 50},
