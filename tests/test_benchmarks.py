@@ -659,11 +659,7 @@ def test_each_table_runs(table, tmp_path, smoke_embeddings, capsys):
     ("table", "row", "shown"),
     [
         ("domains", "CoLES", ["training: 100%", "embedding: 100%"]),
-        (
-            "components",
-            "from scratch, fine-tuned, enriched",
-            ["fine-tuning: 100%", "embedding: 100%"],
-        ),
+        ("components", "from scratch, fine-tuned, enriched", ["fine-tuning: 100%", "embedding: 100%"]),
     ],
 )
 def test_a_run_shows_how_far_its_slow_parts_are(table, row, shown, tmp_path, capsys):

@@ -512,21 +512,20 @@ def test_what_changes_a_rewriting_changes_its_key(tmp_path):
     assert len(rewriter.calls) == 4 * 8
 
 
+def damage(memory, condition):
+    """Change the cached texts that meet a condition of SQL."""
+    with sqlite3.connect(memory / "rewrites.sqlite") as connection:
+        connection.execute(f"UPDATE rewrites SET value = CAST('[]' AS BLOB) WHERE {condition}")
+    connection.close()
+
+
 TWO_TEXTS = ["day, what\n1, Rent", "day, what\n2, Groceries"]
 CUT_OFF = Answer("Groceries, groceries, gro", False, 7)
 NOTHING = Answer("```\n```", True, 7)
 
 
 def enrich_unusably(
-    memory,
-    answer,
-    *,
-    summarise=lambda rewriter: rewriter,
-    name=None,
-    on_error="template",
-    retries=1,
-    reproducible=True,
-    **settings,
+    memory, answer, *, summarise=lambda rewriter: rewriter, name=None, on_error="template", retries=1, **settings
 ):
     """Enrich two texts, for one of which no answer is usable; return what was asked, the texts, and the report."""
     asked = []
@@ -535,7 +534,7 @@ def enrich_unusably(
         asked.append(str(message))
         return answer if "Rent" in str(message) else "an answer"
 
-    rewriter = summarise(RecordingRewriter(write, reproducible=reproducible, **settings))
+    rewriter = summarise(RecordingRewriter(write, **{"reproducible": True} | settings))
     enricher = TextEnricher(
         rewriter,
         formats=name or rewriter.default_formats[-1:],
@@ -588,9 +587,7 @@ def test_a_part_of_a_text_may_be_unusable_in_early_rounds(tmp_path):
 
 def test_an_answer_that_became_usable_replaces_a_damaged_error(tmp_path):
     enrich_unusably(tmp_path, CUT_OFF, retries=0)
-    with sqlite3.connect(tmp_path / "rewrites.sqlite") as connection:
-        connection.execute("UPDATE rewrites SET value = CAST('[]' AS BLOB) WHERE CAST(value AS TEXT) LIKE '%cut off%'")
-    connection.close()
+    damage(tmp_path, "CAST(value AS TEXT) LIKE '%cut off%'")
     rewriter = RecordingRewriter()
     enricher = TextEnricher(rewriter, formats="breakdown", check=None, memory=tmp_path, random_state=0)
     with pytest.warns(UserWarning, match="1 of the texts in .* are damaged"):
@@ -648,9 +645,7 @@ def test_a_damaged_text_is_rewritten_again_with_a_warning(tmp_path):
     rewriter = Language()
     enricher = TextEnricher(rewriter, formats="json", memory=tmp_path, random_state=0)
     first = enricher.fit_transform(TEXTS)
-    with sqlite3.connect(tmp_path / "rewrites.sqlite") as connection:
-        connection.execute("UPDATE rewrites SET value = CAST('[]' AS BLOB) WHERE rowid = 3")
-    connection.close()
+    damage(tmp_path, "rowid = 3")
     with pytest.warns(UserWarning, match=r"1 of the texts in .*rewrites.sqlite are damaged") as caught:
         pd.testing.assert_frame_equal(enricher.fit_transform(TEXTS), first)
     assert len(caught) == 1
