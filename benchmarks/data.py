@@ -27,6 +27,7 @@ from skllm4es.datasets import (
     fetch_movielens_100k,
     fetch_rosbank,
     get_data_home,
+    load_complete_journey,
     load_mimic_iv,
     make_transactions,
 )
@@ -143,6 +144,10 @@ def _mimic_iv(folder: str) -> Callable[..., Bunch]:
     return load_from_home
 
 
+def _complete_journey(target: str, data_home: str | None, **_: Any) -> Bunch:
+    return load_complete_journey(target=target, data_home=data_home)  # type: ignore[call-overload]
+
+
 def _transactions(**_: Any) -> Bunch:
     X, y = make_transactions(1000, mean_events=50, random_state=0)
     return Bunch(data=X, target=y, labels={"mcc": load_mcc_names()})
@@ -167,6 +172,12 @@ DATA_SETS: dict[str, DataSet] = {
         serializer={"columns": ["title", "genres", "rating"]},
         aggregates={"numeric": ["rating"]},
         bag={"columns": ["title"]},
+    ),
+    "complete-journey": DataSet(
+        _complete_journey,
+        {name: Target("ROC-AUC", {"target": name}) for name in ("kids", "age", "income")},
+        companion="transactions",
+        serializer={"formats": {"transaction_timestamp": "%m-%d %Hh"}},
     ),
     "rosbank": DataSet(
         fetch_rosbank,

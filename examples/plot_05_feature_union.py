@@ -90,9 +90,8 @@ table.round(3)
 # %%
 # The bars are means over eight splits, the lines standard deviations. A union is not
 # always better than its best part: each part also adds dimensions for a classifier that
-# learns from only 300 clients. And these histories are short and simulated, with few
-# words that mean anything, so that aggregates are hard to beat. What carries over to
-# your data is the comparison, not its result.
+# learns from only 300 clients. These histories are short and simulated: what carries
+# over to your data is the comparison, not its result.
 
 import matplotlib.pyplot as plt
 

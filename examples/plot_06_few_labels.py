@@ -83,7 +83,7 @@ plt.show()
 
 # %%
 # The bands show one standard deviation over the splits. The embedding is ahead
-# throughout, by seven to nine hundredths with up to 100 labels and by three or four
+# throughout, by seven to nine hundredths with up to 100 labels and by four or five
 # with more. A bank has many more clients without a label, and an embedder that is
 # fitted on all of them knows more of what they do.
 #
