@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import sqlite3
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -48,11 +48,12 @@ def directory_of(memory: Any, *, make: bool) -> Path | None:
     return directory if os.path.isdir(directory) else None
 
 
-def umask() -> int:
-    """Return the permissions that new files of this process do not get."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def draft_in(directory: Path, name: str = "") -> Path:
+    """Return a new path for an unfinished file or folder.
+
+    Not one of `tempfile`, whose files are private: what becomes of a draft has the permissions of any new file.
+    """
+    return directory / f"{DRAFT}{name}{secrets.token_hex(8)}"
 
 
 def make_directory(directory: Path) -> None:
@@ -115,15 +116,14 @@ class Store:
         """Create the file, whole or not at all; if several processes do so at the same time, one wins."""
         if self.file.exists():
             return
-        handle, draft = tempfile.mkstemp(prefix=DRAFT, dir=self.file.parent)
-        os.close(handle)
+        draft = draft_in(self.file.parent)
+        os.close(os.open(draft, os.O_CREAT | os.O_EXCL, 0o666))  # SQLite's own files are not for groups to write.
         with closing(sqlite3.connect(draft)) as connection:
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             connection.execute("PRAGMA journal_mode = WAL").fetchall()
             connection.execute(self.schema)
             connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {_VERSION}")
-        os.chmod(draft, 0o666 & ~umask())
         with suppress(FileExistsError):  # Another process was first.
             os.link(draft, self.file)
         os.unlink(draft)

@@ -1,8 +1,10 @@
 """`memory`: nothing is computed twice, and nothing damaged is used."""
 
+import os
 import pickle
 import shutil
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 
 import joblib
 import numpy as np
@@ -492,3 +494,17 @@ def test_attention_is_known_before_the_weights_are_read(pretrained):
     before = fresh.attention(torch.float32, "cpu")
     assert not language_model._SHARED
     assert before == fresh.load(torch.float32, "cpu").config._attn_implementation == "sdpa"
+
+
+def test_new_files_have_the_permissions_of_the_process_also_in_threads(tmp_path):
+    """The permissions of a process cannot be read without changing them, so threads must not try."""
+    before = os.umask(0o027)
+    try:
+        folders = [tmp_path / f"memory {number}" for number in range(8)]
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda folder: Cache(folder).info(), folders))
+        assert os.umask(0o027) == 0o027
+        modes = {path.stat().st_mode & 0o777 for folder in folders for path in folder.glob("*.sqlite")}
+        assert modes <= {0o640}
+    finally:
+        os.umask(before)

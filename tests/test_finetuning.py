@@ -327,6 +327,15 @@ class TestSize:
         model, _ = LLMEmbedder(FromScratch(n_params=n_params), random_state=0).fit(TEXTS).load_model()
         assert 0.5 * n_params < model.num_parameters() < 1.7 * n_params
 
+    @pytest.mark.parametrize("config", [{"num_hidden_layers": 2}, {"intermediate_size": 16}])
+    def test_n_params_counts_with_what_config_sets(self, config):
+        model, _ = LLMEmbedder(FromScratch(1_000_000, config=config), random_state=0).fit(TEXTS).load_model()
+        assert 0.8 * 1_000_000 < model.num_parameters() < 1.2 * 1_000_000
+
+    def test_the_number_of_heads_divides_any_width(self):
+        model, _ = LLMEmbedder(FromScratch(config={"hidden_size": 100}), random_state=0).fit(TEXTS).load_model()
+        assert model.config.num_attention_heads == 2
+
     def test_more_text_gives_a_larger_model(self):
         texts = [f"mcc|amount\n{i}, {i * i}\n{i * 7}, {i * 31}" * 40 for i in range(600)]
         few, many = (

@@ -138,6 +138,12 @@ def test_an_embedder_from_a_gpu_runs_on_a_machine_without_one(fitted):
     assert embedder.transform(TEXTS).shape == (12, 64)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_missing_is_an_error_that_says_what_to_set():
+    with pytest.raises(ValueError, match=r"device='cuda': torch .* sees 0 such devices .* Set device='cpu' or None"):
+        LLMEmbedder(SMALL, device="cuda").fit(TEXTS)
+
+
 def test_another_device_can_be_chosen_on_loading(directory):
     assert LLMEmbedder.from_pretrained(directory, device="cpu").device == "cpu"
 

@@ -2,6 +2,8 @@
 
 import os
 import random
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import joblib
@@ -10,11 +12,16 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.pipeline import FeatureUnion
+from tiny_models import frozen_model
 from transformers.utils import logging
 
 from skllm4es import FineTuning, FromScratch, LLMEmbedder
 from skllm4es.baselines import CoLESEmbedder, RandomEmbedder
 from skllm4es.datasets import make_transactions
+from skllm4es.lm import generation, loading
+from skllm4es.lm.language_model import LanguageModel
+from skllm4es.lm.sources import DirectorySource
+from skllm4es.lm.windows import tokenize
 
 TINY = FromScratch(config={"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2})
 TEXTS = [f"day|title|rating\n{day}, Heat, 5\n{day + 1}, Alien, {day % 5}" for day in range(12)]
@@ -64,3 +71,48 @@ def test_one_fitted_embedder_may_transform_in_threads():
     with ThreadPoolExecutor(3) as pool:
         for result in pool.map(lambda _: embedder.transform(TEXTS), range(6)):
             np.testing.assert_array_equal(result, expected)
+
+
+def test_threads_may_find_out_together_what_a_model_can_do():
+    """What a model is, is found by hooks that another thread's texts would pass through as well."""
+    for seed in range(3):
+        union = FeatureUnion(
+            [
+                (pooling, LLMEmbedder(frozen_model(seed), features="hidden", token_pooling=pooling, finetune=None))
+                for pooling in ("mean", "last", "max", "rest")
+            ]
+        )
+        with joblib.parallel_backend("threading"):
+            together = union.set_params(n_jobs=4).fit_transform(TEXTS)
+        np.testing.assert_array_equal(together, clone(union).set_params(n_jobs=1).fit_transform(TEXTS))
+
+
+def test_one_thread_may_load_a_model_while_another_tries_one(monkeypatch):
+    tried = LanguageModel(DirectorySource(frozen_model(0))).load_with_head(torch.float32, "cpu")
+    loading_begins = threading.Event()
+    is_causal = loading.is_causal
+
+    def slowly(model):
+        loading_begins.set()
+        time.sleep(0.5)
+        return is_causal(model)
+
+    monkeypatch.setattr(loading, "is_causal", slowly)
+    other = LanguageModel(DirectorySource(frozen_model(1)))
+    load = threading.Thread(target=other.load_with_head, args=(torch.float32, "cpu"), daemon=True)
+    load.start()
+    assert loading_begins.wait(60)
+    attempt = threading.Thread(target=generation.batching_of, args=(tried,), daemon=True)
+    attempt.start()
+    for thread in (load, attempt):
+        thread.join(60)
+        assert not thread.is_alive(), "the threads wait for each other"
+
+
+def test_control_tokens_in_texts_are_text_in_every_thread():
+    tokenizer = LanguageModel(DirectorySource(frozen_model())).tokenizer
+    texts = [f"title|rating\nHe</s>at {i}, 5\nA<s>lien, {i}" for i in range(50)]
+    expected = tokenize(tokenizer, texts, 512)
+    with ThreadPoolExecutor(4) as pool:
+        for tokens in pool.map(lambda _: tokenize(tokenizer, texts, 512), range(100)):
+            assert tokens == expected

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -17,8 +17,9 @@ _N_TRIED = 8
 #: What models raise that cannot be run as they are.
 FAILURES = (TypeError, ValueError, RuntimeError, LookupError, AttributeError)
 
-#: Held during a forward pass: embedders share models, and a hook is called for every forward pass of its model.
-FORWARD = threading.Lock()
+#: Held during a forward pass: embedders share models, and a hook is called for every forward pass of its model. Who
+#: needs `PROCESS_STATE` as well takes that first.
+FORWARD = threading.RLock()
 #: What was found out, for as long as the models exist.
 _DECODERS: weakref.WeakKeyDictionary[PreTrainedModel, weakref.ref[PreTrainedModel]] = weakref.WeakKeyDictionary()
 _LAYERS: weakref.WeakKeyDictionary[PreTrainedModel, weakref.ref[torch.nn.ModuleList]] = weakref.WeakKeyDictionary()
@@ -94,17 +95,12 @@ def _try_layers(decoder: PreTrainedModel) -> torch.nn.ModuleList:
         if isinstance(module, torch.nn.ModuleList) and len(module) == config.num_hidden_layers
     ]
     called: list[list[tuple[int, torch.Size]]] = [[] for _ in candidates]
-    hooks = [
-        layer.register_forward_pre_hook(_note_call(number, calls), with_kwargs=True)
-        for layers, calls in zip(candidates, called, strict=True)
-        for number, layer in enumerate(layers)
-    ]
     ids = _some_ids(decoder)
-    try:
+    with FORWARD, ExitStack() as hooks:
+        for layers, calls in zip(candidates, called, strict=True):
+            for number, layer in enumerate(layers):
+                hooks.callback(layer.register_forward_pre_hook(_note_call(number, calls), with_kwargs=True).remove)
         last = _run(decoder, ids).last_hidden_state
-    finally:
-        for hook in hooks:
-            hook.remove()
     expected = [(number, torch.Size((*ids.shape, config.hidden_size))) for number in range(config.num_hidden_layers)]
     for layers, calls in zip(candidates, called, strict=True):
         if calls == expected and last.shape == expected[-1][1]:

@@ -19,14 +19,25 @@ def device_here(device: str | None, *, fall_back: bool = False) -> str:
         The device, as torch names it.
     fall_back : bool, default=False
         Whether to warn and return the CPU in place of a GPU that is missing, for what comes from another machine.
+
+    Raises
+    ------
+    ValueError
+        If the GPU is missing, and the CPU is not to take its place.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if fall_back and torch.device(device).type == "cuda" and not torch.cuda.is_available():
-        warnings.warn(
-            f"There is no device {device!r} on this machine: the embedder runs on the CPU.", UserWarning, stacklevel=3
+    wanted = torch.device(device)
+    if wanted.type != "cuda" or (wanted.index or 0) < torch.cuda.device_count():
+        return device
+    if not fall_back:
+        raise ValueError(
+            f"device={device!r}: torch {torch.__version__} sees {torch.cuda.device_count()} such devices on this "
+            "machine. Set device='cpu' or None, or install a torch that was built for the GPU."
         )
-        return "cpu"
-    return device
+    warnings.warn(
+        f"There is no device {device!r} on this machine: the embedder runs on the CPU.", UserWarning, stacklevel=3
+    )
+    return "cpu"
 
 
 def resolve_device(device: str | None, dtype: str) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from skllm4es._store import DRAFT, umask
+from skllm4es._store import DRAFT, draft_in
 
 #: Files beside a model that are not part of it: how it was trained, and the embedder that it belongs to.
 TRAINING_FILE, EMBEDDER_FILE = "training.json", "skllm4es.json"
@@ -25,10 +25,10 @@ _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACC
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
     """Yield an empty draft to write into, which becomes `folder` in the end: whole, or not at all."""
-    draft = Path(tempfile.mkdtemp(prefix=f"{DRAFT}{folder.name}-", dir=folder.parent))
+    draft = draft_in(folder.parent, f"{folder.name}-")
+    draft.mkdir()
     try:
         yield draft
-        draft.chmod(0o777 & ~umask())
         draft.replace(folder)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)

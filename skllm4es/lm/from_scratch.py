@@ -56,17 +56,18 @@ def new_model(
     transformers.LlamaForCausalLM
         The model in float32, in evaluation mode, on the CPU.
     """
-    n_heads = _n_heads(n_params, len(tokenizer))
+    config = config or {}
+    n_heads = _n_heads(n_params, len(tokenizer), config)
     settings: dict[str, Any] = {
         "hidden_size": _HEAD * n_heads,
         "num_hidden_layers": max(_MIN_LAYERS, n_heads),
         "max_position_embeddings": _N_POSITIONS,
         "tie_word_embeddings": True,
     }
-    settings |= config or {}
+    settings |= config
     settings = {
         "intermediate_size": 3 * settings["hidden_size"],
-        "num_attention_heads": max(1, settings["hidden_size"] // _HEAD),
+        "num_attention_heads": _largest_divisor(settings["hidden_size"], max(1, settings["hidden_size"] // _HEAD)),
     } | settings
     settings |= {
         "vocab_size": len(tokenizer),
@@ -139,12 +140,19 @@ def _is_a_phrase(value: str) -> bool:
     )
 
 
-def _n_heads(n_params: int, vocab_size: int) -> int:
-    """Find the number of heads with which a Llama comes nearest to a number of weights."""
+def _n_heads(n_params: int, vocab_size: int, config: Mapping[str, Any]) -> int:
+    """Find the number of heads with which a Llama of this configuration comes nearest to a number of weights."""
 
     def difference(n_heads: int) -> int:
         width = _HEAD * n_heads
-        # Tied embeddings; in each layer 4 products of width^2 in attention and 9 in the feed-forward part.
-        return abs(vocab_size * width + max(_MIN_LAYERS, n_heads) * 13 * width**2 - n_params)
+        n_layers = config.get("num_hidden_layers", max(_MIN_LAYERS, n_heads))
+        of_attention = 4 * width**2
+        of_feed_forward = 3 * width * config.get("intermediate_size", 3 * width)
+        n_tables = 1 if config.get("tie_word_embeddings", True) else 2
+        return abs(n_tables * vocab_size * width + n_layers * (of_attention + of_feed_forward) - n_params)
 
     return min(range(1, _MAX_HEADS + 1), key=difference)
+
+
+def _largest_divisor(number: int, limit: int) -> int:
+    return next(divisor for divisor in range(limit, 0, -1) if number % divisor == 0)

@@ -22,6 +22,7 @@ from skllm4es.lm.architecture import FORWARD
 from skllm4es.lm.attention import fast_decoding
 from skllm4es.lm.loading import quietly
 from skllm4es.lm.sampling import Sampling, seed_of_step
+from skllm4es.lm.seeding import PROCESS_STATE
 
 #: Which prompts may share a batch without a difference to any of them.
 Sharing = Literal["all", "same length", "none"]
@@ -74,7 +75,7 @@ def generate(
 def batching_of(model: PreTrainedModel) -> Batching:
     """Find out, by trying once, how a model completes prompts together."""
     if model not in _BATCHING:
-        with FORWARD:
+        with PROCESS_STATE, FORWARD:
             _BATCHING[model] = _try_batching(model)
     return _BATCHING[model]
 

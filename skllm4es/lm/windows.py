@@ -113,7 +113,8 @@ def _special_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) ->
     some = ("a", *(character for text in texts for character in dict.fromkeys(text)))
     seen = next((text for text in some if _ids(tokenizer, text)), "a")
     plain = _ids(tokenizer, seen)
-    whole = tokenizer(seen, add_special_tokens=True, verbose=False)["input_ids"]
+    # Whether to split is a setting of the tokenizer itself, so that another value would reach other threads.
+    whole = tokenizer(seen, **_AS_PLAIN_TEXT | {"add_special_tokens": True})["input_ids"]
     starts = [i for i in range(len(whole) - len(plain) + 1) if whole[i : i + len(plain)] == plain]
     if not starts:
         raise ValueError(
