@@ -178,9 +178,10 @@ def test_the_training_of_an_adapter_resumes(tmp_path, monkeypatch, steps):
     np.testing.assert_array_equal(resumed.transform(TEXTS), undisturbed.transform(TEXTS))
 
 
-def test_checkpoints_need_a_seed(tmp_path):
-    with pytest.raises(ValueError, match=r"checkpoint_dir needs a random_state, .* Set random_state"):
-        LLMEmbedder(TINY, finetune=FineTuning(checkpoint_dir=tmp_path)).fit(TEXTS)
+@pytest.mark.parametrize("random_state", [None, np.random.RandomState(0)])
+def test_checkpoints_need_a_seed_that_each_fit_starts_from(tmp_path, random_state):
+    with pytest.raises(ValueError, match=r"checkpoint_dir needs an integer as random_state, .* Set random_state=0"):
+        LLMEmbedder(TINY, finetune=FineTuning(checkpoint_dir=tmp_path), random_state=random_state).fit(TEXTS)
 
 
 def test_a_disk_without_room_raises_before_training(tmp_path, monkeypatch, steps):

@@ -256,6 +256,7 @@ class TestObjectsAsParameters:
             ({"finetune": None}, "finetune__epochs", r"finetune=None is not .*FineTuning"),
             ({}, "model__n_params", r"model=None is not .* LLMEmbedder\(model=FromScratch\(...\)\)"),
             ({"model": "owner/name"}, "model__n_params", r"model='owner/name' is not"),
+            ({}, "memory__verbose", r"memory=None is not an object with parameters. Set memory itself"),
         ],
     )
     def test_a_search_inside_a_string_or_None_suggests_the_object(self, params, name, suggested):

@@ -321,12 +321,50 @@ class TestEmbedder:
         assert fitted.features_ == ["events"]
         assert LLMEmbedder(TINY, random_state=0).fit(TEXTS[:5]).features_ == ["events", "scores"]
 
-    @pytest.mark.parametrize("prose", [["Ann likes films.", "Bob, who\nreads."], ["a|b", "a|b"]])
+    @pytest.mark.parametrize(
+        "prose",
+        [
+            ["Ann likes films.", "Bob, who\nreads."],
+            ["a|b", "a|b"],
+            [f"Summary of user {user}\nlikes films\nwatches at night" for user in range(8)],
+        ],
+    )
     def test_without_events_the_default_reads_the_text(self, directory, prose):
         assert frozen(directory).fit(prose).features_ == ["hidden"]
         assert LLMEmbedder(TINY, random_state=0).fit(prose).features_ == ["scores"]
-        with pytest.raises(ValueError, match=r"features='events' reads events .* features='hidden'"):
-            frozen(directory, features="events").fit(prose)
+
+    def test_texts_without_events_are_an_error_for_event_features(self, directory):
+        for features in ("events", np.array(["events", "hidden"])):
+            with pytest.raises(ValueError, match=r"features=.* reads events .* features='hidden'"):
+                frozen(directory, features=features).fit(["Ann likes films.", "Bob, who\nreads."])
+
+    @pytest.mark.parametrize("params", [{"n_components": 3}, {"extra_texts": ["Cy sleeps."]}])
+    def test_what_has_no_effect_on_texts_without_events_is_an_error(self, directory, params):
+        with pytest.raises(ValueError, match=r"no effect with features='auto'"):
+            frozen(directory, **params).fit(["Ann likes films.", "Bob, who\nreads."])
+
+    def test_events_are_cut_as_in_fit_whatever_overflow_is_now(self, directory, tmp_path):
+        texts = [f"title|n\n{'low film usually ' * 8}{user}, 5" for user in range(6)]
+        embedder = frozen(directory, max_length=16).fit(texts)
+        later = [f"title|n\n{'film low usually ' * 8}, 5"]
+        expected = embedder.transform(later)
+        embedder.set_params(overflow="truncate")
+        np.testing.assert_array_equal(embedder.transform(later), expected)
+        embedder.save_pretrained(tmp_path / "saved")
+        np.testing.assert_allclose(
+            LLMEmbedder.from_pretrained(tmp_path / "saved").transform(later), expected, atol=1e-6
+        )
+
+    def test_a_field_may_be_called_as_the_gaps_of_another(self, directory, tmp_path):
+        header = "time since the previous event|time|mcc\n"
+        texts = [
+            header + "\n".join(f"{day * user}, 2020-01-{day:02}, m{day % 3}" for day in range(1, 6))
+            for user in range(1, 9)
+        ]
+        embedder = frozen(directory).fit(texts)
+        embedder.save_pretrained(tmp_path / "saved")
+        loaded = LLMEmbedder.from_pretrained(tmp_path / "saved")
+        np.testing.assert_allclose(loaded.transform(texts), embedder.transform(texts), atol=1e-6)
 
     @pytest.mark.parametrize("n_components", [1, 4, 10_000])
     def test_a_vector_has_the_length_of_its_blocks(self, directory, n_components):

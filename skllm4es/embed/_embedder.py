@@ -58,6 +58,7 @@ _SAVED = (
     "n_truncated_",
     "dtype_",
     "_event_pooling_",
+    "_event_overflow_",
 )
 
 #: Parameters that apply to only some kinds of features: their names, their defaults and these kinds.
@@ -164,7 +165,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
     training_time_ : float
         Seconds of training; if it was resumed, of the last part.
     n_truncated_ : int
-        How many texts of the latest `transform` were cut.
+        How many texts of the latest `transform` were cut. Event features cut events instead; a warning counts these.
     device_ : str
         Where the model runs.
     dtype_ : str
@@ -342,11 +343,12 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         if self.verbose and is_first and "torch" not in sys.modules:
             tqdm.write("importing torch and transformers")
         features = self._resolve_features()
-        finetuning = self._resolve_finetuning(features)
+        finetuning = self._resolve_finetuning()
         texts, corpus = self._read(X, features, finetuning)
         columns = None
         if "events" in features:
             columns, features = self._parse(texts, features)
+            self._check_used(features)
         directory_of(self.memory, make=True)
         with trainer_callbacks(self) as callbacks:
             callbacks.append(warning_of_duration(finetuning, from_scratch=self._from_scratch is not None))
@@ -375,7 +377,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         self.n_truncated_ = 0
         self.device_, self.dtype_ = device, dtype
         self.features_, self._projection_, self._events_ = features, projection, events
-        self._event_pooling_ = self.token_pooling
+        self._event_pooling_, self._event_overflow_ = self.token_pooling, self.overflow
         return embedded
 
     def transform(self, X: Any) -> npt.NDArray[np.float32]:
@@ -571,8 +573,9 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         embedder = cls(**parameters_from_json(settings["parameters"]))
         if device is not None:
             embedder.set_params(device=device)
+        fitted = {"_event_overflow_": embedder.overflow} | settings["fitted"]  # Version 0.2.0 does not save it.
         for name in _SAVED:  # Only these: whoever wrote the directory must not set other attributes.
-            setattr(embedder, name, settings["fitted"][name])
+            setattr(embedder, name, fitted[name])
         embedder._language_model_ = LanguageModel(DirectorySource(str(folder)))
         scores, events = (
             {name.removeprefix(kind): array for name, array in arrays.items() if name.startswith(kind)}
@@ -629,12 +632,10 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
             outer, _, inner = name.partition("__")
             value = params.get(outer, getattr(self, outer, None))
             if inner and hasattr(self, outer) and not hasattr(value, "set_params"):
-                if outer not in _OBJECTS:
-                    break  # It never has parameters of its own: scikit-learn says so.
-                suggested = _OBJECTS[("finetune", "lora") if value == "lora" else outer]
+                suggested = _OBJECTS.get(("finetune", "lora") if isinstance(value, str) and value == "lora" else outer)
                 raise ValueError(
-                    f"{name} cannot be set, because {outer}={value!r} is not an object with parameters. Pass one: "
-                    f"LLMEmbedder({outer}={suggested})."
+                    f"{name} cannot be set, because {outer}={value!r} is not an object with parameters. "
+                    + (f"Pass one: LLMEmbedder({outer}={suggested})." if suggested else f"Set {outer} itself.")
                 )
         return super().set_params(**params)
 
@@ -684,16 +685,26 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
             raise ValueError(
                 f"features={self.features!r} must be 'auto', one of {list(_FEATURES)}, or a list of these, each once."
             )
-        for name, default, needed in _DEPENDENT:
-            if not set(needed) & set(features) and getattr(self, name) != default:
-                read = " and ".join(features)
-                raise ValueError(
-                    f"{name}={getattr(self, name)!r} has no effect with features={self.features!r}, which reads {read} "
-                    f"off this model. Set features={needed[0]!r}, or a list with it, or leave {name} at {default!r}."
-                )
+        self._check_used(features)
         return features
 
-    def _resolve_finetuning(self, features: list[str]) -> FineTuning | None:
+    def _check_used(self, features: list[str]) -> None:
+        """Reject parameters that are without effect on these features."""
+        read = " and ".join(features)
+        for name, default, needed in _DEPENDENT:
+            if not set(needed) & set(features) and getattr(self, name) != default:
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r} has no effect with features={self.features!r}, which reads {read} "
+                    f"off this model and these texts. Set features={needed[0]!r}, or a list with it, or leave {name} "
+                    f"at {default!r}."
+                )
+        if self.extra_texts is not None and self.finetune is None and features == ["hidden"]:
+            raise ValueError(
+                f"extra_texts have no effect with features={self.features!r} and finetune=None: of these texts, {read} "
+                "features are read, which learn nothing. Leave them out, or fine-tune."
+            )
+
+    def _resolve_finetuning(self) -> FineTuning | None:
         """Return how the model is trained, if it is; reject parameters that conflict."""
         finetuning = self.finetune
         if isinstance(finetuning, str):
@@ -704,17 +715,12 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
                 "Name one (model='owner/name' or a directory), or set finetune='full'."
             )
         if finetuning is None:
-            if self.extra_texts is not None and features == ["hidden"]:
-                raise ValueError(
-                    "extra_texts have no effect with features='hidden' and finetune=None, which learn nothing. Leave "
-                    "them out, or fine-tune."
-                )
             return None
         finetuning._check()
-        if finetuning.checkpoint_dir is not None and self.random_state is None:
+        if finetuning.checkpoint_dir is not None and not isinstance(self.random_state, Integral):
             raise ValueError(
-                "checkpoint_dir needs a random_state, because training can resume only if it starts in the same way "
-                "each time. Set random_state."
+                "checkpoint_dir needs an integer as random_state, because training can resume only if it starts in the "
+                f"same way each time; it is {self.random_state!r}. Set random_state=0, or another number."
             )
         if self.device is not None:
             import torch
@@ -744,14 +750,15 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         """Parse the events of texts; without any, "auto" leaves the event features out, and others are an error."""
         from skllm4es.serialize._columns import parse_columns
 
+        automatic = isinstance(self.features, str) and self.features == "auto"
         try:
             columns = parse_columns(texts)
-            if columns.lengths.any():
+            if columns.lengths.any() and not (automatic and _headers_differ(texts)):
                 return columns, features
             problem = "The texts hold no events: none has a line after its header."
         except ValueError as error:
             problem = str(error)
-        if self.features != "auto" or _most_hold_events(texts):
+        if not automatic or _most_hold_events(texts):
             raise ValueError(
                 f"features={self.features!r} reads events from texts as EventSerializer writes them. {problem} Embed "
                 "such texts, or read prose with features='hidden'."
@@ -868,8 +875,9 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         return read
 
     def _fitted_reader(self) -> Read:
-        """Return what reads events as `fit` read those that it keeps, whatever `token_pooling` is now."""
-        return self._reader(replace(self._fitted_text_embedder(), pooling=self._event_pooling_), self.layers_)
+        """Return what reads events as `fit` read those that it keeps, whatever the parameters are now."""
+        embedder = replace(self._fitted_text_embedder(), pooling=self._event_pooling_, overflow=self._event_overflow_)
+        return self._reader(embedder, self.layers_)
 
     def _fit_scores(self, embedder: TextEmbedder, texts: list[str]) -> tuple[ScoreProjection, list[Embedded]]:
         """Find the principal directions of the scores of texts; return these texts embedded as well."""
@@ -921,6 +929,13 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         tags.transformer_tags.preserves_dtype = []
         tags.non_deterministic = self.random_state is None
         return tags
+
+
+def _headers_differ(texts: Sequence[str]) -> bool:
+    """Whether most texts have a first line of their own, as prose in several lines has."""
+    different = set(texts)
+    headers = {text.partition("\n")[0] for text in different}
+    return len(headers) > max(2, len(different) / 2)
 
 
 def _most_hold_events(texts: Sequence[str]) -> bool:

@@ -47,7 +47,7 @@ class Measures:
     @classmethod
     def fit(cls, fields: Fields, columns: TextColumns) -> Measures:
         """Learn the distribution of values and of statistics."""
-        ranked = [_quantiles(values) for values in _ranked(fields, columns).values()]
+        ranked = [_quantiles(values) for values in _ranked(fields, columns)]
         raw = cls(fields, np.array(ranked, dtype=np.float64).reshape(-1, _N_QUANTILES))
         statistics = raw._statistics(columns)
         with np.errstate(invalid="ignore"):
@@ -86,7 +86,7 @@ class Measures:
         n_texts, owners = len(columns.lengths), columns.owners
         parts = [
             _moments(_normal_scores(values, quantiles), owners, n_texts)
-            for values, quantiles in zip(_ranked(self.fields, columns).values(), self.quantiles, strict=True)
+            for values, quantiles in zip(_ranked(self.fields, columns), self.quantiles, strict=True)
         ]
         for name in self.fields.times:
             seconds = times_of(columns, name)
@@ -102,7 +102,7 @@ def _names_of_ranked(fields: Fields) -> list[str]:
     return [*fields.numbers, *(end for name in fields.times for end in (name, f"{name} since the previous event"))]
 
 
-def _ranked(fields: Fields, columns: TextColumns) -> dict[str, Floats]:
+def _ranked(fields: Fields, columns: TextColumns) -> list[Floats]:
     """Return everything that is ranked: numbers, times, and the seconds since the previous event of the same user."""
     values = [numbers_of(columns, name) for name in fields.numbers]
     firsts = np.cumsum(columns.lengths) - columns.lengths
@@ -111,7 +111,7 @@ def _ranked(fields: Fields, columns: TextColumns) -> dict[str, Floats]:
         gaps = np.diff(seconds, prepend=np.nan)
         gaps[firsts[columns.lengths > 0]] = np.nan
         values += [seconds, gaps]
-    return dict(zip(_names_of_ranked(fields), values, strict=True))
+    return values
 
 
 def _quantiles(values: Floats) -> Floats:
