@@ -21,12 +21,13 @@ from sklearn.utils import check_array
 
 from skllm4es._messages import raise_if
 from skllm4es._texts import TEXT, read_texts
-from skllm4es.baselines._features import Floats, Integers, gaps_of, is_numeric, texts_of_values
+from skllm4es.baselines._features import Floats, Integers, distinct_values, gaps_of, is_numeric
 from skllm4es.events._checks import changes_since_fit, disorder, find_time, kinds_of
 from skllm4es.events._flat import FlatEvents, flatten_events
-from skllm4es.events._kinds import is_list, is_time
+from skllm4es.events._kinds import is_list, is_time, may_agree
 from skllm4es.events._nesting import nest_events
 from skllm4es.events._numbers import to_floats
+from skllm4es.serialize._labels import table_of, undescribed
 from skllm4es.serialize._serializer import EventSerializer
 from skllm4es.serialize._values import format_values
 
@@ -255,21 +256,21 @@ def _field_checks(
             continue
         later, kind, new_kind = new.columns[name], kinds[name], new_kinds[name]
         yield _share(name, "missing", np.concatenate([_is_missing(old), _is_missing(later)]), owners, n_users)
-        if "nothing" in (kind, new_kind) or (kind == new_kind and kind.startswith("lists of lists")):
-            continue
-        if kind != new_kind:
+        if not may_agree(kind, new_kind):
             yield _share(
                 name, "kind", np.arange(len(owners)) >= n_fit_events, owners, n_users, f"{new_kind}, not {kind}"
             )
-        elif name not in labels and (is_time(kind) or name == time):
-            if name == time:
-                gaps = np.concatenate([gaps_of(fit, name), gaps_of(new, name)])
-                yield _numbers(name, "gaps", gaps, owners, n_users, n_fit)
-        elif name not in labels and is_numeric(old, kind):
+        elif any(each == "nothing" or each.startswith("lists of lists") for each in (kind, new_kind)):
+            continue
+        elif name in labels or not (name == time or is_time(kind) or is_numeric(old, kind)):
+            yield from _value_checks(name, old, later, owners, n_users, n_fit, labels.get(name))
+        elif name == time:
+            yield _numbers(
+                name, "gaps", np.concatenate([gaps_of(fit, name), gaps_of(new, name)]), owners, n_users, n_fit
+            )
+        elif not is_time(kind):
             values = np.concatenate([to_floats(old), to_floats(later)])
             yield _numbers(name, "numbers", values, owners, n_users, n_fit)
-        else:
-            yield from _value_checks(name, old, later, owners, n_users, n_fit, labels.get(name))
     for name in new.columns if names == list(fit.columns) else ():
         if name not in fit.columns:
             yield _share(name, "not in fit", np.arange(len(owners)) >= n_fit_events, owners, n_users)
@@ -285,9 +286,14 @@ def _value_checks(
     labels: Any,
 ) -> Iterator[_Check]:
     places: dict[str | None, int] = {}
-    codes, events = [], []
+    codes, events, marks = [], [], []
     for column, first in ((old, 0), (later, len(old))):
-        texts, numbers, rows = texts_of_values(column)
+        found, numbers, rows = distinct_values(column)
+        texts = format_values(found).to_pylist()
+        if labels is not None:
+            marked = np.zeros(len(found), dtype=bool)
+            marked[undescribed(found.to_pylist(), table_of(labels))] = True
+            marks.append(marked[numbers])
         codes.append(np.array([places.setdefault(text, len(places)) for text in texts], dtype=np.int64)[numbers])
         events.append(rows + first)
     values, owners = np.concatenate(codes), owners[np.concatenate(events)]
@@ -296,8 +302,7 @@ def _value_checks(
     values, owners = values[known], owners[known]
     yield _unseen(name, texts, values, owners, n_users, n_fit)
     if labels is not None:
-        written = {format_values(pa.chunked_array([[code]]))[0].as_py() for code, _ in labels.items()}
-        marked = np.array([text not in written for text in texts], dtype=bool)[values]
+        marked = np.concatenate(marks)[known]
         yield _share(name, "unlabelled", marked, owners, n_users, _commonest(texts, values[marked & (owners >= n_fit)]))
     order = np.argsort(-np.bincount(values, minlength=len(texts)), kind="stable")
     ranks = np.empty(len(texts), dtype=np.int64)

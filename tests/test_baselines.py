@@ -619,6 +619,15 @@ def test_aggregates_by_hand():
     np.testing.assert_allclose(frame, pd.DataFrame(expected), rtol=1e-6)
 
 
+def test_values_without_columns_are_distinct_values_too():
+    X = users_of(*([(day, f"shop {day * user % 7}", 1.0) for day in range(1, 9)] for user in range(1, 9)))
+    aggregator = EventAggregator(max_categories=1, columns=["type"], time=None).set_output(transform="pandas")
+    expected = [len({event["type"] for event in events}) for events in X["events"]]
+    assert aggregator.fit_transform(X)["type_n_distinct"].to_list() == expected
+    later = users_of([(1, "new", 1.0), (2, "newer", 1.0), (3, "newer", 1.0), (4, "shop 0", 1.0), (5, None, 1.0)])
+    assert aggregator.transform(later)["type_n_distinct"].to_list() == [4]
+
+
 def test_statistics_that_are_the_same_for_all_or_copies_of_others_are_dropped():
     X = users_of([(1, "a", 1.0), (2, "b", 1.0)], [(1, "a", 2.0)], [(1, "a", 4.0), (2, "b", 5.0), (3, "b", 6.0)])
     fitted = EventAggregator(time=None, columns=["type", "amount"]).set_output(transform="pandas").fit(X)

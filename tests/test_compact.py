@@ -1,5 +1,6 @@
 """The compact form: `parse_events` inverts it exactly, and it needs half the tokens."""
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -96,6 +97,15 @@ def test_a_value_that_is_the_short_form_of_another_is_quoted():
 )
 def test_points_in_time_are_distances_if_possible(first, second, written):
     assert format_compact([DAY], [[first, second]]).split("\n")[2] == written
+
+
+def test_the_largest_distance_between_numbers_is_read_again():
+    ends = -(10**18) + 1, 10**18 - 1
+    X = pd.DataFrame({"events": [[{"t": t, "word": "a"} for t in ends]]})
+    (text,) = EventSerializer(compact=True, time="t").fit_transform(X)["text"]
+    assert str(ends[1] - ends[0]) in text
+    table = parse_events(text)
+    assert [row[table.header.index("t")] for row in table.rows] == list(map(str, ends))
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,13 @@ def test_codes_without_a_label_and_events_with_new_texts_are_found(X, later):
     assert event.examples.startswith("mcc: 999999, type: POS")
 
 
+def test_codes_of_another_type_than_the_labels_have_no_label(X, later):
+    labels = {"mcc": {str(code): name for code, name in load_mcc_names().items()}}
+    report = report_drift(X, later, serializer=EventSerializer(labels=labels))
+    row = row_of(report, "mcc", "unlabelled")
+    assert (row.fit, row.new) == (1.0, 1.0)  # As the serializer warns.
+
+
 def test_users_with_fewer_events_or_none_are_found(X, later):
     short = later.assign(events=[list(user)[: i % 3] for i, user in enumerate(later["events"])])
     assert {("(user)", "events"), ("(user)", "missing")} <= drifted(report_drift(X, short))
@@ -152,6 +159,9 @@ def test_lists_of_values_are_compared_by_their_elements():
     unseen, missing = row_of(report, "genres", "unseen"), row_of(report, "genres", "missing")
     assert (unseen.fit, unseen.new, unseen.examples) == (0.0, 0.5, "c (100%)")
     assert (missing.fit, missing.new) == (0.0, 0.5)
+    none = report_drift(users(*["ab", "a"] * 40), users(*[""] * 40))
+    assert "kind" not in set(none["check"])
+    assert row_of(none, "genres", "missing").new == 1.0
 
 
 def test_values_that_one_user_has_are_what_fit_expects_to_be_unseen():

@@ -11,8 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
+from scipy import sparse
+from sklearn.base import clone
 
 from skllm4es import EventSerializer, nest_events, unnest_events
+from skllm4es.baselines import BagOfEvents, EventAggregator
 from skllm4es.events._flat import flatten_events
 
 
@@ -207,6 +210,11 @@ def test_several_columns_identify_a_user(polars):
         ("a", 2): [2, 4],
         ("b", 1): [1, 3, 5],
     }
+    if polars:
+        with pytest.warns(
+            UserWarning, match=r"leaves out the columns \['client'\] of X\. .* user=\['bank', 'client'\]"
+        ):
+            assert unnest_events(X).columns == ["bank", "time"]
     long = unnest_events(X, user=["bank", "client"])
     assert list(long.columns) == ["bank", "client", "time"]
     again = nest_events(long, user=["bank", "client"], time="time")
@@ -807,3 +815,25 @@ def test_dictionaries_of_structs_are_refused_by_name(nested):
     X = pd.DataFrame({"events": pd.Series(pa.nulls(1, type_), dtype=pd.ArrowDtype(type_))})
     with pytest.raises(TypeError, match=r"events.*dictionary<values=struct.*convert them to strings first"):
         EventSerializer(events="events" if nested else ["events"]).fit(X)
+
+
+@pytest.mark.parametrize("empty", [[], [None], None])
+@pytest.mark.parametrize(
+    "estimator", [EventSerializer(), EventAggregator(), BagOfEvents(n_components=None)], ids=lambda e: type(e).__name__
+)
+def test_lists_that_are_all_empty_are_those_that_fit_saw(estimator, empty):
+    """Events of one user, whose lists may all be empty, have no type of elements; the result is that among others."""
+
+    def users(*tags):
+        return pd.DataFrame({"events": [[{"tags": each, "n": 2}, {"tags": each, "n": 1}] for each in tags]})
+
+    def rows(fitted, X):
+        result = fitted.transform(X)
+        return result.toarray() if sparse.issparse(result) else np.asarray(result)
+
+    fitted = estimator.fit(users(["a"], ["b", "a"], [], None, [None]))
+    alone, among = rows(fitted, users(empty)), rows(fitted, users(empty, ["a"]))
+    np.testing.assert_array_equal(alone, among[:1])
+    if isinstance(estimator, EventSerializer):
+        texts = clone(estimator).fit(users(empty)).transform(users(["a", "b"]))["text"]
+        assert "a" in texts.iloc[0]

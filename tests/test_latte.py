@@ -135,8 +135,9 @@ def test_a_missing_model_is_an_error_that_says_how_to_install_it(X, monkeypatch)
 def test_fields_with_labels_are_categories(X):
     assert "mcc" not in embedder().fit(X).categories_
     assert "mcc" in embedder(labels={"mcc": {5411: "groceries"}}).fit(X).categories_
-    with pytest.raises(ValueError, match=r"categorical names \['shop'\], which the events do not have"):
+    with pytest.raises(ValueError, match=r"labels names \['shop'\], which the events do not have"):
         embedder(labels={"shop": {1: "one"}}).fit(X)
+    assert "mcc" not in embedder(labels={"mcc": {5411: "groceries"}}, columns=["type", "amount"]).fit(X).categories_
 
 
 def test_users_who_all_have_the_same_description_are_an_error(X):

@@ -14,6 +14,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from tiny_models import frozen_model
 
 from skllm4es import EventSerializer, FineTuning, FromScratch, LLMEmbedder
 from skllm4es.baselines import BagOfEvents, EventAggregator
@@ -129,6 +130,16 @@ class TestPoolingDepth:
     def test_rings_the_best_depth(self):
         display = PoolingDepthDisplay.from_cv_results(_cv_results(depths=(2, 1, 3)))
         assert (display.best_.get_xdata(), display.best_.get_ydata()) == (1, pytest.approx(0.85))
+
+    def test_error_bars_have_a_name_and_a_ring(self):
+        results = _cv_results(depths=(2, 1, 3))
+        display = PoolingDepthDisplay.from_cv_results(results, name="ridge", std_display_style="errorbar")
+        assert (display.best_.get_xdata(), display.best_.get_ydata()) == (1, pytest.approx(0.85))
+        assert [text.get_text() for text in display.ax_.get_legend().get_texts()] == ["ridge"]
+        scores = {"train_scores": SCORES, "test_scores": SCORES}
+        other = DataEfficiencyDisplay(train_sizes=np.array([10, 20, 40]), **scores)
+        other.plot(name="ridge", score_type="both", std_display_style="errorbar")
+        assert [text.get_text() for text in other.ax_.get_legend().get_texts()] == ["ridge, train", "ridge"]
 
     def test_bands_are_a_standard_deviation_wide(self):
         display = PoolingDepthDisplay.from_cv_results(_cv_results(depths=(1, 2, 3)))
@@ -324,6 +335,14 @@ class TestTokenLength:
         assert display.cut_.get_xdata() == [64, 64]
         assert 0 < longer < 30
         assert display.ax_.get_title() == f"{longer} of 30 texts are longer than max_length"
+
+    def test_event_features_cut_no_texts(self, tmp_path):
+        texts = ["a|b\n" + "1, 2\n" * user for user in range(1, 9)]
+        embedder = LLMEmbedder(frozen_model(), finetune=None, max_length=16).fit(texts)
+        assert embedder.features_ == ["events"]
+        display = TokenLengthDisplay.from_estimator(embedder, texts)
+        assert display.lengths.max() > 16
+        assert (display.cut_, display.ax_.get_title()) == (None, "")
 
     def test_texts_and_a_tokenizer_are_enough(self, pipeline):
         display = TokenLengthDisplay.from_texts(["a", "a b c d e"], pipeline["llmembedder"].load_model()[1])

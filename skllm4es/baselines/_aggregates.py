@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from skllm4es._messages import warn
 from skllm4es.baselines._base import CountingTransformer, Seen
-from skllm4es.baselines._features import Codes, EncodedEvents, Floats, Integers
+from skllm4es.baselines._features import UNKNOWN, Codes, EncodedEvents, Floats, Integers
 from skllm4es.baselines._names import ColumnNames, escape
 
 #: Statistics of fewer users are the same by chance.
@@ -52,7 +52,8 @@ class EventAggregator(CountingTransformer):
     them if :term:`fit` has at least 50 users and more than two thirds are dropped, because a field may not
     have been read as intended. If no column differs between users, as with a single user, all are kept.
 
-    A category that :term:`fit` has not seen counts as one more distinct value. A field may hold lists of categories.
+    Values that have no columns, because :term:`fit` has not seen them or others are more frequent, count as distinct
+    values all the same. A field may hold lists of categories.
 
     {fields}
 
@@ -153,7 +154,11 @@ def _category_statistics(
     n_users, n_codes = len(events.lengths), len(categories) + 1
     groups = events.owners[codes.rows] * n_codes + codes.values
     counts = np.bincount(groups, minlength=n_users * n_codes).reshape(n_users, n_codes)
-    yield f"{escape(name)}_n_distinct", (counts > 0).sum(axis=1).astype(np.float64)
+    n_known = (np.delete(counts, UNKNOWN, axis=1) > 0).sum(axis=1)
+    yield (
+        f"{escape(name)}_n_distinct",
+        (n_known + _n_distinct_unknown(codes, events.owners, n_users)).astype(np.float64),
+    )
     values = [names.value(name, value) for value in categories]
     yield from ((f"{value}_count", counts[:, code].astype(np.float64)) for code, value in enumerate(values, start=1))
     for number, column in events.numbers.items():
@@ -162,6 +167,14 @@ def _category_statistics(
             columns = table.reshape(n_users, n_codes).T[1:]
             numbers = [f"{names.number_of_value(value, number)}_{statistic}" for value in values]
             yield from zip(numbers, columns, strict=True)
+
+
+def _n_distinct_unknown(codes: Codes, owners: Integers, n_users: int) -> Integers:
+    """Return how many different values each user has that are not among the categories."""
+    unknown = codes.values == UNKNOWN
+    n_distinct = codes.distinct.max(initial=0) + 1
+    pairs = np.unique(owners[codes.rows[unknown]] * n_distinct + codes.distinct[unknown])
+    return np.bincount(pairs // n_distinct, minlength=n_users)
 
 
 def _moments(values: Floats, groups: Integers, n_groups: int) -> tuple[Floats, Floats, Floats]:

@@ -9,9 +9,12 @@ from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 from skllm4es._compat import HasMethods, Interval, StrOptions
+from skllm4es._messages import raise_if
 from skllm4es._texts import TEXT, read_texts
 from skllm4es.baselines._base import Seen
 from skllm4es.baselines._neural import SequenceEmbedder, TrainedEmbedder
+from skllm4es.events._checks import missing_fields
+from skllm4es.events._flat import FlatEvents
 from skllm4es.models import smollm2
 from skllm4es.serialize._labels import check_labels
 
@@ -213,7 +216,17 @@ class LATTEEmbedder(TrainedEmbedder):
     @property
     def _categorical(self) -> Sequence[str] | None:
         check_labels(self.labels or {})
-        return [*([] if self.categorical is None else self.categorical), *(self.labels or {})]
+        labelled = [name for name in self.labels or {} if self.columns is None or name in self.columns]
+        return [*([] if self.categorical is None else self.categorical), *labelled]
+
+    def _flatten(self, X: Any, *, reset: bool) -> FlatEvents:
+        flat = super()._flatten(X, reset=reset)
+        if reset:
+            problems = missing_fields(self.labels or {}, flat, "labels names")
+            raise_if(
+                problems, "The parameters do not fit the events", f"The events have the fields {list(flat.columns)}."
+            )
+        return flat
 
     def _objective(self, encoder: EventEncoder, seen: Seen) -> Objective:
         import torch

@@ -45,6 +45,7 @@ class Codes:
     """The categories of the events in one field: one code per event, or any number if the field holds lists."""
 
     values: Integers  # of shape (n_codes,): 0 if not among the categories, i + 1 for category i
+    distinct: Integers  # of shape (n_codes,): equal for equal values, those that are not among the categories included
     rows: Integers  # of shape (n_codes,): the event of each code
 
 
@@ -87,10 +88,16 @@ class EventFeatures:
             flat = flat.latest(max_events)
         return EncodedEvents(
             offsets=flat.offsets,
-            codes={name: _encode(flat.columns[name], values) for name, values in self.categories.items()},
+            codes={name: _encode(self._as_lists(name, flat), values) for name, values in self.categories.items()},
             numbers={name: _finite(name, flat.columns[name]) for name in self.numeric},
             gaps=gaps,
         )
+
+    def _as_lists(self, name: str, flat: FlatEvents) -> pa.ChunkedArray:
+        """Return a column; if fit saw lists and all are missing, as lists, since a missing list holds no value."""
+        column = flat.columns[name]
+        missing = self.kinds[name].startswith("lists of") and pa.types.is_null(column.type)
+        return column.cast(pa.list_(pa.null())) if missing else column
 
     def changes(self, flat: FlatEvents, X: Any) -> list[str]:
         """Say what of the events is not as fit saw it."""
@@ -216,18 +223,25 @@ def _encode(column: pa.ChunkedArray, categories: Sequence[str | None]) -> Codes:
     texts, numbers, rows = texts_of_values(column)
     code_of = {text: code for code, text in enumerate(categories, start=UNKNOWN + 1)}
     codes = np.array([code_of.get(text, UNKNOWN) for text in texts], dtype=np.int64)
-    return Codes(codes[numbers], rows)
+    places: dict[str | None, int] = {}  # Different values may be one text.
+    distinct = np.array([places.setdefault(text, len(places)) for text in texts], dtype=np.int64)
+    return Codes(codes[numbers], distinct[numbers], rows)
 
 
 def texts_of_values(column: pa.ChunkedArray) -> tuple[list[str | None], npt.NDArray[np.int32], Integers]:
     """Return the distinct values as texts, the index of each value among them, and the event of each value."""
+    values, numbers, rows = distinct_values(column)
+    return format_values(values).to_pylist(), numbers, rows
+
+
+def distinct_values(column: pa.ChunkedArray) -> tuple[pa.Array, npt.NDArray[np.int32], Integers]:
+    """Return the distinct values, of lists those in them, the index of each value, and the event of each value."""
     rows = np.arange(len(column))
     if is_list(column.type):
         lists = combine(column)
         rows = pc.list_parent_indices(lists).to_numpy()
         column = pa.chunked_array([pc.list_flatten(lists)]).unify_dictionaries()
-    values, numbers = encode_values(column)
-    return format_values(values).to_pylist(), numbers, rows
+    return *encode_values(column), rows
 
 
 def _finite(name: str, column: pa.ChunkedArray) -> Floats:

@@ -10,7 +10,7 @@ from sklearn.utils.validation import validate_data
 
 from skllm4es.events._flat import FlatEvents
 from skllm4es.events._frames import row_label
-from skllm4es.events._kinds import is_temporal, is_time, value_kind
+from skllm4es.events._kinds import is_temporal, is_time, may_agree, value_kind
 
 
 def check_read_columns(estimator: Any, X: Any, events: str | Sequence[str], *, reset: bool) -> None:
@@ -60,13 +60,13 @@ def changes_since_fit(
 ) -> tuple[list[str], FlatEvents]:
     """Describe how the events differ from those seen in fit, and return them with only the unchanged fields.
 
-    A field without values is of any kind, and users without events may lack fields.
+    A field without values, or with empty lists, is of any kind, and users without events may lack fields.
     """
     if not flat.lengths.any():
         return [], flat.select([])
     problems = missing_fields(kinds, flat, "fit saw")
     seen = kinds_of(flat, [name for name in kinds if name in flat.columns])
-    changed = [name for name, kind in seen.items() if kind != kinds[name] != "nothing" != kind]
+    changed = [name for name, kind in seen.items() if not may_agree(kind, kinds[name])]
     problems += [
         f"{name!r} holds {seen[name]} ({_type_name(flat.columns[name].type)}), where fit saw {kinds[name]}"
         for name in changed

@@ -56,6 +56,14 @@ def value_kind(type_: pa.DataType) -> str:
     raise TypeError(_no_text(type_))
 
 
+def may_agree(kind: str, other: str) -> bool:
+    """Whether two kinds may be of one field: values that are all missing, also in lists, are of any kind."""
+    lists = "lists of "
+    while kind.startswith(lists) and other.startswith(lists):
+        kind, other = kind.removeprefix(lists), other.removeprefix(lists)
+    return kind == other or "nothing" in (kind, other)
+
+
 def kind_in_cells(type_: pa.DataType) -> str:
     """Name the kind of values that go together, as for Python objects; nothing if all are missing."""
     types = pa.types

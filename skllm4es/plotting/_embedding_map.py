@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.sparse import issparse
 from sklearn.decomposition import PCA
 from sklearn.pipeline import Pipeline
 from sklearn.utils import assert_all_finite
@@ -133,7 +134,7 @@ class EmbeddingMapDisplay(Display):
 
         Parameters
         ----------
-        embeddings : array-like of shape (n_users, n_features)
+        embeddings : array-like or sparse matrix of shape (n_users, n_features)
             The vectors: at least two, with at least two dimensions.
         target : array-like of shape (n_users,), default=None
             What the users are coloured by.
@@ -152,6 +153,8 @@ class EmbeddingMapDisplay(Display):
         """
         if not hasattr(embeddings, "shape"):
             check_has_length(embeddings, "array-like of vectors expected")
+        if issparse(embeddings):
+            embeddings = embeddings.toarray()
         vectors = np.asarray(embeddings, dtype=np.float64)
         if vectors.ndim != 2 or min(vectors.shape) < 2:
             raise ValueError(

@@ -209,7 +209,7 @@ class PoolingDepthDisplay(ScoreCurve, ValidationCurveDisplay):
         super().plot(ax, score_type=score_type, **kwargs)
         means = self.test_scores.mean(axis=1)
         self.best_ = None
-        if score_type != "train" and self.lines_ and not np.isnan(means).all():
+        if score_type != "train" and not np.isnan(means).all():
             line, best = self.lines_[-1], [int(np.nanargmax(means))]
             (self.best_,) = self.ax_.plot(*line.get_xydata()[best].T, color=line.get_color(), **RING)
         self.ax_.set_xlabel("pooling depth (last hidden layers)")

@@ -18,7 +18,8 @@ class ScoreCurve(Display):
     DEFAULTS: Mapping[str, Any] = {"score_type": "test", "error_score": "raise"}
 
     lines_: list[Any]
-    fill_between_: list[Any]
+    errorbar_: list[Any] | None
+    fill_between_: list[Any] | None
 
     def plot(
         self,
@@ -48,14 +49,16 @@ class ScoreCurve(Display):
         """
         style = {"marker": "o", **(line_kw or {})}
         super().plot(self._axes(ax), score_type=score_type, line_kw=style, **kwargs)  # type: ignore[misc]
-        for line, band in zip(self.lines_ or [], self.fill_between_ or [], strict=False):
+        if self.errorbar_:  # scikit-learn keeps no lines of these.
+            self.lines_ = [container[0] for container in self.errorbar_]
+        for line, band in zip(self.lines_, self.fill_between_ or [], strict=False):
             band.set(color=line.get_color(), alpha=0.15, linewidth=0)
         return self._name_lines(name)
 
     def _name_lines(self, name: str | None) -> Self:
         if name is not None:
-            for line in self.lines_ or []:
-                line.set_label(name if line.get_label() == "Test" else f"{name}, train")
+            for curve in self.errorbar_ or self.lines_:
+                curve.set_label(name if curve.get_label() == "Test" else f"{name}, train")
             self.ax_.legend()
         legend = self.ax_.get_legend()
         verbatim(self.ax_.yaxis.label, *(legend.get_texts() if legend else ()))

@@ -64,7 +64,10 @@ class TokenLengthDisplay(Display):
     def from_estimator(
         cls, estimator: Any, X: Any, *, ax: Axes | None = None, bar_kw: Mapping[str, Any] | None = None
     ) -> Self:
-        """Draw the lengths of the texts that an embedder reads.
+        """Draw the lengths of the texts of users, and the most that an embedder reads at once.
+
+        Event features read each event by itself: an embedder that has no other features does not cut texts, so there is
+        no line.
 
         Parameters
         ----------
@@ -86,7 +89,8 @@ class TokenLengthDisplay(Display):
         before, embedder = find_step(estimator, "max_length_")
         texts = X if before is None else before.transform(X)
         tokenizer = embedder.load_model()[1]
-        return cls.from_texts(texts, tokenizer, max_length=embedder.max_length_, ax=ax, bar_kw=bar_kw)
+        max_length = None if embedder.features_ == ["events"] else embedder.max_length_
+        return cls.from_texts(texts, tokenizer, max_length=max_length, ax=ax, bar_kw=bar_kw)
 
     @classmethod
     def from_texts(
@@ -116,7 +120,9 @@ class TokenLengthDisplay(Display):
         {display}
         """
         strings = read_texts(texts, caller=cls.__name__)[TEXT]
-        encoded = tokenizer(strings, return_attention_mask=False, verbose=False)["input_ids"] if strings else []
+        # As embedders read them: what looks like a control token is text.
+        settings = {"split_special_tokens": True, "return_attention_mask": False, "verbose": False}
+        encoded = tokenizer(strings, **settings)["input_ids"] if strings else []
         lengths = np.array([len(ids) for ids in encoded], dtype=np.int64)
         return cls(lengths=lengths, max_length=max_length).plot(ax=ax, bar_kw=bar_kw)
 

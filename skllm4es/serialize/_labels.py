@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,16 @@ def check_labels(labels: Mapping[str, Any]) -> None:
                 raise TypeError(f"labels[{name!r}][{code!r}] must be a str; got {text!r} ({type(text).__name__}).")
 
 
+def table_of(labels: Labels) -> Mapping[Any, str]:
+    """Return labels as a mapping that looks up fast: a Series takes 5 us, a dict 50 ns."""
+    return dict(zip(labels.index, labels.to_list(), strict=True)) if isinstance(labels, pd.Series) else labels
+
+
+def undescribed(codes: Sequence[Any], table: Mapping[Any, str]) -> list[int]:
+    """Return the positions of the codes without a description; those that are missing need none."""
+    return [i for i, code in enumerate(codes) if not (code is None or code != code or code in table)]
+
+
 class Labeller:
     """Replaces codes by descriptions, and reports the codes that have none.
 
@@ -51,8 +61,7 @@ class Labeller:
         labels = self.labels.get(name)
         if labels is None:
             return written
-        # A Series looks up in 5 us, a dict in 50 ns.
-        table = dict(zip(labels.index, labels.to_list(), strict=True)) if isinstance(labels, pd.Series) else labels
+        table = table_of(labels)
         values = codes.to_pylist()
         self._note_unknown(name, values, table, numbers)
         if self._unlabelled != "keep":
@@ -73,7 +82,7 @@ class Labeller:
     def _note_unknown(
         self, name: str, codes: list[Any], labels: Mapping[Any, str], numbers: npt.NDArray[np.int32]
     ) -> None:
-        unknown = [i for i, code in enumerate(codes) if not (code is None or code != code or code in labels)]
+        unknown = undescribed(codes, labels)
         if not unknown:
             return
         counts = np.bincount(numbers, minlength=len(codes))

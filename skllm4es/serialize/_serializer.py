@@ -72,8 +72,9 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
         The paper's form has ``".0f"`` for amounts and ``"days since ..."`` for times.
     scalers : mapping of str to transformer, default=None
         For each named field of numbers, durations or times, the scikit-learn transformer that scales its values, such
-        as ``RobustScaler()`` or ``KBinsDiscretizer(encode="ordinal")``. :term:`fit` fits a clone on the values that
-        would be written, except missing ones; times are seconds since 1970. Scaled values have two decimals unless
+        as ``RobustScaler()`` or ``KBinsDiscretizer(encode="ordinal")``. :term:`fit` fits a clone on the values of the
+        events that would be written, except missing ones; times are seconds since 1970. A distance from the previous
+        event (`formats`) is one of scaled values. Scaled values have two decimals unless
         `formats` says otherwise.
     headers : mapping of str to str, default=None
         Other names for fields in the header line, for example ``{"amount": "amount(rubles)"}``.
