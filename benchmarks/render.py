@@ -29,12 +29,12 @@ _HEAD = """\
 """
 _QUALITY = """\
 With all labels, the vectors of frozen SmolLM2, with 135 million weights, have a better mean than both aggregates and a
-bag of events for {n_ahead} of {n_targets} targets, at a cost of seconds to minutes on one core. For four of these the
-bag is level (children, the age of 45, the gender of patients and MIMIC-IV: the vectors are ahead in 7 to 9 of 15
-folds). The lead comes mostly from what the vectors hold beside the model's reading: which events a user has, and
-statistics of numbers and times. The reading adds on films, most of all with few labels; for five of the other eight
-targets the mean is better without it, and with few labels it mostly costs a little. The paper's gains come from
-training up to 3 billion weights, which needs a GPU and has not been run here.
+bag of events for {n_ahead} of {n_targets} targets, at a cost of seconds to minutes on one core. A bag is level for
+children, the age of 45, the gender of patients and MIMIC-IV: the vectors are ahead in 7 to 9 of 15 folds. The lead
+comes mostly from what the vectors hold beside the model's reading: which events a user has, and statistics of numbers
+and times. The reading adds on films, most of all with few labels; for income, the shop, cards and both deaths the mean
+is better without it, and with few labels it mostly costs a little. The paper's gains come from training up to 3 billion
+weights, which needs a GPU and has not been run here.
 
 ## What a pretrained model brings
 

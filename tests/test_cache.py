@@ -4,7 +4,6 @@ import os
 import pickle
 import shutil
 import sqlite3
-from concurrent.futures import ThreadPoolExecutor
 
 import joblib
 import numpy as np
@@ -17,7 +16,7 @@ from sklearn.pipeline import Pipeline
 from tiny_models import TEXTS, TINY, TINY_CONFIG, save_model, tiny
 
 from skllm4es import FineTuning, LLMEmbedder
-from skllm4es.lm import embedding, language_model, pooling, sources, training
+from skllm4es.lm import embedding, folders, language_model, pooling, sources, training
 from skllm4es.lm.cache import Cache, hash_of
 from skllm4es.lm.language_model import LanguageModel
 from skllm4es.lm.sources import DirectorySource
@@ -496,15 +495,17 @@ def test_attention_is_known_before_the_weights_are_read(pretrained):
     assert before == fresh.load(torch.float32, "cpu").config._attn_implementation == "sdpa"
 
 
-def test_new_files_have_the_permissions_of_the_process_also_in_threads(tmp_path):
-    """The permissions of a process cannot be read without changing them, so threads must not try."""
+def test_new_files_have_the_permissions_of_the_process_without_touching_these(tmp_path, monkeypatch):
+    """The umask cannot be read without changing it, for a moment, for all threads."""
     before = os.umask(0o027)
     try:
-        folders = [tmp_path / f"memory {number}" for number in range(8)]
-        with ThreadPoolExecutor(4) as pool:
-            list(pool.map(lambda folder: Cache(folder).info(), folders))
-        assert os.umask(0o027) == 0o027
-        modes = {path.stat().st_mode & 0o777 for folder in folders for path in folder.glob("*.sqlite")}
-        assert modes <= {0o640}
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "umask", None)
+            Cache(tmp_path).info()
+            with folders.new_folder(tmp_path / "model") as draft:
+                (draft / "weights").touch()
     finally:
         os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+    assert modes["model"] == 0o750
+    assert {mode for name, mode in modes.items() if name.endswith(".sqlite")} == {0o640}

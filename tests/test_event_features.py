@@ -333,6 +333,12 @@ class TestEmbedder:
         assert frozen(directory).fit(prose).features_ == ["hidden"]
         assert LLMEmbedder(TINY, random_state=0).fit(prose).features_ == ["scores"]
 
+    def test_texts_of_several_data_sets_are_events(self, directory):
+        texts = ["a|b\nx, 1", "film|n\ny, 2", "mcc|amount\nz, 3"]
+        assert frozen(directory).fit(texts).features_ == ["events"]
+        films = ["title\nHeat\nAlien"] * 20
+        assert frozen(directory, extra_texts=["film\nUp", "name\nJaws"]).fit(films).features_ == ["events"]
+
     def test_texts_without_events_are_an_error_for_event_features(self, directory):
         for features in ("events", np.array(["events", "hidden"])):
             with pytest.raises(ValueError, match=r"features=.* reads events .* features='hidden'"):
@@ -340,7 +346,7 @@ class TestEmbedder:
 
     @pytest.mark.parametrize("params", [{"n_components": 3}, {"extra_texts": ["Cy sleeps."]}])
     def test_what_has_no_effect_on_texts_without_events_is_an_error(self, directory, params):
-        with pytest.raises(ValueError, match=r"no effect with features='auto'"):
+        with pytest.raises(ValueError, match=r"no effect with features='auto'(?!.*Set features='events')"):
             frozen(directory, **params).fit(["Ann likes films.", "Bob, who\nreads."])
 
     def test_events_are_cut_as_in_fit_whatever_overflow_is_now(self, directory, tmp_path):
@@ -354,6 +360,13 @@ class TestEmbedder:
         np.testing.assert_allclose(
             LLMEmbedder.from_pretrained(tmp_path / "saved").transform(later), expected, atol=1e-6
         )
+
+    def test_a_pickle_of_version_0_2_0_can_be_read(self, fitted):
+        state = fitted.__getstate__()
+        del state["_event_overflow_"]
+        older = LLMEmbedder()
+        older.__setstate__(state)
+        np.testing.assert_array_equal(older.transform(TEXTS), fitted.transform(TEXTS))
 
     def test_a_field_may_be_called_as_the_gaps_of_another(self, directory, tmp_path):
         header = "time since the previous event|time|mcc\n"

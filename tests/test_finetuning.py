@@ -332,9 +332,10 @@ class TestSize:
         model, _ = LLMEmbedder(FromScratch(1_000_000, config=config), random_state=0).fit(TEXTS).load_model()
         assert 0.8 * 1_000_000 < model.num_parameters() < 1.2 * 1_000_000
 
-    def test_the_number_of_heads_divides_any_width(self):
-        model, _ = LLMEmbedder(FromScratch(config={"hidden_size": 100}), random_state=0).fit(TEXTS).load_model()
-        assert model.config.num_attention_heads == 2
+    @pytest.mark.parametrize(("width", "n_heads"), [(70, 1), (96, 3), (100, 2)])
+    def test_heads_divide_the_width_into_even_parts(self, width, n_heads):
+        model, _ = LLMEmbedder(FromScratch(config={"hidden_size": width}), random_state=0).fit(TEXTS).load_model()
+        assert model.config.num_attention_heads == n_heads
 
     def test_more_text_gives_a_larger_model(self):
         texts = [f"mcc|amount\n{i}, {i * i}\n{i * 7}, {i * 31}" * 40 for i in range(600)]

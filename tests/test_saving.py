@@ -140,7 +140,7 @@ def test_an_embedder_from_a_gpu_runs_on_a_machine_without_one(fitted):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_missing_is_an_error_that_says_what_to_set():
-    with pytest.raises(ValueError, match=r"device='cuda': torch .* sees 0 such devices .* Set device='cpu' or None"):
+    with pytest.raises(ValueError, match=r"device='cuda': torch .* can use 0 such devices .* Set device='cpu' or None"):
         LLMEmbedder(SMALL, device="cuda").fit(TEXTS)
 
 

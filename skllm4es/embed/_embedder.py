@@ -348,7 +348,8 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         columns = None
         if "events" in features:
             columns, features = self._parse(texts, features)
-            self._check_used(features)
+            if columns is None:
+                self._check_used(features, has_events=False)
         directory_of(self.memory, make=True)
         with trainer_callbacks(self) as callbacks:
             callbacks.append(warning_of_duration(finetuning, from_scratch=self._from_scratch is not None))
@@ -631,7 +632,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         for name in params:
             outer, _, inner = name.partition("__")
             value = params.get(outer, getattr(self, outer, None))
-            if inner and hasattr(self, outer) and not hasattr(value, "set_params"):
+            if inner and outer in self.get_params(deep=False) and not hasattr(value, "set_params"):
                 suggested = _OBJECTS.get(("finetune", "lora") if isinstance(value, str) and value == "lora" else outer)
                 raise ValueError(
                     f"{name} cannot be set, because {outer}={value!r} is not an object with parameters. "
@@ -671,6 +672,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         if self.__sklearn_is_fitted__():
+            self.__dict__.setdefault("_event_overflow_", self.overflow)  # Version 0.2.0 does not have it.
             from skllm4es.lm.devices import device_here
 
             self.device_ = device_here(self.device, fall_back=True)
@@ -688,10 +690,11 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         self._check_used(features)
         return features
 
-    def _check_used(self, features: list[str]) -> None:
-        """Reject parameters that are without effect on these features."""
+    def _check_used(self, features: list[str], *, has_events: bool = True) -> None:
+        """Reject parameters that are without effect on these features, of texts with events or without."""
         read = " and ".join(features)
-        for name, default, needed in _DEPENDENT:
+        for name, default, (of_events, of_texts) in _DEPENDENT:
+            needed = (of_events, of_texts) if has_events else (of_texts,)
             if not set(needed) & set(features) and getattr(self, name) != default:
                 raise ValueError(
                     f"{name}={getattr(self, name)!r} has no effect with features={self.features!r}, which reads {read} "
@@ -753,7 +756,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         automatic = isinstance(self.features, str) and self.features == "auto"
         try:
             columns = parse_columns(texts)
-            if columns.lengths.any() and not (automatic and _headers_differ(texts)):
+            if columns.lengths.any() and not (automatic and _headers_differ(texts) and not _most_hold_events(texts)):
                 return columns, features
             problem = "The texts hold no events: none has a line after its header."
         except ValueError as error:
@@ -868,7 +871,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
             if n_truncated:
                 warn(
                     f"{n_truncated} of {len(texts)} distinct events have more than max_length={embedder.max_length} "
-                    "tokens and were cut. Raise max_length, or embed all of them with overflow='chunk'."
+                    "tokens and were cut. Raise max_length, or set overflow='chunk', and fit again."
                 )
             return vectors
 
@@ -933,9 +936,8 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
 
 def _headers_differ(texts: Sequence[str]) -> bool:
     """Whether most texts have a first line of their own, as prose in several lines has."""
-    different = set(texts)
-    headers = {text.partition("\n")[0] for text in different}
-    return len(headers) > max(2, len(different) / 2)
+    headers = {text.partition("\n")[0] for text in texts}
+    return len(headers) > max(2, len(texts) / 2)
 
 
 def _most_hold_events(texts: Sequence[str]) -> bool:

@@ -27,12 +27,13 @@ def device_here(device: str | None, *, fall_back: bool = False) -> str:
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     wanted = torch.device(device)
-    if wanted.type != "cuda" or (wanted.index or 0) < torch.cuda.device_count():
+    n_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0  # A driver may be too old to use them.
+    if wanted.type != "cuda" or (wanted.index or 0) < n_devices:
         return device
     if not fall_back:
         raise ValueError(
-            f"device={device!r}: torch {torch.__version__} sees {torch.cuda.device_count()} such devices on this "
-            "machine. Set device='cpu' or None, or install a torch that was built for the GPU."
+            f"device={device!r}: torch {torch.__version__} can use {n_devices} such devices on this machine. "
+            "Set device='cpu' or None, or install a torch that was built for the GPU."
         )
     warnings.warn(
         f"There is no device {device!r} on this machine: the embedder runs on the CPU.", UserWarning, stacklevel=3

@@ -67,7 +67,7 @@ def new_model(
     settings |= config
     settings = {
         "intermediate_size": 3 * settings["hidden_size"],
-        "num_attention_heads": _largest_divisor(settings["hidden_size"], max(1, settings["hidden_size"] // _HEAD)),
+        "num_attention_heads": _n_heads_of(settings["hidden_size"]),
     } | settings
     settings |= {
         "vocab_size": len(tokenizer),
@@ -154,5 +154,6 @@ def _n_heads(n_params: int, vocab_size: int, config: Mapping[str, Any]) -> int:
     return min(range(1, _MAX_HEADS + 1), key=difference)
 
 
-def _largest_divisor(number: int, limit: int) -> int:
-    return next(divisor for divisor in range(limit, 0, -1) if number % divisor == 0)
+def _n_heads_of(width: int) -> int:
+    """Return the largest number of heads of at least 32 dimensions, an even number each, that divides a width."""
+    return next((n_heads for n_heads in range(width // _HEAD, 1, -1) if width % (2 * n_heads) == 0), 1)

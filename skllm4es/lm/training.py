@@ -42,7 +42,7 @@ _OF_REPORTS = ("report_to", "logging", "log_", "run_name", "project", "trackio")
 #: Bytes of a weight, and of a weight with what AdamW keeps of it.
 _WEIGHT, _WITH_STATE = 4, 12
 #: Increased when the same settings and texts produce different weights.
-_VERSION = 6
+_VERSION = 7
 #: Checkpoints that exist while one is written.
 _N_CHECKPOINTS = 3
 
