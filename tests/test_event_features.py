@@ -362,7 +362,7 @@ class TestEmbedder:
         )
 
     def test_a_pickle_of_version_0_2_0_can_be_read(self, fitted):
-        state = fitted.__getstate__()
+        state = dict(fitted.__getstate__())
         del state["_event_overflow_"]
         older = LLMEmbedder()
         older.__setstate__(state)

@@ -817,6 +817,11 @@ def test_dictionaries_of_structs_are_refused_by_name(nested):
         EventSerializer(events="events" if nested else ["events"]).fit(X)
 
 
+def test_a_cell_may_hold_a_categorical_without_values():
+    X = pd.DataFrame({"events": pd.Series([None, pd.DataFrame({"a": pd.Categorical([])})], dtype=object)})
+    assert EventSerializer().fit_transform(X)["text"].to_list() == ["a", "a"]
+
+
 @pytest.mark.parametrize("empty", [[], [None], None])
 @pytest.mark.parametrize(
     "estimator", [EventSerializer(), EventAggregator(), BagOfEvents(n_components=None)], ids=lambda e: type(e).__name__

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from skllm4es._messages import raise_if, warn
-from skllm4es.events._arrow import combine
+from skllm4es.events._arrow import combine, unify_dictionaries
 from skllm4es.events._checks import changes_since_fit, disorder, find_time, kinds_of, missing_fields
 from skllm4es.events._encoding import encode_values
 from skllm4es.events._flat import FlatEvents
@@ -240,7 +240,7 @@ def distinct_values(column: pa.ChunkedArray) -> tuple[pa.Array, npt.NDArray[np.i
     if is_list(column.type):
         lists = combine(column)
         rows = pc.list_parent_indices(lists).to_numpy()
-        column = pa.chunked_array([pc.list_flatten(lists)]).unify_dictionaries()
+        column = unify_dictionaries(pa.chunked_array([pc.list_flatten(lists)]))
     return *encode_values(column), rows
 
 

@@ -111,6 +111,8 @@ def _plain_type(type_: pa.DataType) -> pa.DataType:
 
 def unify_dictionaries(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Make all chunks share one dictionary."""
+    if pa.types.is_dictionary(column.type) and pa.types.is_null(column.type.value_type):  # Arrow cannot unify these.
+        return pa.chunked_array([pa.nulls(len(column))])
     if pa.types.is_dictionary(column.type) and column.type.index_type.bit_width < 32:
         # The chunks' dictionaries together may need more codes than a narrow index has.
         type_ = pa.dictionary(pa.int32(), column.type.value_type, column.type.ordered)

@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from skllm4es._compat import Interval, StrOptions, fit_context
 from skllm4es._messages import raise_if
 from skllm4es._texts import TEXT, TextTransformerMixin
+from skllm4es.events._arrow import unify_dictionaries
 from skllm4es.events._checks import changes_since_fit, check_read_columns, disorder, find_time, kinds_of, missing_fields
 from skllm4es.events._encoding import encode_values, encoding_pays
 from skllm4es.events._flat import FlatEvents, flatten_events
@@ -411,7 +412,7 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
         if is_list(column.type):
 
             def write_elements(elements: pa.ChunkedArray) -> pa.Array:
-                values, numbers = encode_values(elements.unify_dictionaries())
+                values, numbers = encode_values(unify_dictionaries(elements))
                 texts = labeller.label(name, values, format_values(values), numbers)
                 return texts.take(pa.array(numbers))
 
