@@ -357,6 +357,14 @@ class TestTokenLength:
 class TestEmbeddingMap:
     VECTORS = np.random.default_rng(0).normal(size=(30, 4))
 
+    def test_takes_a_sparse_matrix(self, transactions):
+        X, y = transactions
+        vectors = BagOfEvents(n_components=None).fit_transform(X)
+        display = EmbeddingMapDisplay.from_embeddings(vectors, y)
+        np.testing.assert_allclose(
+            display.positions, EmbeddingMapDisplay.from_embeddings(vectors.toarray(), y).positions, atol=1e-6
+        )
+
     def test_is_the_first_two_principal_components_of_the_vectors_as_they_are(self):
         vectors = self.VECTORS * [1, 10, 1, 5]
         display = EmbeddingMapDisplay.from_embeddings(vectors)
