@@ -52,8 +52,8 @@ _SPEED = """\
 
 SmolLM2-135M as we run it, and as a user would otherwise: the same texts, the mean of the last layer over all tokens,
 each in a process of its own. The file has 4-bit weights: llama.cpp multiplies with these, the others with the numbers
-that they stand for. "events" are single events, as event features read them; "histories" are card transactions
-of log-normal lengths. Compare tokens per second of CPU, because other programs ran at the same time. The cosine is to
+that they stand for. "events" are single events, as event features read them; "histories" are card transactions of
+log-normal lengths. Compare tokens per second of CPU, because other programs ran at the same time. The cosine is to
 transformers in float32. `python -m benchmarks.bench_engines` measures this.
 
 {table}
@@ -68,13 +68,13 @@ continues where it was interrupted.
 _REMARKS = {
     "main": """
 On MovieLens, the vectors of frozen SmolLM2 are ahead of all neural baselines, of which LATTE is the best for both
-targets: it learns from the model's reading of one description per user, and needs no model for new users. But so is
-the bag of events, which is level with the vectors for the age, and most neural baselines are not ahead of an untrained
-encoder there. On the simulated cards the vectors stand in the middle of the neural baselines, without training
-anything. With a linear model, RTD, NPPR, IFTPP and IFTPP-T have higher means there, by at most 0.013, where the folds
-differ by 0.02 to 0.03: the table does not rank these. With LightGBM, aggregates are ahead of the vectors by 0.02, in
-four of five folds. (These cards are 1,000 users in five folds, those of the first table on this page are 2,000 in each
-of fifteen draws: compare rows within a table.)
+targets: it learns from the model's reading of one description per user, and needs no model for new users. A bag of
+events is ahead of all neural baselines as well, and level with the vectors for the age; most of the neural baselines
+are no better than an untrained encoder. On the simulated cards the vectors stand in the middle of the neural baselines,
+without training anything. With a linear model, RTD, NPPR, IFTPP and IFTPP-T have higher means there, by at most 0.013,
+where the folds differ by 0.02 to 0.03: the table does not rank these. With LightGBM, aggregates are ahead of the
+vectors by 0.02, in four of five folds. (These cards are 1,000 users in five folds, those of the first table on this
+page are 2,000 in each of fifteen draws: compare rows within a table.)
 """,
     "ensembles": """
 Beside CoLES, the vectors of frozen SmolLM2 add most: 0.10 of ROC-AUC and 1.3 years with a linear model. Aggregates add
@@ -96,8 +96,8 @@ set, with 3 billion weights and whole histories; this table neither supports nor
     "strategies": """
 With 150,000 tokens for each, formats cannot be told apart: from the raw texts to seven formats of each, ROC-AUC is
 between .596 and .626 and the error of the age between 9.67 and 9.80 years, over both heads, with deviations of .05 to
-.07 and .5 to .6. Seven formats
-share the tokens of one here, so this says nothing of the paper's longer trainings, in which they are ahead.
+.07 and .5 to .6. Seven formats share the tokens of one here, so this says nothing of the paper's longer trainings, in
+which they are ahead.
 """,
     "base-llms": """
 A model made from scratch that reads ten films of each user is next to chance for the gender; pretrained models are
@@ -108,8 +108,7 @@ The paper says that on Rosbank LLM4ES is ahead of all by 15.2 % with one labelle
 in MovieLens the frozen vectors are ahead of the best other by 3.4 % with one user of each class, by 5.6 % with ten
 users and by 5.1 % with 25. For the age they are level with a bag of events up to ten users; with 25 to 250, the bag is
 ahead. On the simulated cards they are level with CoLES up to ten users and with all; with 25 to 250, CoLES is ahead by
-2 to 3 %. LightGBM needs more labels to split at all, so only the
-linear model is scored.
+2 to 3 %. LightGBM needs more labels to split at all, so only the linear model is scored.
 """,
 }
 _HOW_TO_READ = """\

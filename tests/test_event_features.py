@@ -339,10 +339,12 @@ class TestEmbedder:
         films = ["title\nHeat\nAlien"] * 20
         assert frozen(directory, extra_texts=["film\nUp", "name\nJaws"]).fit(films).features_ == ["events"]
 
-    def test_texts_without_events_are_an_error_for_event_features(self, directory):
-        for features in ("events", np.array(["events", "hidden"])):
-            with pytest.raises(ValueError, match=r"features=.* reads events .* features='hidden'"):
-                frozen(directory, features=features).fit(["Ann likes films.", "Bob, who\nreads."])
+    @pytest.mark.parametrize("prose", [["Ann likes films.", "Bob, who\nreads."], ["a|b", "a|b"]])
+    def test_texts_without_events_are_an_error_for_event_features(self, directory, prose):
+        with pytest.raises(ValueError, match=r"features='events' reads events .* features='hidden'"):
+            frozen(directory, features="events").fit(prose)
+        with pytest.raises(ValueError, match=r"features=array.* reads events .* features='hidden'"):
+            frozen(directory, features=np.array(["events", "hidden"])).fit(prose)
 
     @pytest.mark.parametrize("params", [{"n_components": 3}, {"extra_texts": ["Cy sleeps."]}])
     def test_what_has_no_effect_on_texts_without_events_is_an_error(self, directory, params):

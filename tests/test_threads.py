@@ -74,7 +74,7 @@ def test_one_fitted_embedder_may_transform_in_threads():
 
 
 def test_threads_may_find_out_together_what_a_model_can_do():
-    """What a model is, is found by hooks that another thread's texts would pass through as well."""
+    """Hooks find the layers of a model, and the texts of another thread would pass through these hooks as well."""
     for seed in range(3):
         union = FeatureUnion(
             [

@@ -154,11 +154,8 @@ def _category_statistics(
     n_users, n_codes = len(events.lengths), len(categories) + 1
     groups = events.owners[codes.rows] * n_codes + codes.values
     counts = np.bincount(groups, minlength=n_users * n_codes).reshape(n_users, n_codes)
-    n_known = (np.delete(counts, UNKNOWN, axis=1) > 0).sum(axis=1)
-    yield (
-        f"{escape(name)}_n_distinct",
-        (n_known + _n_distinct_unknown(codes, events.owners, n_users)).astype(np.float64),
-    )
+    n_distinct = (counts[:, UNKNOWN + 1 :] > 0).sum(axis=1) + _n_distinct_unknown(codes, events.owners, n_users)
+    yield f"{escape(name)}_n_distinct", n_distinct.astype(np.float64)
     values = [names.value(name, value) for value in categories]
     yield from ((f"{value}_count", counts[:, code].astype(np.float64)) for code, value in enumerate(values, start=1))
     for number, column in events.numbers.items():

@@ -223,8 +223,9 @@ def _encode(column: pa.ChunkedArray, categories: Sequence[str | None]) -> Codes:
     texts, numbers, rows = texts_of_values(column)
     code_of = {text: code for code, text in enumerate(categories, start=UNKNOWN + 1)}
     codes = np.array([code_of.get(text, UNKNOWN) for text in texts], dtype=np.int64)
-    places: dict[str | None, int] = {}  # Different values may be one text.
-    distinct = np.array([places.setdefault(text, len(places)) for text in texts], dtype=np.int64)
+    distinct, _ = pd.factorize(
+        np.array(texts, dtype=object), use_na_sentinel=False
+    )  # Different values may be one text.
     return Codes(codes[numbers], distinct[numbers], rows)
 
 

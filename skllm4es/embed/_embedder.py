@@ -703,8 +703,8 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
                 )
         if self.extra_texts is not None and self.finetune is None and features == ["hidden"]:
             raise ValueError(
-                f"extra_texts have no effect with features={self.features!r} and finetune=None: of these texts, {read} "
-                "features are read, which learn nothing. Leave them out, or fine-tune."
+                f"extra_texts have no effect with features={self.features!r} and finetune=None: the hidden states of "
+                "texts are read, and nothing is learned from them. Leave extra_texts out, or fine-tune."
             )
 
     def _resolve_finetuning(self) -> FineTuning | None:
@@ -756,12 +756,12 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         automatic = isinstance(self.features, str) and self.features == "auto"
         try:
             columns = parse_columns(texts)
-            if columns.lengths.any() and not (automatic and _headers_differ(texts) and not _most_hold_events(texts)):
-                return columns, features
-            problem = "The texts hold no events: none has a line after its header."
+            problem = None if columns.lengths.any() else "The texts hold no events: none has a line after its header."
         except ValueError as error:
             problem = str(error)
-        if not automatic or _most_hold_events(texts):
+        if problem is None and not (automatic and _headers_differ(texts) and not _most_hold_events(texts)):
+            return columns, features
+        if problem is not None and (not automatic or _most_hold_events(texts)):
             raise ValueError(
                 f"features={self.features!r} reads events from texts as EventSerializer writes them. {problem} Embed "
                 "such texts, or read prose with features='hidden'."

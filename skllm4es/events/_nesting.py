@@ -200,12 +200,13 @@ def _users_of_index(index: pd.Index, names: list[str] | None) -> pa.Table:
 
 def _users_of_columns(X: Any, events: str | Sequence[str], names: list[str] | None) -> pa.Table:
     taken = [events] if isinstance(events, str) else events
-    if names is None:
-        names, further = (found := [name for name in X.columns if name not in taken])[:1], found[1:]
-        if further:
+    if not names:
+        found = [name for name in X.columns if name not in taken]
+        names = found[:1]
+        if len(found) > 1:
             warn(
-                f"The table has {names[0]!r} as the user and leaves out the columns {further} of X. If they tell users "
-                f"apart as well, pass user={found}; to leave them out, pass user={names[0]!r}."
+                f"The table has {found[0]!r} as the user and leaves out the columns {found[1:]} of X. If they tell "
+                f"users apart as well, pass user={found}; to leave them out, pass user={found[0]!r}."
             )
     if not names or not set(names) <= set(X.columns):
         raise ValueError(f"X has no user column {names}; its columns are {list(X.columns)}. Pass user=NAME.")

@@ -75,8 +75,8 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
         For each named field of numbers, durations or times, the scikit-learn transformer that scales its values, such
         as ``RobustScaler()`` or ``KBinsDiscretizer(encode="ordinal")``. :term:`fit` fits a clone on the values of the
         events that would be written, except missing ones; times are seconds since 1970. A distance from the previous
-        event (`formats`) is one of scaled values. Scaled values have two decimals unless
-        `formats` says otherwise.
+        event (`formats`) is taken between scaled values. Scaled values have two decimals unless `formats` says
+        otherwise.
     headers : mapping of str to str, default=None
         Other names for fields in the header line, for example ``{"amount": "amount(rubles)"}``.
     instruction : str, default=""
