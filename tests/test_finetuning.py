@@ -189,6 +189,9 @@ class TestTrainerSettings:
                 r"'seed' \(set random_state of LLMEmbedder instead\), 'max_steps' \(set epochs ",
             ),
             ({"remove_unused_columns": True}, "packing needs it as it is"),
+            ({"save_only_model": True}, r"'save_only_model' \(set checkpoint_dir instead\)"),
+            ({"eval_steps": 2}, r"sets 'eval_steps', which does nothing without validation_fraction. Set it, "),
+            ({"save_steps": 2}, "'save_steps', which does nothing without checkpoint_dir or validation_fraction"),
         ],
     )
     def test_unknown_and_conflicting_settings_raise(self, arguments, message):

@@ -40,6 +40,9 @@ _RESERVED = {
     "gradient_accumulation_steps": "batch_tokens",
     "auto_find_batch_size": "batch_tokens",
     "save_strategy": "checkpoint_dir",
+    "save_only_model": "checkpoint_dir",
+    "ignore_data_skip": "checkpoint_dir",
+    "restore_callback_states_from_checkpoint": "checkpoint_dir",
     "eval_strategy": "validation_fraction",
     "load_best_model_at_end": "validation_fraction",
     "metric_for_best_model": "validation_fraction",
@@ -55,6 +58,8 @@ _RESERVED = {
     "length_column_name": None,
     "include_num_input_tokens_seen": None,
 }
+#: Beginnings of the names of settings that do nothing unless one of these parameters is set.
+_NEEDED = {"eval_": ("validation_fraction",), "save_": ("checkpoint_dir", "validation_fraction")}
 
 
 class FineTuning(BaseEstimator):
@@ -173,6 +178,13 @@ class FineTuning(BaseEstimator):
         ]
         if reserved:
             raise ValueError(f"training_args cannot take {', '.join(reserved)}.")
+        for prefix, needed in _NEEDED.items():
+            unused = [name for name in arguments if name.startswith(prefix)]
+            if unused and all(getattr(self, name) is None for name in needed):
+                raise ValueError(
+                    f"training_args sets {', '.join(map(repr, unused))}, which does nothing without "
+                    f"{' or '.join(needed)}. Set {'one' if len(needed) > 1 else 'it'}, or leave it out."
+                )
 
     def _schedule(self, *, from_scratch: bool) -> Schedule:
         """Return the schedule for `skllm4es.lm`, with every "auto" resolved."""
