@@ -22,8 +22,9 @@ from sklearn.utils import check_array
 from skllm4es._messages import raise_if
 from skllm4es._texts import TEXT, read_texts
 from skllm4es.baselines._features import Floats, Integers, distinct_values, gaps_of, is_numeric
-from skllm4es.events._checks import changes_since_fit, disorder, find_time, kinds_of
+from skllm4es.events._checks import changes_since_fit, disorder, fields_of_times, find_time, kinds_of
 from skllm4es.events._flat import FlatEvents, flatten_events
+from skllm4es.events._frames import column_names
 from skllm4es.events._kinds import is_list, is_time, may_agree
 from skllm4es.events._nesting import nest_events
 from skllm4es.events._numbers import to_floats
@@ -202,7 +203,12 @@ def report_drift(
             )
         events, time, latest = serializer.events, serializer.time, serializer.max_events
         columns, labels = serializer.columns, serializer.labels or {}
-    frames = [_one_row_per_user(X, user, time) for X in (X_fit, X_new)]
+    frames = [X_fit, X_new]
+    if user is not None:
+        events = "events"
+        if time == "auto":
+            time = next(iter(fields_of_times(flatten_events(nest_events(X_fit, user=user)))), None)
+        frames = [nest_events(X, user=user, time=time if time in column_names(X) else None) for X in frames]
     fit, new = (_read(X, events, latest, name) for X, name in zip(frames, ("X_fit", "X_new"), strict=True))
     time = find_time(fit) if time == "auto" else time
     names = list(fit.columns) if columns is None else list(columns)
@@ -218,19 +224,12 @@ def report_drift(
     is_new = np.arange(fit.n_users + new.n_users) >= fit.n_users
     checks = [*_field_checks(fit, new, names, time, labels), *_user_checks(fit, new)]
     if serializer is not None and same:
-        checks += _text_checks(frames, fit, new, clone(serializer), same)
+        serializer = clone(serializer).set_params(events=events, time=time)
+        checks += _text_checks(frames, fit, new, serializer, same)
     rows = [check.row(is_new) for check in checks]
     if scores is not None:
         rows += _score_rows(scores)
     return pd.DataFrame(rows)
-
-
-def _one_row_per_user(X: Any, user: str | list[str] | None, time: str | None) -> Any:
-    if user is None:
-        return X
-    if time == "auto":
-        time = find_time(flatten_events(nest_events(X, user=user)))
-    return nest_events(X, user=user, time=time)
 
 
 def _read(X: Any, events: str | Sequence[str], max_events: int | None, name: str) -> FlatEvents:
@@ -262,7 +261,7 @@ def _field_checks(
             )
         elif any(each == "nothing" or each.startswith("lists of lists") for each in (kind, new_kind)):
             continue
-        elif name in labels or not (name == time or is_time(kind) or is_numeric(old, kind)):
+        elif name in labels or (name != time and (name in fit.coded or not (is_time(kind) or is_numeric(old, kind)))):
             yield from _value_checks(name, old, later, owners, n_users, n_fit, labels.get(name))
         elif name == time:
             yield _numbers(
@@ -326,7 +325,7 @@ def _text_checks(
     serializer.set_params(
         columns=names,
         unlabelled="keep",  # They are reported.
-        time=serializer.time if serializer.time in ("auto", *names) else None,
+        time=serializer.time if serializer.time in names else None,
         **{k: None if v is None else {name: v[name] for name in v if name in names} for k, v in settings.items()},
     )
     with warnings.catch_warnings():
@@ -390,7 +389,10 @@ def _numbers(field: str, name: str, values: Floats, owners: Integers, n_users: i
     known = ~np.isnan(values)
     values, owners = values[known], owners[known]
     of_fit, of_new = values[owners < n_fit], values[owners >= n_fit]
-    edges = np.unique(np.quantile(of_fit, np.arange(1, _N_BINS) / _N_BINS)) if len(of_fit) else np.empty(0)
+    tenths = np.quantile(of_fit, np.arange(1, _N_BINS) / _N_BINS) if len(of_fit) else np.empty(0)
+    edges, times = np.unique(tenths, return_counts=True)
+    # A value that makes up a tenth or more has a bin of its own, so that both smaller and larger ones show.
+    edges = np.union1d(edges, np.nextafter(edges[times > 1], np.inf))
     bins = np.searchsorted(edges, values, side="right")
     medians = [float(np.median(side)) if len(side) else np.nan for side in (of_fit, of_new)]
     return _Check(field, name, _count(owners, bins, n_users, len(edges) + 1), (medians[0], medians[1]))

@@ -10,7 +10,7 @@ import os
 import secrets
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,6 +124,11 @@ class Store:
             connection.execute(self.schema)
             connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {_VERSION}")
-        with suppress(FileExistsError):  # Another process was first.
+        try:
             os.link(draft, self.file)
-        os.unlink(draft)
+        except FileExistsError:  # Another process was first.
+            pass
+        except OSError as error:
+            raise _unusable(self.file, error) from error
+        finally:
+            os.unlink(draft)

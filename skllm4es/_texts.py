@@ -85,15 +85,14 @@ def read_texts(X: Any, *, caller: str) -> dict[str, list[str]]:
     """
     if isinstance(X, str | bytes):
         raise TypeError(f"{caller}: iterable over texts expected, string object received. Wrap it in a list: [text].")
-    columns = _columns(X, caller)
-    if len(columns) == 1:
-        columns = {TEXT: next(iter(columns.values()))}
+    named = _columns(X, caller)
+    columns = {TEXT: next(iter(named.values()))} if len(named) == 1 else named
     if TEXT not in columns:
         raise ValueError(
             f"{caller}: X has the columns {list(columns)}, of which one must be {TEXT!r}, the texts to embed; "
             "the others are texts to train on. Pass a single column, or rename one."
         )
-    for name, texts in columns.items():
+    for name, texts in named.items():
         _check_strings(texts, name, caller)
     return columns
 

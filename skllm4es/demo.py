@@ -174,7 +174,7 @@ def _blocks(serializer: EventSerializer, model: str, memory: str) -> dict[str, P
 def _draw(y: Vector, n_labelled: int | None, seed: int) -> Iterator[Vector]:
     """Draw the users who have a label: their positions."""
     everyone = np.arange(len(y))
-    if n_labelled is None or n_labelled >= len(y):
+    if n_labelled is None or len(y) - n_labelled < len(np.unique(y)):  # scikit-learn must leave one of each class.
         yield everyone
         return
     for draw in range(N_DRAWS):

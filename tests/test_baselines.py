@@ -211,6 +211,15 @@ def test_the_time_alone_is_enough(baseline, X):
     assert np.isfinite(clone(baseline).set_params(columns=["event_time"]).fit_transform(X.iloc[:8])).all()
 
 
+@pytest.mark.parametrize("codes", [np.arange(2000), np.arange(2000) + 0.5, pd.date_range("2024", periods=2000)])
+def test_categoricals_are_categories_whatever_their_values(codes):
+    table = pd.DataFrame({"user": np.arange(2000) // 10, "amount": np.arange(2000.0), "shop": pd.Categorical(codes)})
+    flat = EventAggregator(max_categories=3).fit(nest_events(table, user="user"))
+    assert (list(flat.categories_), flat.numeric_) == (["shop"], ["amount"])
+    named = EventAggregator(numeric=["shop"]).fit(nest_events(table, user="user"))
+    assert set(named.numeric_) == {"shop", "amount"}
+
+
 def test_fields_are_read_by_type(X):
     flat = EventAggregator().fit(X)
     assert flat.time_ == "event_time"
@@ -321,6 +330,14 @@ def test_texts_as_numbers_or_times_are_an_error(X):
         EventAggregator(numeric=["type"]).fit(X)
     with pytest.raises(TypeError, match="time='type' holds texts; it must hold times, dates or numbers"):
         EventAggregator(time="type").fit(users_of([(1, "a", 1.0)]))
+
+
+@every_baseline
+@pytest.mark.parametrize("time", [np.inf, 1e35])
+def test_infinite_times_are_an_error(baseline, time):
+    X = users_of([(1.0, "a", 1.0), (2.0, "a", 1.0)], [(1.0, "b", 1.0), (time, "b", 1.0)])
+    with pytest.raises(ValueError, match=r"'day' of the events holds infinity or numbers beyond 1e\+30 in 1 of 4"):
+        clone(baseline).set_params(time="day").fit(X)
 
 
 @every_baseline

@@ -1,5 +1,6 @@
 """`memory`: nothing is computed twice, and nothing damaged is used."""
 
+import errno
 import os
 import pickle
 import shutil
@@ -434,6 +435,17 @@ def test_a_loaded_embedder_needs_no_directory_that_cannot_be_made(tmp_path):
     np.testing.assert_array_equal(loaded.transform(TEXTS), expected)
     with pytest.raises(OSError, match="cannot be used"):
         loaded.fit(TEXTS)
+
+
+def test_a_disk_that_cannot_hold_a_cache_is_an_error_that_says_so(tmp_path, monkeypatch):
+    def refuse(*args):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)  # As exFAT does.
+    embedder = embedder_in(tmp_path)
+    with pytest.raises(OSError, match=r"cannot be used: .*on a local disk.* or choose another with memory=DIR"):
+        embedder.fit(TEXTS).transform(TEXTS)
+    assert not [path for path in tmp_path.rglob("*") if "draft" in path.name]
 
 
 def test_a_loaded_embedder_uses_a_directory_that_is_there(tmp_path, counts):

@@ -67,6 +67,8 @@ def test_draws_of_labels_have_both_classes_and_differ():
     assert all(set(y[rows]) == {0, 1} for rows in draws)
     assert len({tuple(rows) for rows in draws}) == demo.N_DRAWS
     assert [len(rows) for rows in demo._draw(y, None, seed=0)] == [200]
+    for n_labelled in (198, 199, 200, 250):
+        assert len(next(demo._draw(y, n_labelled, seed=0))) == (198 if n_labelled == 198 else 200)
 
 
 @pytest.mark.usefixtures("_tiny")

@@ -193,6 +193,36 @@ def test_long_tables_in_any_order_give_the_same_report(X, later):
             pd.testing.assert_frame_equal(report.set_index(["field", "check"]), expected.set_index(["field", "check"]))
 
 
+def test_long_tables_are_sorted_by_their_first_column_of_times_though_another_is_in_order(X, later):
+    tables = [unnest_events(side).assign(signup=pd.Timestamp("2020-01-01")) for side in (X, later)]
+    shuffled = [table.sample(frac=1, random_state=0) for table in tables]
+    expected = report_drift(*tables, user="user_id", time="event_time")
+    for sides in (shuffled, [tables[0], shuffled[1]], [shuffled[0], tables[1]]):
+        pd.testing.assert_frame_equal(report_drift(*sides, user="user_id"), expected)
+
+
+def test_a_serializer_of_another_column_reads_long_tables(X, later):
+    tables = [unnest_events(side) for side in (X, later)]
+    expected = report_drift(*tables, user="user_id", serializer=EventSerializer())
+    report = report_drift(*tables, user="user_id", serializer=EventSerializer(events="history"))
+    pd.testing.assert_frame_equal(report, expected)
+
+
+@pytest.mark.parametrize("factor", [0.5, 2])
+def test_numbers_that_were_all_the_same_are_compared(factor):
+    def table(factor):
+        days = pd.Timedelta(days=factor) * np.tile(np.arange(10), 100)
+        users = np.repeat(np.arange(100), 10)
+        table = pd.DataFrame({"user": users, "time": pd.Timestamp("2024-01-01") + days, "amount": float(factor)})
+        return table[users % 2 == 0] if factor < 1 else table
+
+    report = report_drift(table(1), table(factor), user="user", scores=(np.zeros(100), np.full(100, factor)))
+    for field, check in (("amount", "numbers"), ("time", "gaps"), ("(score)", "numbers")):
+        assert row_of(report, field, check).drifted
+    same = report_drift(table(1), table(1), user="user", scores=(np.zeros(100), np.zeros(100)))
+    assert not same["drifted"].any()
+
+
 def test_only_what_the_serializer_writes_is_compared(X, later):
     serializer = EventSerializer(["mcc", "amount"], labels={"mcc": load_mcc_names()}, max_events=3)
     report = report_drift(X, later, serializer=serializer)

@@ -1,11 +1,13 @@
 """LLMEmbedder: what is trained and pooled, and which input raises."""
 
 import pickle
+from contextlib import nullcontext
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
@@ -144,6 +146,16 @@ class TestLongTexts:
             if len(embedder.load_model()[1](kept)["input_ids"]) <= 64:
                 longest = kept
         np.testing.assert_allclose(cut[0], embedder.transform([longest])[0], rtol=1e-5, atol=1e-6)
+
+    def test_special_tokens_count(self):
+        events = TEXTS[0]
+        embedder = LLMEmbedder(TINY, features="hidden", overflow="truncate", random_state=0).fit(TEXTS)
+        n_tokens = len(embedder.load_model()[1](events)["input_ids"])
+        for max_length, n_truncated in ((n_tokens, 0), (n_tokens - 1, 1)):
+            shorter = clone(embedder).set_params(max_length=max_length).fit(TEXTS)
+            with pytest.warns(UserWarning, match="1 of 1 texts") if n_truncated else nullcontext():
+                shorter.transform([events])
+            assert shorter.n_truncated_ == n_truncated
 
     def test_chunks_are_averaged_by_their_number_of_tokens(self):
         params = {"features": "hidden", "token_pooling": "mean", "max_length": 64, "dtype": "float32"}

@@ -195,6 +195,18 @@ class Echo(BaseEstimator):
         return [f"{name} {seed}: {text}" for text, name, seed in zip(texts, formats, seeds, strict=True)]
 
 
+def test_a_rewriter_that_yields_texts_needs_no_more_than_that():
+    class Plain(Echo):
+        def iter_rewrites(self, texts, formats, seeds):
+            for position in reversed(range(len(texts))):
+                yield position, RewritingError("no") if "20300.50" in texts[position] else texts[position].upper()
+
+    enricher = TextEnricher(Plain(), formats=["json"], on_error="original", check=None, random_state=0)
+    with pytest.warns(UserWarning, match="1 of 8"):
+        enriched = enricher.fit_transform(TEXTS)
+    assert enriched["variant_0"].to_list() == [text if "20300.50" in text else text.upper() for text in TEXTS]
+
+
 class Keyed(Echo):
     """A plain rewriter with a cache key."""
 

@@ -3,6 +3,7 @@
 import datetime as dt
 import re
 from decimal import Decimal
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -279,6 +280,9 @@ NOT_SORTED_LIKE_TIME = {
     "two separators": ["2024-01-31 10:00:00", "2024-01-31T09:00:00"],
     "Z behind fractions": ["2024-01-31T10:00:00Z", "2024-01-31T10:00:00.5Z"],
     "names": ["January 2", "February 1"],
+    "numbers of four digits and fewer": ["950", "1020", "999"],
+    "numbers of six digits and fewer": ["999999", "1000"],
+    "days or numbers": ["20240131", "2023"],
 }
 
 
@@ -476,8 +480,10 @@ def test_only_tables_are_nested():
 
 def test_a_lazy_table_is_not_collected():
     pl = pytest.importorskip("polars")
-    with pytest.raises(TypeError, match="got LazyFrame"):
-        nest_events(pl.LazyFrame({"user": [1], "time": [2]}), user="user", time="time")
+    lazy = pl.LazyFrame({"user": [1], "time": [2]})
+    for call in (partial(nest_events, user="user", time="time"), flatten_events):
+        with pytest.raises(TypeError, match=r"got LazyFrame.* has no rows until it is collected: pass it.collect\(\)"):
+            call(lazy)
 
 
 # Properties
@@ -717,6 +723,14 @@ def test_a_cell_that_does_not_fit_the_cells_before_it_is_named(garbage):
         ([{"a": "text"}], rf"'a' \(object, from row 'bob' on, which holds 'text'\): .*{REMEDY}"),
         ([5], rf"'events' .*: dict \(first in row 'ann'\) and int \(first in row 'bob'\).*{REMEDY}"),
         (pd.DataFrame({"a": ["text"]}), rf"'a' \(.*: integers .* and texts .*{REMEDY}"),
+        (
+            pd.DataFrame({"a": [1]}, index=pd.Index([5], name="at")),
+            r"'bob' on.*its index 'at' is no field; make it one ",
+        ),
+        (
+            pd.DataFrame({"a": [1]}, index=pd.to_datetime(["2024"])),
+            r"its index of times is no field; .*reset_index\(\)",
+        ),
     ],
 )
 def test_a_field_that_arrow_cannot_hold_is_named(cell, why):

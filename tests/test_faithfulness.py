@@ -173,6 +173,8 @@ def test_precision_falls_with_invented_values():
 def test_counts_totals_and_means_do_not_count_as_invented():
     original = format_events(["amount"], [["7.50"], ["9.51"], ["4"]])
     assert compare(original, "1. 7.50 2. 9.51 3. 4; in total 21.01, on average 7.00, 33% each").precision == 1.0
+    small = format_events(["amount"], [["0.001"], ["0.002"], ["0.0020"]])
+    assert compare(small, "1. 0.001 2. 0.002 3. 0.0020; on average 0.0017").precision == 1.0
 
 
 @pytest.mark.parametrize("original", ["title|rating", 'title\n""', "title\n!"])

@@ -2,8 +2,10 @@
 
 import json
 import random
+import re
 import sqlite3
 from contextlib import closing
+from decimal import localcontext
 from xml.etree import ElementTree
 
 import pytest
@@ -278,6 +280,12 @@ def test_yaml_reads_the_same_under_the_safe_loader():
         assert set(_leaves(yaml.safe_load(text))) >= {row[0] for row in table.rows}
 
 
+def test_a_date_that_the_calendar_lacks_is_a_text_in_yaml():
+    table = EventTable(["due"], [["0000-00-00"], ["2024-02-30"], ["2023-02-29"], ["9999-99-99"]])
+    for text in renderings("yaml", table, names=False, analysis=False):
+        assert set(_leaves(yaml.safe_load(text))) >= {row[0] for row in table.rows}
+
+
 def test_an_sql_script_fills_a_real_database_with_the_same_values():
     hostile = [value for value in HOSTILE if value.isprintable() and ("'" in value or "INSERT" in value)]
     table = EventTable(["name"], [[value] for value in hostile])
@@ -315,6 +323,27 @@ def test_a_breakdown_contains_totals_and_counts():
         assert "13463.60" in text
         assert "Groceries" in text
         assert "by day" in text.lower() or "by month" in text.lower()
+
+
+def test_a_period_goes_from_the_earliest_date_to_the_latest_and_names_dates_that_are_not_in_order():
+    table = EventTable(["time", "due"], [["2024-01-01", "2024-09-01"], ["2024-01-02", "2024-02-01"]])
+    texts = renderings("breakdown", table, names=False, values=False) + renderings("markdown", table, names=False)
+    assert any("due: from 2024-02-01 to 2024-09-01" in text for text in texts)
+    for text in texts:
+        assert "2024-09-01 to" not in text
+        assert not re.search("(?i)(runs|events|records|entries) from 2024-02", text)
+        assert not re.search("(?i)by (day|month)(?! of (time|due))", text)
+
+
+@pytest.mark.parametrize("precision", [6, 28])
+def test_measures_are_exact_and_lie_between_the_numbers(precision):
+    small = EventTable(["amount"], [["0.001"], ["0.002"], ["0.004"]])
+    large = EventTable(["amount"], [["12345678.00"], ["3.33"]])
+    with localcontext(prec=precision):
+        for text in renderings("breakdown", small, names=False, values=False):
+            assert re.search(r"Average\W+0\.002\b", text)
+        for text in renderings("breakdown", large, names=False, values=False):
+            assert re.search(r"Total\W+12345681\.33\b", text)
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,11 @@ def test_descriptions_do_not_depend_on_the_other_users(X):
 
 def test_only_the_latest_events_are_described_with_max_events(X):
     assert all(text.startswith("events: 2 ") for text in embedder(max_events=2).fit(X).describe(X))
+    days = pd.to_datetime(["2024-01-01", "2024-04-01", "2024-04-02", "2024-04-03"])
+    users = [[{"day": day, "type": kind} for day in days[: 4 - n]] for n, kind in enumerate("ab")]
+    late, early = embedder(max_events=3).fit(pd.DataFrame({"events": users})).describe(pd.DataFrame({"events": users}))
+    assert "over 2 days" in late
+    assert "over 92 days" in early
 
 
 def test_given_descriptions_are_read_in_fit_and_not_needed_in_transform(X):
@@ -98,7 +103,7 @@ def test_given_descriptions_are_read_in_fit_and_not_needed_in_transform(X):
 def test_given_descriptions_that_are_missing_are_an_error(X):
     with pytest.raises(ValueError, match=r"descriptions='about' names no column of X, which has \['events'"):
         embedder(descriptions="about").fit(X[["events"]])
-    with pytest.raises(TypeError, match="texts must be strings, but row 2"):
+    with pytest.raises(TypeError, match="texts must be strings, but row 2 of column 'about'"):
         embedder(descriptions="about").fit(X.assign(about=["one", "two", *[None] * (len(X) - 2)]))
 
 

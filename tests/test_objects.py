@@ -6,6 +6,7 @@ pandas and Arrow guess the type of such a column, and squeeze later values into 
 import datetime as dt
 import re
 from collections import deque
+from contextlib import nullcontext
 from decimal import Decimal
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -270,6 +271,22 @@ def test_nanoseconds_and_far_years_are_kept():
         assert flatten_events(_as_dicts([value])).columns["value"].to_pylist() == [value]
     far = pd.Timestamp(np.datetime64("20000-01-01", "s"))
     assert written([far, NOON], _as_dicts) == ["value\n20000-01-01 00:00:00", "value\n2024-01-01 12:00:00"]
+
+
+def test_nanoseconds_of_arrays_are_kept():
+    pl = pytest.importorskip("polars", reason="needs polars")
+    for type_ in (pa.timestamp("ns"), pa.timestamp("ns", "Europe/Berlin"), pa.duration("ns")):
+        array = pa.array([10**9 + 1, None], pa.int64()).cast(type_)
+        for cell in (array, pl.Series(array)):
+            read = flatten_events(_series_of_one(cell), ["value"]).columns["value"]
+            assert read.cast(pa.int64()).to_pylist() == [10**9 + 1, None]
+    for fits, cell in ((True, pl.Series([dt.time(1)])), (False, pa.array([1], pa.time64("ns")))):
+        with nullcontext() if fits else pytest.raises(TypeError, match="value"):
+            flatten_events(_series_of_one(cell), ["value"])
+
+
+def _series_of_one(cell):
+    return pd.DataFrame({"value": _series([cell])})
 
 
 @place

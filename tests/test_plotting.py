@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 from lightgbm import LGBMClassifier
 from sklearn.decomposition import PCA
+from sklearn.dummy import DummyClassifier
+from sklearn.ensemble import VotingClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -198,6 +200,21 @@ class TestPoolingDepth:
         with pytest.raises(ValueError, match="0 parameters end in pooling_depth"):
             PoolingDepthDisplay.from_cv_results({"param_C": [1], "mean_test_score": [0.5]})
 
+    def test_one_depth_makes_no_curve(self, pipeline, transactions):
+        with pytest.raises(ValueError, match=r"at least two pooling depths; got \[2, 2, 2\]"):
+            PoolingDepthDisplay.from_cv_results(_cv_results(depths=(2, 2, 2)))
+        with pytest.raises(ValueError, match=r"at least two pooling depths; got \[2\]"):
+            PoolingDepthDisplay.from_estimator(pipeline, *transactions, depths=[2])
+        with pytest.raises(ValueError, match=r"at least two train_sizes; got \[5\]"):
+            DataEfficiencyDisplay.from_estimator(pipeline, *transactions, train_sizes=[5])
+
+    def test_candidates_without_a_depth_are_left_out(self):
+        depths = np.ma.array([1, 0, 3], mask=[False, True, False], dtype=object)
+        results = _cv_results() | {"param_embed__pooling_depth": depths}
+        display = PoolingDepthDisplay.from_cv_results(results)
+        assert display.param_range.tolist() == [1, 3]
+        np.testing.assert_array_equal(display.test_scores, SCORES[[0, 2]])
+
     @pytest.mark.parametrize("depth", ["auto", 1.5, True])
     def test_depths_are_numbers(self, depth):
         with pytest.raises(ValueError, match="whole numbers; got"):
@@ -258,7 +275,7 @@ class TestDataEfficiency:
         X, y = transactions
         with pytest.raises(ValueError, match="class"):
             DataEfficiencyDisplay.from_estimator(
-                LogisticRegression(), BagOfEvents().fit_transform(X), np.zeros_like(y), train_sizes=[5]
+                LogisticRegression(), BagOfEvents().fit_transform(X), np.zeros_like(y), train_sizes=[5, 6]
             )
 
 
@@ -376,6 +393,26 @@ class TestEmbeddingMap:
         display = EmbeddingMapDisplay.from_estimator(pipeline, *transactions)
         expected = EmbeddingMapDisplay.from_embeddings(pipeline[:-1].transform(transactions[0]))
         np.testing.assert_array_equal(display.positions, expected.positions)
+
+    def test_leaves_out_a_predictor_that_transforms(self, transactions):
+        X, y = transactions
+        vote = VotingClassifier([("linear", LogisticRegression()), ("forest", DummyClassifier())], voting="soft")
+        pipeline = make_pipeline(EventAggregator(), SimpleImputer(), StandardScaler(), vote).fit(X, y)
+        display = EmbeddingMapDisplay.from_estimator(pipeline, X, y)
+        expected = EmbeddingMapDisplay.from_embeddings(pipeline[:-1].transform(X))
+        np.testing.assert_array_equal(display.positions, expected.positions)
+
+    @pytest.mark.parametrize("dtype", ["Int64", "Float64", "int64[pyarrow]", "double[pyarrow]", object])
+    def test_numbers_of_any_library_are_classes_or_a_scale(self, dtype):
+        few = EmbeddingMapDisplay.from_embeddings(self.VECTORS, pd.Series([1234567, 1234568, None] * 10, dtype=dtype))
+        labels = [text.get_text() for text in few.ax_.get_legend().get_texts()]
+        assert labels == ["unknown", "1234567", "1234568"]
+        many = EmbeddingMapDisplay.from_embeddings(self.VECTORS, pd.Series([*range(29), None], dtype=dtype))
+        assert many.colorbar_ is not None
+
+    def test_a_class_may_begin_with_an_underscore(self):
+        display = EmbeddingMapDisplay.from_embeddings(self.VECTORS, ["_a", "b", "c"] * 10)
+        assert [text.get_text() for text in display.ax_.get_legend().get_texts()] == ["_a", "b", "c"]
 
     @pytest.mark.parametrize("kind", ["numbers", "texts", "booleans", "categories", "polars"])
     def test_each_class_has_a_colour(self, kind):

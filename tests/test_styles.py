@@ -44,6 +44,10 @@ def times(*values, zone=None, unit="us"):
         ([3.5, None, 5.0], "since previous event", ["", "", ""]),
         (pa.array([3, 1, 2], pa.uint8()), "since previous event", ["", "-2", "1"]),
         (pa.array([60, 90, 0], pa.duration("s")), "since previous event", ["", "30", "-90"]),
+        (pa.array([1100, 2200, 3300], pa.duration("ms")), "since previous event", ["", "1.1", "1.1"]),
+        (pa.array([10**18, 10**18 + 3, None], pa.duration("ns")), "since previous event", ["", "0.000000003", ""]),
+        (pa.array([2**64 - 6, 2**64 - 1, 0], pa.uint64()), "since previous event", ["", "5", str(1 - 2**64)]),
+        ([-(2**62), 2**62 + 2**61, 0], "since previous event", ["", str(2**63 + 2**61), str(-(2**62 + 2**61))]),
     ],
 )
 def test_numbers(values, style, expected):
@@ -150,6 +154,7 @@ def test_python_formats_write_what_python_writes(values, spec):
         (2, [1.0]),
         (".2f", ["a"]),
         (".2f", [True]),
+        ("c", [65, -1]),
         ("%H", [1.0, 2.0]),
         (".2f", times("2024-03-01")),
         ("days", times("2024-03-01")),

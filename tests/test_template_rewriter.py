@@ -24,6 +24,10 @@ def test_follows_the_protocol():
     assert isinstance(TemplateRewriter(), Rewriter)
 
 
+def test_any_value_is_rewritten():
+    assert r"\ud800" in rewrite("a|b\n\ud800, 1", "narrative", 0)
+
+
 def test_result_depends_on_its_own_text_format_and_seed_only():
     rewriter = TemplateRewriter()
     together = rewriter.rewrite([OTHER, TEXT, TEXT], ["json", "html", "yaml"], [7, 3, 7])

@@ -53,7 +53,7 @@ class EventAggregator(CountingTransformer):
     have been read as intended. If no column differs between users, as with a single user, all are kept.
 
     Values that have no columns, because :term:`fit` has not seen them or others are more frequent, count as distinct
-    values all the same. A field may hold lists of categories.
+    values all the same. A field may hold lists of categories: a value that occurs twice in a list counts twice.
 
     {fields}
 

@@ -93,7 +93,9 @@ def _statistics(events: EncodedEvents) -> dict[str, Floats]:
     measured = {"n_events": events.lengths.astype(np.float64)}
     owners, users = pd.Series(events.owners), range(len(events.lengths))
     if events.gaps is not None:
-        gaps = pd.Series(events.gaps).groupby(owners)
+        since_previous = events.gaps.copy()
+        since_previous[events.offsets[:-1][events.lengths > 0]] = np.nan  # Those since events that are left out.
+        gaps = pd.Series(since_previous).groupby(owners)
         measured |= _of_users({"span": gaps.sum(min_count=1), "gap": gaps.median()}, users)
     for name, numbers in events.numbers.items():
         grouped = pd.Series(numbers).groupby(owners)

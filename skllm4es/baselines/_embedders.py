@@ -257,7 +257,7 @@ class LATTEEmbedder(TrainedEmbedder):
                 f"descriptions={self.descriptions!r} names no column of X, which has {list(X.columns)}. Add a column "
                 "with a text for each user, or leave descriptions=None."
             )
-        return read_texts(X[self.descriptions], caller="LATTEEmbedder")[TEXT]
+        return read_texts(X[[self.descriptions]], caller="LATTEEmbedder")[TEXT]
 
 
 @dataclass(eq=False, repr=False, kw_only=True)

@@ -82,7 +82,10 @@ class EventFeatures:
         """Turn the latest `max_events` events of each user into arrays; the first gap counts from the event before."""
         if not flat.lengths.any():  # Users without events may also lack fields.
             flat = FlatEvents({name: pa.chunked_array([pa.nulls(0)]) for name in self.kinds}, flat.offsets)
-        gaps = None if self.time is None else gaps_of(flat, self.time)
+        gaps = None
+        if self.time is not None:
+            _finite(self.time, flat.columns[self.time])
+            gaps = gaps_of(flat, self.time)
         if max_events is not None:
             gaps = None if gaps is None else gaps[_is_latest(flat, max_events)]
             flat = flat.latest(max_events)
@@ -146,8 +149,8 @@ def learn_features(
         raise TypeError(
             f"time={time!r} holds {kinds[time]}; it must hold times, dates or numbers. Pass time=None to ignore time."
         )
-    named = dict.fromkeys(named_categorical, False) | dict.fromkeys(named_numeric, True)
-    fields = [name for name in used if name != time or name in named]
+    named = dict.fromkeys([*flat.coded, *named_categorical], False) | dict.fromkeys(named_numeric, True)
+    fields = [name for name in used if name not in {time} - {*named_categorical, *named_numeric}]
     numbers = [name for name in fields if named.get(name, is_numeric(latest.columns[name], kinds[name]))]
     groups = [name for name in fields if name not in numbers]
     _check_kinds(kinds, numbers, groups, lists)

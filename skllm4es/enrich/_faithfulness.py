@@ -12,7 +12,7 @@ import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
-from decimal import Decimal, localcontext
+from decimal import Context, Decimal, localcontext
 from functools import cached_property, lru_cache
 from statistics import fmean
 from typing import NamedTuple
@@ -417,10 +417,13 @@ def _totals(column: Counter[str]) -> list[str]:
     """Return the total and the mean of a column of numbers."""
     if not column or not all(map(_PLAIN_NUMBER.fullmatch, column)):
         return []
-    with localcontext(prec=_SUM_DIGITS):
-        total = sum([Decimal(value) * count for value, count in column.items()], start=Decimal(0))
+    with localcontext(Context(prec=_SUM_DIGITS)):
+        counts = [(Decimal(value), count) for value, count in column.items()]
+        total = sum([number * count for number, count in counts], start=Decimal(0))
         mean = total / column.total()
-        return [_canonical_number(f"{number:f}") for number in (total, *[round(mean, digits) for digits in range(3)])]
+        n_decimals = max(-int(number.as_tuple().exponent) for number, _ in counts)
+        means = [round(mean, digits) for digits in sorted({0, 1, 2, n_decimals})]
+        return [_canonical_number(f"{number:f}") for number in (total, *means)]
 
 
 def _precision(source: _Original, text: _Text) -> float:

@@ -19,7 +19,7 @@ from skllm4es._store import hash_of
 from skllm4es.enrich._faithfulness import compare
 from skllm4es.enrich._rewrite_cache import RewriteCache
 from skllm4es.formats import FORMATS
-from skllm4es.rewriters import Rewriter, RewritingError, StreamingRewriter
+from skllm4es.rewriters import Rewriter, RewritingError
 from skllm4es.rewriters._base import UnusableAnswerError
 
 #: Texts that a process rewrites between two updates of the progress bar ...
@@ -75,7 +75,7 @@ def rewrite_all(
     bar.update(len(done))
     if not missing:  # There is no need to load a model.
         return done
-    if isinstance(rewriter, StreamingRewriter):
+    if hasattr(rewriter, "iter_rewrites"):
         results = _stream(rewriter, missing, min_recall, bar)
     else:
         size = _CHUNK_SIZE if cache is None else _CACHED_CHUNK_SIZE
@@ -124,9 +124,9 @@ def _cache_keys(rewriter: Any, requests: Sequence[Request]) -> dict[Request, byt
 
 
 def _stream(
-    rewriter: StreamingRewriter, requests: list[Request], min_recall: float | None, bar: tqdm[Any]
+    rewriter: Any, requests: list[Request], min_recall: float | None, bar: tqdm[Any]
 ) -> Iterator[tuple[Request, Rewriting]]:
-    start, n_before, seen = perf_counter(), rewriter.n_tokens, set()
+    start, n_before, seen = perf_counter(), getattr(rewriter, "n_tokens", 0), set()
     for position, text in rewriter.iter_rewrites(*map(list, zip(*requests, strict=True))):
         if position in seen or not 0 <= position < len(requests) or not isinstance(text, str | RewritingError):
             raise ValueError(
@@ -134,8 +134,9 @@ def _stream(
                 f"with a str or a RewritingError; it yielded {position!r} with {text!r:.60}."
             )
         seen.add(position)
-        n_tokens = rewriter.n_tokens - n_before
-        bar.set_postfix_str(f"{n_tokens:,} tokens, {n_tokens / (perf_counter() - start):,.0f} tokens/s", refresh=False)
+        if n_tokens := getattr(rewriter, "n_tokens", 0) - n_before:
+            rate = n_tokens / (perf_counter() - start)
+            bar.set_postfix_str(f"{n_tokens:,} tokens, {rate:,.0f} tokens/s", refresh=False)
         bar.update(1)
         yield requests[position], check(requests[position], text, min_recall)
     if len(seen) < len(requests):

@@ -67,6 +67,7 @@ def _convert_frames(cells: list[Any]) -> pa.Array:
     """Convert cells that are dataframes, some of which may be lists of dicts instead."""
     tables = []
     for position, cell in enumerate(cells):
+        _check_index(cell, position)
         try:
             tables.append(to_arrow(cell) if _is_frame(cell) else _table_of_dicts(cell or []))
         except UnfitError as error:
@@ -89,6 +90,18 @@ def _convert_frames(cells: list[Any]) -> pa.Array:
     fields = [combine_encoded(column) for column in events.columns]
     offsets = offsets_of(np.array([len(table) for table in tables]))
     return list_array(pa.StructArray.from_arrays(fields, names=events.column_names), offsets)
+
+
+def _check_index(cell: Any, position: int) -> None:
+    """Reject dataframes with data in their index, which would be lost."""
+    if isinstance(cell, pd.DataFrame):
+        names = [name for name in cell.index.names if name is not None]
+        if names or isinstance(cell.index, pd.DatetimeIndex):
+            named = f" {names[0]!r}" if names else " of times"
+            why = (
+                f"its index{named} is no field; make it one with reset_index(), or drop it with reset_index(drop=True)"
+            )
+            raise UnfitError(Problem(why, position, cell))
 
 
 def _table_of_dicts(events: Any) -> pa.Table:

@@ -22,9 +22,14 @@ def check_read_columns(estimator: Any, X: Any, events: str | Sequence[str], *, r
 
 def find_time(flat: FlatEvents) -> str | None:
     """Return the first field of times or dates that orders the events; if none does, the first such field."""
-    names = [name for name, column in flat.columns.items() if is_temporal(column.type)]
-    names = [name for name in names if is_time(value_kind(flat.columns[name].type))]
+    names = fields_of_times(flat)
     return next((name for name in names if not len(flat.unsorted_users(name))), names[0] if names else None)
+
+
+def fields_of_times(flat: FlatEvents) -> list[str]:
+    """Return the names of the fields that hold times or dates."""
+    names = [name for name, column in flat.columns.items() if is_temporal(column.type)]
+    return [name for name in names if is_time(value_kind(flat.columns[name].type))]
 
 
 def disorder(flat: FlatEvents, time: str | None, X: Any) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from skllm4es.events._arrow import decode_irregular, offsets_of, regularise
 from skllm4es.events._cells import not_events, read_cells
-from skllm4es.events._frames import is_object, is_polars, repeated, row_label, to_arrow
+from skllm4es.events._frames import hint_for, is_object, is_polars, repeated, row_label, to_arrow
 from skllm4es.events._kinds import is_list, unreadable
 from skllm4es.events._order import sortable
 
@@ -29,10 +29,13 @@ class FlatEvents:
         The fields of the events, by name.
     offsets : ndarray of shape (n_users + 1,), dtype int64
         Where each user's events begin and end.
+    coded : frozenset of str, default=frozenset()
+        The fields that came as codes of few values, such as categoricals of pandas, whatever the values are.
     """
 
     columns: dict[str, pa.ChunkedArray]
     offsets: npt.NDArray[np.int64]
+    coded: frozenset[str] = frozenset()
 
     @property
     def n_users(self) -> int:
@@ -46,7 +49,7 @@ class FlatEvents:
 
     def select(self, names: Sequence[str]) -> FlatEvents:
         """Keep some fields, in the given order."""
-        return FlatEvents({name: self.columns[name] for name in names}, self.offsets)
+        return replace(self, columns={name: self.columns[name] for name in names})
 
     def latest(self, max_events: int) -> FlatEvents:
         """Keep the last `max_events` events of each user."""
@@ -56,13 +59,16 @@ class FlatEvents:
             return self
         first = self.offsets[1:] - lengths
         rows = pa.array(np.arange(offsets[-1]) + np.repeat(first - offsets[:-1], lengths))
-        return FlatEvents({name: column.take(rows) for name, column in self.columns.items()}, offsets)
+        return replace(
+            self, columns={name: column.take(rows) for name, column in self.columns.items()}, offsets=offsets
+        )
 
     def first(self, n_events: int) -> FlatEvents:
         """Keep the first users: as many as have about `n_events` events."""
         n_users = min(int(np.searchsorted(self.offsets, n_events)), self.n_users)
         offsets = self.offsets[: n_users + 1]
-        return FlatEvents({name: column.slice(0, offsets[-1]) for name, column in self.columns.items()}, offsets)
+        columns = {name: column.slice(0, offsets[-1]) for name, column in self.columns.items()}
+        return replace(self, columns=columns, offsets=offsets)
 
     def unsorted_users(self, name: str) -> npt.NDArray[np.int64]:
         """Return the positions of the users whose values of a column decrease somewhere, ignoring missing values.
@@ -117,8 +123,9 @@ def flatten_events(X: Any, events: str | Sequence[str] = "events") -> FlatEvents
         columns = _fields_of_structs(lists[names[0]], names[0])
     else:
         columns = {str(name): _flatten(column, name) for name, column in lists.items()}
+    coded = frozenset(name for name, column in columns.items() if pa.types.is_dictionary(column.type))
     columns = {name: _regular_field(column, name) for name, column in columns.items()}
-    return FlatEvents(columns, offsets_of(lengths[names[0]]))
+    return FlatEvents(columns, offsets_of(lengths[names[0]]), coded)
 
 
 def _check_frame(X: Any, names: Sequence[str]) -> None:
@@ -126,6 +133,7 @@ def _check_frame(X: Any, names: Sequence[str]) -> None:
         raise TypeError(
             "X must be a pandas or polars dataframe with one row per user and a column of events; "
             f"got {type(X).__name__}. Build it from a long table with nest_events(table, user=..., time=...)."
+            f"{hint_for(X)}"
         )
     columns = list(X.columns)
     problems = [f"X has no column {name!r}" for name in names if name not in columns]

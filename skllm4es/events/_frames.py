@@ -29,6 +29,15 @@ def is_polars(frame: Any) -> bool:
     return type(frame).__module__.partition(".")[0] == "polars" and type(frame).__name__ == "DataFrame"
 
 
+def hint_for(table: Any) -> str:
+    """Return what a message adds on a table that has no rows until it is collected."""
+    return (
+        " A LazyFrame has no rows until it is collected: pass it.collect()."
+        if type(table).__name__ == "LazyFrame"
+        else ""
+    )
+
+
 def is_object(column: Any) -> bool:
     """Whether a column of pandas or polars holds Python objects."""
     return not isinstance(column, pa.ChunkedArray) and str(column.dtype).lower() == "object"
@@ -41,7 +50,7 @@ def column_names(frame: Any) -> list[str]:
     if not isinstance(frame, pd.DataFrame) and not is_polars(frame):
         raise TypeError(
             "events must be a long table with one row per event: a pandas or polars dataframe or a pyarrow table; "
-            f"got {type(frame).__name__}."
+            f"got {type(frame).__name__}.{hint_for(frame)}"
         )
     return [str(name) for name in frame.columns]
 

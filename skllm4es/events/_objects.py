@@ -164,8 +164,12 @@ def elements_of(value: Any) -> Sequence[Any] | npt.NDArray[Any] | None:
         return list(value)
     library = type(value).__module__.partition(".")[0]
     if library == "polars" and hasattr(value, "to_list"):
-        return value.to_list()
+        if str(value.dtype) == "Object":
+            return value.to_list()
+        value, library = value.to_arrow(), "pyarrow"  # Which keeps the nanoseconds of times.
     if library == "pyarrow" and hasattr(value, "to_pylist") and not isinstance(value, pa.Table):
+        if value.type == pa.time64("ns"):  # Python has no such times of day.
+            value = value.cast(pa.time64("us"))
         return value.to_pylist()
     array = np.asarray(value) if hasattr(value, "__array__") and library not in ("polars", "pyarrow") else None
     return None if array is None or array.ndim != 1 else array

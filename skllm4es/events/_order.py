@@ -68,9 +68,10 @@ def sorts_like_time(texts: pa.Array) -> bool:
     digits = pc.replace_substring_regex(texts.cast(pa.large_string()), pattern="[0-9]", replacement="0")
     shapes = pc.unique(digits).to_pylist()
     longest = max(shapes, key=len, default="")
-    if "0" not in "".join(shapes) or (len(shapes) == 1 and set(longest) == {"0"}):
+    n_numbers = sum(set(shape) == {"0"} for shape in shapes)
+    if "0" not in "".join(shapes) or len(shapes) == n_numbers == 1:
         return True  # Neither dates nor numbers, or numbers of as many digits.
-    return _ISO_SHAPE.fullmatch(longest) is not None and all(longest.startswith(shape) for shape in shapes)
+    return n_numbers <= 1 and all(_ISO_SHAPE.fullmatch(shape) and longest.startswith(shape) for shape in shapes)
 
 
 def sortable(column: pa.ChunkedArray, name: str) -> npt.NDArray[Any]:

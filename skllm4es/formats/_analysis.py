@@ -8,11 +8,15 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Sequence
-from decimal import Decimal
+from decimal import Context, Decimal, localcontext
 from typing import NamedTuple
 
 from skllm4es.formats._columns import Column
 from skllm4es.formats._printable import printable
+
+#: More digits than sums and means of amounts have; the caller's context may have fewer.
+_CONTEXT = Context(prec=200)
+_MOST_DECIMALS = 30
 
 
 class Noun(NamedTuple):
@@ -46,7 +50,7 @@ def make_title(columns: Sequence[Column], n_events: int, noun: Noun, rng: random
         f"{noun.one.capitalize()} history",
         f"User history: {noun.counted(n_events).lower()}",
     ]
-    titles += [f"{noun.many.capitalize()} {period(column)}" for column in columns if column.kind == "date"]
+    titles += [f"{noun.many.capitalize()} {period(column)}" for column in columns if _orders_events(column)]
     return rng.choice(titles)
 
 
@@ -65,24 +69,34 @@ def value_counts(column: Column) -> list[tuple[str, int]]:
 
 def measure(column: Column) -> dict[str, str]:
     """Return measures of a column of amounts or scores that has values, as the column shows numbers."""
-    numbers = [Decimal(value) for value in column.raw if value]
-    mean = (sum(numbers, start=Decimal(0)) / len(numbers)).quantize(Decimal("0.01"))
+    with localcontext(_CONTEXT):
+        numbers = [Decimal(value) for value in column.raw if value]
+        total = sum(numbers, start=Decimal(0))
+        # As many decimals as the numbers have, so that it lies between them.
+        decimals = min(max(2, *(-int(number.as_tuple().exponent) for number in numbers)), _MOST_DECIMALS)
+        mean = (total / len(numbers)).quantize(Decimal(1).scaleb(-decimals))
     measures = {"Average": mean, "Lowest": min(numbers), "Highest": max(numbers)}
     if column.kind == "amount":
-        measures["Total"] = sum(numbers, start=Decimal(0))
+        measures["Total"] = total
     return {label: column.show(f"{number:f}") for label, number in measures.items()}
 
 
 def period(column: Column) -> str:
-    """Return the first and the last date of a column of dates that has values; the events are in order of time."""
-    dates = [date for date in column.shown if date]
-    return f"from {dates[0]} to {dates[-1]}"
+    """Return the first and the last date of a column of dates that has values."""
+    dates = [pair for pair in zip(column.raw, column.shown, strict=True) if pair[0]]
+    return f"from {min(dates)[1]} to {max(dates)[1]}"
+
+
+def _orders_events(column: Column) -> bool:
+    """Whether a column holds dates in the order of the events."""
+    dates = [date for date in column.raw if date]
+    return column.kind == "date" and dates == sorted(dates)
 
 
 def _sentences(column: Column, n_events: int, rng: random.Random) -> list[str]:
     name = printable(column.name)
     if column.kind == "date":
-        return [f"The history runs {period(column)}"]
+        return [f"{'The history runs' if _orders_events(column) else f'{name}:'} {period(column)}"]
     if column.kind == "category":
         value, times = value_counts(column)[0]
         wordings = [

@@ -66,12 +66,12 @@ def _most_frequent(counts: list[tuple[str, int]], n_events: int, rng: random.Ran
 
 def _by_time(column: Column, rng: random.Random) -> Section:
     """Count by day, or by month if there are too many days for a summary."""
-    show = cache(column.show)
+    name, show = printable(column.name), cache(column.show)
     days = Counter(date[:10] for date in column.raw if date)
     if len(days) <= rng.randint(3, 15):
-        return "By day", [(show(day), str(times)) for day, times in days.items()]
+        return f"By day of {name}", [(show(day), str(times)) for day, times in days.items()]
     months = Counter(date[:7] for date in column.raw if date)
-    return "By month", [(month, str(times)) for month, times in months.items()]
+    return f"By month of {name}", [(month, str(times)) for month, times in months.items()]
 
 
 def _ends(columns: Sequence[Column], noun: str, n_events: int) -> list[Section]:

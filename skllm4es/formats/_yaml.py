@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import random
 import re
 from collections.abc import Callable
@@ -14,11 +15,11 @@ from skllm4es.formats._presentation import Presentation
 from skllm4es.formats._printable import json_string
 
 # What every YAML parser reads as the same value without quotes: words, numbers and dates, except the words that some
-# version of YAML reads as a boolean or null.
+# version of YAML reads as a boolean or null, and dates that the calendar lacks.
 _PLAIN = re.compile(
     r"[A-Za-z][A-Za-z0-9_./()-]*(?: [A-Za-z0-9_./()-]+)*"
     r"|-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?"
-    r"|[0-9]{4}-[0-9]{2}-[0-9]{2}"
+    r"|(?P<date>[0-9]{4}-[0-9]{2}-[0-9]{2})"
 )
 _NOT_STRINGS = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
 
@@ -43,8 +44,17 @@ class YAMLFormat(Format):
 
 
 def _scalar(value: str) -> str:
-    plain = _PLAIN.fullmatch(value) and value.lower() not in _NOT_STRINGS
+    found = _PLAIN.fullmatch(value)
+    plain = found and value.lower() not in _NOT_STRINGS and (found["date"] is None or _is_date(value))
     return value if plain else json_string(value)
+
+
+def _is_date(value: str) -> bool:
+    try:
+        dt.date.fromisoformat(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _block(document: Document, scalar: Callable[[str], str], flat_on_one_line: bool) -> str:

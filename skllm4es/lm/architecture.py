@@ -6,7 +6,8 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar
 
 import torch
 from transformers import PreTrainedModel
@@ -20,11 +21,23 @@ FAILURES = (TypeError, ValueError, RuntimeError, LookupError, AttributeError)
 #: Held during a forward pass: embedders share models, and a hook is called for every forward pass of its model. Who
 #: needs `PROCESS_STATE` as well takes that first.
 FORWARD = threading.RLock()
-#: What was found out, for as long as the models exist.
-_DECODERS: weakref.WeakKeyDictionary[PreTrainedModel, weakref.ref[PreTrainedModel]] = weakref.WeakKeyDictionary()
-_LAYERS: weakref.WeakKeyDictionary[PreTrainedModel, weakref.ref[torch.nn.ModuleList]] = weakref.WeakKeyDictionary()
+#: Of each decoder the longest text that was tried, and the length up to which it is exact.
 _EXACT: weakref.WeakKeyDictionary[PreTrainedModel, tuple[int, int]] = weakref.WeakKeyDictionary()
-_CAUSAL: weakref.WeakKeyDictionary[PreTrainedModel, bool] = weakref.WeakKeyDictionary()
+
+_Found = TypeVar("_Found")
+
+
+def found_once(find: Callable[[PreTrainedModel], _Found]) -> Callable[[PreTrainedModel], _Found]:
+    """Remember what a function finds out about a model, for as long as the model exists; nothing found may hold it."""
+    known: weakref.WeakKeyDictionary[PreTrainedModel, _Found] = weakref.WeakKeyDictionary()
+
+    @wraps(find)
+    def found(model: PreTrainedModel) -> _Found:
+        if model not in known:
+            known[model] = find(model)
+        return known[model]
+
+    return found
 
 
 @contextmanager
@@ -52,18 +65,17 @@ def decoder_of(model: PreTrainedModel) -> PreTrainedModel:
     ValueError
         If there is none.
     """
-    if model not in _DECODERS:
-        _DECODERS[model] = weakref.ref(_try_decoders(model))
-    decoder = _DECODERS[model]()
+    decoder = _decoder(model)()
     assert decoder is not None  # It is a part of the model.
     return decoder
 
 
-def _try_decoders(model: PreTrainedModel) -> PreTrainedModel:
+@found_once
+def _decoder(model: PreTrainedModel) -> weakref.ref[PreTrainedModel]:
     found = (model.get_decoder(), model.base_model, getattr(model, "model", None))
     for decoder in found:
         if isinstance(decoder, PreTrainedModel) and hasattr(_run(decoder, _some_ids(model)), "last_hidden_state"):
-            return decoder
+            return weakref.ref(decoder)
     raise ValueError(f"{type(model).__name__} has no part that returns hidden states. Choose another model.")
 
 
@@ -80,14 +92,13 @@ def decoder_layers(decoder: PreTrainedModel) -> torch.nn.ModuleList:
     ValueError
         If there is no list whose layers are called once each, in order, with hidden states.
     """
-    if decoder not in _LAYERS:
-        _LAYERS[decoder] = weakref.ref(_try_layers(decoder))
-    layers = _LAYERS[decoder]()
+    layers = _layers(decoder)()
     assert layers is not None
     return layers
 
 
-def _try_layers(decoder: PreTrainedModel) -> torch.nn.ModuleList:
+@found_once
+def _layers(decoder: PreTrainedModel) -> weakref.ref[torch.nn.ModuleList]:
     config = decoder.config.get_text_config()
     candidates = [
         module
@@ -104,7 +115,7 @@ def _try_layers(decoder: PreTrainedModel) -> torch.nn.ModuleList:
     expected = [(number, torch.Size((*ids.shape, config.hidden_size))) for number in range(config.num_hidden_layers)]
     for layers, calls in zip(candidates, called, strict=True):
         if calls == expected and last.shape == expected[-1][1]:
-            return layers
+            return weakref.ref(layers)
     raise ValueError(
         f"The hidden states of {type(decoder).__name__} cannot be pooled: it has no list of {config.num_hidden_layers} "
         f"layers that are called once each with hidden states of length {config.hidden_size}. Choose another model."
@@ -119,6 +130,7 @@ def _note_call(number: int, calls: list[tuple[int, torch.Size]]) -> Callable[...
     return note
 
 
+@found_once
 def is_causal(model: PreTrainedModel) -> bool:
     """Find out, by trying once, whether no token of a model sees what follows it.
 
@@ -132,12 +144,6 @@ def is_causal(model: PreTrainedModel) -> bool:
     bool
         False for bidirectional encoders.
     """
-    if model not in _CAUSAL:
-        _CAUSAL[model] = _try_causality(model)
-    return _CAUSAL[model]
-
-
-def _try_causality(model: PreTrainedModel) -> bool:
     n_same, n_other = 4, 12
     ids = torch.arange(n_same + 2 * n_other) % model.config.get_text_config().vocab_size
     same, one, other = ids.to(model.device).split([n_same, n_other, n_other])

@@ -22,7 +22,7 @@ from skllm4es.lm.processes import Processes
 from skllm4es.lm.windows import Window, groups_of, split, tokenize, truncate
 
 #: Increased when the vector of a text changes, so that no older one is taken for it.
-_VERSION = "3"
+_VERSION = "4"
 #: Texts that are read from the cache together.
 _CACHE_BATCH = 256
 #: Texts that each of several processes embeds before all of them share the results.
@@ -178,7 +178,7 @@ class TextEmbedder:
         tokenized = tokenize(tokenizer, texts, self.max_length, headers=headers)
         if self.overflow == "chunk":
             return [split(tokens, self.max_length) for tokens in tokenized], [False] * len(texts)
-        truncated = [len(tokens.ids) > self.max_length for tokens in tokenized]
+        truncated = [len(tokens) > self.max_length for tokens in tokenized]
         return [[truncate(tokens, self.max_length)] for tokens in tokenized], truncated
 
     def _space(self) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -18,7 +17,7 @@ from transformers import (
 )
 
 from skllm4es._compat import cache_of
-from skllm4es.lm.architecture import FORWARD
+from skllm4es.lm.architecture import FORWARD, found_once
 from skllm4es.lm.attention import fast_decoding
 from skllm4es.lm.loading import quietly
 from skllm4es.lm.sampling import Sampling, seed_of_step
@@ -33,10 +32,6 @@ class Batching(NamedTuple):
 
     sharing: Sharing
     resumes: bool
-
-
-#: What was found out by trying models once.
-_BATCHING: weakref.WeakKeyDictionary[PreTrainedModel, Batching] = weakref.WeakKeyDictionary()
 
 
 class Prompt(NamedTuple):
@@ -72,12 +67,11 @@ def generate(
         yield from ((batch[row], completion) for row, completion in completions)
 
 
+@found_once
 def batching_of(model: PreTrainedModel) -> Batching:
     """Find out, by trying once, how a model completes prompts together."""
-    if model not in _BATCHING:
-        with PROCESS_STATE, FORWARD:
-            _BATCHING[model] = _try_batching(model)
-    return _BATCHING[model]
+    with PROCESS_STATE, FORWARD:
+        return _try_batching(model)
 
 
 def _try_batching(model: PreTrainedModel) -> Batching:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from torch.nn import functional
 from transformers import AttentionInterface, PreTrainedModel
 
 from skllm4es._compat import attention_of, supports_own_attention
-from skllm4es.lm.architecture import FAILURES, evaluating
+from skllm4es.lm.architecture import FAILURES, evaluating, found_once
 from skllm4es.lm.devices import rounded_up
 from skllm4es.lm.sliced_loss import IGNORED
 from skllm4es.lm.windows import Window
@@ -22,7 +21,6 @@ from skllm4es.lm.windows import Window
 #: On a CPU, texts of up to so many tokens are attended in blocks of so many queries.
 _SHORT_TEXT, _BLOCK = 512, 128
 
-_PACKABLE: weakref.WeakKeyDictionary[PreTrainedModel, bool] = weakref.WeakKeyDictionary()
 
 #: Name under which transformers finds `attend_within_texts`.
 _PACKED_ATTENTION = "skllm4es_packed"
@@ -145,15 +143,14 @@ def packed_attention(model: PreTrainedModel, enabled: bool = True) -> Iterator[N
         model.set_attn_implementation(usual)
 
 
+@found_once
 def can_pack(model: PreTrainedModel) -> bool:
     """Find out, by trying once, whether a model with its head keeps the texts of a pack apart.
 
     Two texts in one pack must have the logits that each has alone. A limit of attention to a number of tokens does not
     show in texts so short, and is looked up in the configuration.
     """
-    if model not in _PACKABLE:
-        _PACKABLE[model] = _has_full_attention(model) and _try_packing(model)
-    return _PACKABLE[model]
+    return _has_full_attention(model) and _try_packing(model)
 
 
 def _has_full_attention(model: PreTrainedModel) -> bool:

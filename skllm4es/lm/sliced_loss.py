@@ -6,7 +6,6 @@ The softmax of rows that fit into the processor's cache takes a fifth of the tim
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +14,7 @@ import torch
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from skllm4es.lm.architecture import FAILURES, evaluating
+from skllm4es.lm.architecture import FAILURES, evaluating, found_once
 from skllm4es.lm.devices import rounded_up
 
 #: Label that the loss leaves out, as in transformers.
@@ -25,8 +24,6 @@ IGNORED = -100
 _HELD_LOGITS = {"cpu": 2**25, "cuda": 2**28}
 #: Logits of which the softmax is taken at once: on a CPU, what fits into its cache.
 _SOFTMAX_LOGITS = {"cpu": 2**19, "cuda": 2**28}
-
-_SLICEABLE: weakref.WeakKeyDictionary[PreTrainedModel, bool] = weakref.WeakKeyDictionary()
 
 
 @contextmanager
@@ -49,6 +46,7 @@ def sliced_loss(model: PreTrainedModel, enabled: bool = True) -> Iterator[None]:
         model.loss_function = usual
 
 
+@found_once
 def can_slice(model: PreTrainedModel) -> bool:
     """Find out, by trying once, whether a model's loss is the cross entropy of what its linear head makes.
 
@@ -59,9 +57,7 @@ def can_slice(model: PreTrainedModel) -> bool:
     model : transformers.PreTrainedModel
         A model with its head, in float32.
     """
-    if model not in _SLICEABLE:
-        _SLICEABLE[model] = type(model.get_output_embeddings()) is torch.nn.Linear and _try_slicing(model)
-    return _SLICEABLE[model]
+    return type(model.get_output_embeddings()) is torch.nn.Linear and _try_slicing(model)
 
 
 @torch.no_grad()

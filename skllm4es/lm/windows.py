@@ -46,6 +46,10 @@ class Tokenized:
     lines: list[int]
     body: int
 
+    def __len__(self) -> int:
+        """Return the number of tokens that the model would see, special ones among them."""
+        return len(self.prefix) + len(self.ids) + len(self.suffix)
+
 
 @dataclass(frozen=True)
 class Window:
@@ -155,9 +159,9 @@ def split(tokens: Tokenized, max_length: int) -> list[Window]:
     list of Window
         Windows of at most `max_length` tokens, in order.
     """
-    room = max_length - len(tokens.prefix) - len(tokens.suffix)
-    if len(tokens.ids) <= room:
+    if len(tokens) <= max_length:
         return [_window(tokens, 0, 0, len(tokens.ids))]
+    room = max_length - len(tokens.prefix) - len(tokens.suffix)
     n_header = _n_repeatable(tokens, room)
     windows: list[Window] = []
     start = n_header
@@ -179,9 +183,9 @@ def truncate(tokens: Tokenized, max_length: int) -> Window:
     max_length : int
         The window.
     """
-    room = max_length - len(tokens.prefix) - len(tokens.suffix)
-    if len(tokens.ids) <= room:
+    if len(tokens) <= max_length:
         return _window(tokens, 0, 0, len(tokens.ids))
+    room = max_length - len(tokens.prefix) - len(tokens.suffix)
     n_header = _n_repeatable(tokens, room)
     start = len(tokens.ids) - (room - n_header)
     at_line = bisect_left(tokens.lines, start)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from sklearn.model_selection import LearningCurveDisplay
 
-from skllm4es.plotting._score_curve import ScoreCurve
+from skllm4es.plotting._score_curve import ScoreCurve, check_several
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -89,6 +89,8 @@ class DataEfficiencyDisplay(ScoreCurve, LearningCurveDisplay):
         -------
         {display}
         """
+        if "train_sizes" in kwargs:
+            check_several(kwargs["train_sizes"], "train_sizes")
         settings = {**cls.DEFAULTS, "shuffle": True, **kwargs}
         display: Self = super().from_estimator(estimator, X, y, **settings)
         return display._name_lines(name)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy.sparse import issparse
+from sklearn.base import is_classifier, is_regressor
 from sklearn.decomposition import PCA
 from sklearn.pipeline import Pipeline
 from sklearn.utils import assert_all_finite
@@ -106,7 +107,7 @@ class EmbeddingMapDisplay(Display):
         -------
         {display}
         """
-        if isinstance(estimator, Pipeline) and not hasattr(estimator, "transform"):
+        if isinstance(estimator, Pipeline) and _predicts(estimator):
             estimator = estimator[:-1]
         return cls.from_embeddings(
             estimator.transform(X),
@@ -198,7 +199,11 @@ class EmbeddingMapDisplay(Display):
                 place: dict[str, Any] = {}
                 if len(classes) > _MAX_CLASSES:  # Their legend would cover the map.
                     place = {"loc": "center left", "bbox_to_anchor": (1, 0.5), "ncols": -(-len(classes) // 25)}
-                legend = ax.legend(title=self.target_name, **place)
+                # Under other names at first: matplotlib leaves out those that begin with an underscore.
+                numbers = [str(number) for number in range(len(self.scatters_))]
+                legend = ax.legend(self.scatters_, numbers, title=self.target_name, **place)
+                for text, scatter in zip(legend.get_texts(), self.scatters_, strict=True):
+                    text.set_text(scatter.get_label())
                 verbatim(*legend.get_texts(), legend.get_title())
             else:
                 known = {"c": target[~unknown].to_numpy(dtype=float)}
@@ -211,6 +216,11 @@ class EmbeddingMapDisplay(Display):
 
     def _scatter(self, users: Any, style: Mapping[str, Any]) -> None:
         self.scatters_.append(self.ax_.scatter(*self.positions[users].T, **style))
+
+
+def _predicts(pipeline: Pipeline) -> bool:
+    """Whether a pipeline ends in a predictor; some of these, such as those that vote, have a `transform` as well."""
+    return not hasattr(pipeline, "transform") or is_classifier(pipeline) or is_regressor(pipeline)
 
 
 def _pca(vectors: npt.NDArray[np.float64], random_state: Any) -> tuple[npt.NDArray[np.float64], tuple[str, str]]:
@@ -239,7 +249,9 @@ _METHODS = {"pca": _pca, "umap": _umap}
 
 def _as_series(target: Any, n_users: int) -> pd.Series:
     check_has_length(target, "array-like as target expected")
-    series = pd.Series(target).reset_index(drop=True)
+    series = pd.Series(target).reset_index(drop=True).infer_objects()
+    if pd.api.types.is_extension_array_dtype(series) and _is_number(series):
+        series = pd.Series(series.to_numpy(dtype=float, na_value=np.nan))
     if len(series) != n_users:
         raise ValueError(f"The target has {len(series)} entries, but there are {n_users} users.")
     return series
@@ -247,9 +259,13 @@ def _as_series(target: Any, n_users: int) -> pd.Series:
 
 def _is_categorical(target: pd.Series) -> bool:
     known = target.dropna()
-    if not pd.api.types.is_numeric_dtype(known) or pd.api.types.is_bool_dtype(known):
+    if not _is_number(known):
         return True
     return known.nunique() <= _MAX_CLASSES and bool((known % 1 == 0).all())
+
+
+def _is_number(target: pd.Series) -> bool:
+    return pd.api.types.is_numeric_dtype(target) and not pd.api.types.is_bool_dtype(target)
 
 
 def _colours(n_classes: int) -> list[Any]:
@@ -263,7 +279,7 @@ def _colours(n_classes: int) -> list[Any]:
 
 def _as_label(value: Any) -> str:
     # Whole numbers beside missing ones are floats in pandas.
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _classes(target: pd.Series) -> list[Any]:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from sklearn.model_selection import ValidationCurveDisplay
 
 from skllm4es.plotting._base import RING
-from skllm4es.plotting._score_curve import ScoreCurve
+from skllm4es.plotting._score_curve import ScoreCurve, check_several
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -113,12 +113,15 @@ class PoolingDepthDisplay(ScoreCurve, ValidationCurveDisplay):
         Raises
         ------
         ValueError
-            If there is no such parameter or metric, or a depth is not a number.
+            If there is no such parameter or metric, a depth is not a number, or there is only one.
         """
         param_name = _find_parameter(
             [key.removeprefix("param_") for key in cv_results if key.startswith("param_")], param_name
         )
-        depths = _as_numbers(cv_results[f"param_{param_name}"])
+        tried = np.ma.asarray(cv_results[f"param_{param_name}"])
+        used = np.flatnonzero(~np.ma.getmaskarray(tried))  # Other grids of the search may have no depth.
+        depths = _as_numbers(tried.data[used].tolist())
+        check_several(depths.tolist(), "pooling depths")
         if f"mean_test_{metric}" not in cv_results:
             metrics = [key.removeprefix("mean_test_") for key in cv_results if key.startswith("mean_test_")]
             raise ValueError(f"The search has no metric {metric!r}; it has {metrics}. Choose one with metric=.")
@@ -130,14 +133,14 @@ class PoolingDepthDisplay(ScoreCurve, ValidationCurveDisplay):
                 "return_train_score=True."
             )
         # By depth, and within a depth the best last: failed candidates have no score and go first.
-        means = np.asarray(cv_results[f"mean_test_{metric}"], dtype=float)
+        means = np.asarray(cv_results[f"mean_test_{metric}"], dtype=float)[used]
         order = np.lexsort((np.where(np.isnan(means), -np.inf, means), depths))
         chosen = order[np.append(np.diff(depths[order]) != 0, True)]
         display = cls(
             param_name=param_name,
             param_range=depths[chosen],
-            train_scores=(train_scores if train_scores.size else np.full_like(test_scores, np.nan))[chosen],
-            test_scores=test_scores[chosen],
+            train_scores=(train_scores if train_scores.size else np.full_like(test_scores, np.nan))[used[chosen]],
+            test_scores=test_scores[used[chosen]],
             score_name=metric if score_name is None else score_name,
         )
         return display.plot(score_type=score_type, **kwargs)
@@ -184,8 +187,9 @@ class PoolingDepthDisplay(ScoreCurve, ValidationCurveDisplay):
         Raises
         ------
         ValueError
-            If the estimator has no such parameter.
+            If the estimator has no such parameter, or there is only one depth.
         """
+        check_several(depths, "pooling depths")
         param_name = _find_parameter(list(estimator.get_params()), param_name)
         settings = {**cls.DEFAULTS, "param_range": np.unique(_as_numbers(depths)).tolist(), **kwargs}
         display: Self = super().from_estimator(estimator, X, y, param_name=param_name, **settings)

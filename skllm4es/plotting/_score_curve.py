@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from skllm4es.plotting._base import Display, verbatim
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+
+def check_several(values: Sequence[Any], what: str) -> None:
+    """Reject a curve of a single point, before anything is computed for it."""
+    if len(set(values)) < 2:
+        raise ValueError(f"A curve needs at least two {what}; got {list(values)}.")
 
 
 class ScoreCurve(Display):

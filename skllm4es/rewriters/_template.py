@@ -112,4 +112,4 @@ def _parse(text: str, position: int) -> EventTable:
 
 def _generator(text: str, name: str, seed: int) -> random.Random:
     """Return a generator that also depends on the text, so that texts with the same seed look different."""
-    return random.Random(f"{seed} {name} {text}")
+    return random.Random(f"{seed} {name} {text}".encode("utf-8", "surrogatepass"))

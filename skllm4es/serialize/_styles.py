@@ -77,7 +77,7 @@ def _number_style(spec: str, type_: pa.DataType) -> Style | None:
         return Style(partial(_write_each, write=partial(_round_to_digits, n_digits=int(digits[1]))))
     # Numbers are written as they are, not as their type is: a whole float or decimal as an integer, if the format can.
     for_whole, for_others = _accepts(spec, 1), _accepts(spec, 1.5)
-    if not spec or not (for_others or (for_whole and pa.types.is_integer(type_))):
+    if not spec or spec.endswith("c") or not (for_others or (for_whole and pa.types.is_integer(type_))):
         return None
     alike = for_others and (not for_whole or format(_ANY_WHOLE, spec) == format(float(_ANY_WHOLE), spec))
     if alike and not pa.types.is_decimal(type_):
@@ -172,21 +172,32 @@ def _since_previous(
     firsts = np.zeros(len(column), dtype=bool)
     firsts[offsets[:-1][offsets[:-1] < offsets[1:]]] = True
     if seconds is None:
-        if pa.types.is_duration(column.type):
-            column = seconds_of(column)
-        if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
-            column = column.cast(pa.int64() if pa.types.is_integer(column.type) else pa.float64())
-        elif pa.types.is_decimal(column.type):  # The difference has one digit more.
-            column = column.cast(pa.decimal256(min(column.type.precision, 75), column.type.scale))
-        values = combine(column)
-        before = pa.concat_arrays([pa.nulls(min(1, len(values)), values.type), values[:-1]])
-        distances = pc.subtract_checked(values, before)
+        distances = _differences(combine(column))
         return pa.chunked_array([pc.if_else(pa.array(firsts), pa.scalar(None, distances.type), distances)])
     # Whole seconds and fractions apart: the distance of two times in nanoseconds may exceed 64 bits.
     whole, fraction, missing = _split_seconds(column, local=False)
     distances = np.diff(whole, prepend=whole[:1]) - (np.diff(fraction, prepend=fraction[:1]) < 0)
     missing_before = np.append(False, missing[:-1])[: len(missing)]
     return _whole_numbers(distances // seconds, missing | missing_before | firsts)
+
+
+def _differences(values: pa.Array) -> pa.Array:
+    """Return each number or duration minus the one before it."""
+
+    def minus_previous(type_: pa.DataType) -> pa.Array:
+        numbers = values.cast(type_)
+        return pc.subtract_checked(numbers, pa.concat_arrays([pa.nulls(min(1, len(values)), type_), numbers[:-1]]))
+
+    if pa.types.is_decimal(values.type):  # The difference has one digit more.
+        return minus_previous(pa.decimal256(min(values.type.precision, 75), values.type.scale))
+    if pa.types.is_floating(values.type):
+        return minus_previous(pa.float64())
+    if pa.types.is_duration(values.type):
+        return minus_previous(pa.int64()).cast(values.type)
+    try:
+        return minus_previous(pa.int64())
+    except pa.ArrowInvalid:  # Of 64 bits without a sign, or far apart.
+        return minus_previous(pa.decimal128(20))
 
 
 def _split_seconds(
