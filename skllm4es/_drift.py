@@ -360,7 +360,10 @@ def _score_rows(scores: Sequence[Any]) -> list[dict[str, Any]]:
         )
     sides = []
     for side in scores:
-        values = check_array(side, ensure_2d=False, dtype=np.float64, input_name="scores")
+        try:
+            values = check_array(side, ensure_2d=False, dtype=np.float64, input_name="scores")
+        except ValueError as error:
+            raise ValueError(f"scores must be finite numbers, such as predict_proba(X)[:, 1]. {error}") from error
         if values.ndim != 1:
             raise ValueError(
                 f"scores must hold two arrays of one score per user; one has the shape {values.shape}. Pass one "

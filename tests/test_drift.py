@@ -259,6 +259,7 @@ def test_events_that_are_not_in_order_are_an_error(X):
         (([[0.1, 0.9]], [0.5]), ValueError, r"one has the shape \(1, 2\). Pass one column"),
         (([0.1, np.nan], [0.5]), ValueError, "scores contains NaN"),
         ([0.1, 0.2, 0.5], ValueError, "scores holds 3 values. Pass a pair"),
+        ((["stay", "go"], ["go"]), ValueError, r"scores must be finite numbers, such as predict_proba\(X\)\[:, 1\]"),
     ],
 )
 def test_scores_must_be_finite_numbers_of_users(scores, error, message, X, later):

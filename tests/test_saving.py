@@ -152,6 +152,7 @@ def test_other_users_can_read_a_saved_embedder(directory):
     umask = os.umask(0)
     os.umask(umask)
     assert directory.stat().st_mode & 0o777 == 0o777 & ~umask
+    assert {path.stat().st_mode & 0o777 for path in directory.iterdir()} == {0o666 & ~umask}
 
 
 def test_numpy_parameters_are_saved(tmp_path):

@@ -296,6 +296,15 @@ def test_one_message_lists_all_changes_of_the_schema(X):
     assert "'day' holds times (timestamp[us]), where fit saw dates" in str(raised.value)
 
 
+def test_times_of_another_zone_say_how_to_convert_them():
+    def users(zone):
+        return pd.DataFrame({"events": [[{"at": pd.Timestamp("2024-03-01", tz=zone)}]]})
+
+    serializer = EventSerializer().fit(users("Europe/Berlin"))
+    with pytest.raises(ValueError, match=r"fit saw times of Europe/Berlin; .* dt.tz_convert\('Europe/Berlin'\)"):
+        serializer.transform(users("UTC"))
+
+
 def test_fields_that_fit_did_not_see_are_ignored(X):
     serializer = EventSerializer(["mcc"]).fit(X)
     assert serializer.transform(pd.DataFrame({"events": [[{"extra": 1, "mcc": 2}]]}))["text"][0] == "mcc\n2"

@@ -255,6 +255,23 @@ def test_times_with_a_zone_must_have_one(recipe):
         assert {loc[3] for loc, _ in found} == {"t", "day"}
 
 
+def test_times_are_brought_to_the_zone_of_training(recipe):
+    times = pd.date_range("2024-01-01", periods=30, tz="Europe/Berlin")
+    X = nest_events(pd.DataFrame({"user": np.repeat(range(10), 3), "t": times}), user="user", time="t")
+    pipeline = pipeline_for(EventSerializer()).fit(X, np.arange(10) % 2)
+    client = TestClient(recipe.make_app(pipeline))
+
+    def score(*times):
+        return client.post("/score", json={"events": [{"t": time} for time in times]}).json()["score"]
+
+    same = [score(f"2024-02-01T{hour}:00:00{zone}") for hour, zone in (("12", "+01:00"), ("11", "Z"), ("06", "-05:00"))]
+    known = pd.DataFrame({"events": [[{"t": pd.Timestamp("2024-02-01 12:00", tz="Europe/Berlin")}]]})
+    assert same == [pipeline.predict_proba(known)[0, 1]] * 3
+    # The clock is set back between them.
+    autumn = ["2024-10-27T02:30:00+02:00", "2024-10-27T02:10:00+01:00"]
+    assert score(*autumn) == score(*autumn[::-1])
+
+
 def test_fields_that_json_cannot_hold_are_an_error_at_the_start(recipe):
     X = pd.DataFrame({"events": [[{"genres": ["a", "b"]}, {"genres": ["b"]}]] * 6})
     pipeline = pipeline_for(EventSerializer()).fit(X, np.arange(6) % 2)

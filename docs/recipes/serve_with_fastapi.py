@@ -7,10 +7,12 @@ import os
 import re
 import warnings
 from collections.abc import Iterator
-from datetime import date, datetime
+from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Annotated, Any
+from zoneinfo import ZoneInfo
 
 import joblib
 import pandas as pd
@@ -69,7 +71,9 @@ def event_model(kinds: dict[str, str], time: str | None) -> type[BaseModel]:
     """
     fields: dict[str, Any] = {}
     for name, kind in kinds.items():
-        type_ = TYPES.get("times" if kind.startswith("times of ") else kind)
+        zone = kind.removeprefix("times of ") if kind != "times of day" else kind
+        zone = None if zone == kind else zone
+        type_ = TYPES.get(kind if zone is None else "times")
         if type_ is None:
             raise TypeError(
                 f"The field {name!r} holds {kind}, which this service does not read "
@@ -77,8 +81,8 @@ def event_model(kinds: dict[str, str], time: str | None) -> type[BaseModel]:
             )
         if kind == "times":
             type_ = Annotated[type_, AfterValidator(without_zone)]
-        elif kind.startswith("times of "):
-            type_ = Annotated[type_, AfterValidator(with_zone)]
+        elif zone is not None:
+            type_ = Annotated[type_, AfterValidator(partial(in_zone, ZoneInfo(zone)))]
         fields[name] = (type_ if name == time else type_ | None, ...)
     return create_model("Event", __config__=ConfigDict(extra="forbid"), **fields)
 
@@ -89,10 +93,16 @@ def without_zone(time: datetime) -> datetime:
     return time
 
 
-def with_zone(time: datetime) -> datetime:
+def in_zone(zone: ZoneInfo, time: datetime) -> datetime:
     if time.tzinfo is None:
         raise ValueError("must have a time zone, as in training")
-    return time
+    return time.astimezone(zone)
+
+
+def moment(time: Any) -> Any:
+    # Times of one zone compare by its clock, which is set back in autumn.
+    zoned = isinstance(time, datetime) and time.tzinfo is not None
+    return time.astimezone(UTC) if zoned else time
 
 
 def parts_of(estimator: Any) -> Iterator[Any]:
@@ -150,7 +160,7 @@ def make_app(pipeline: Any = None, memory: str | None = None) -> FastAPI:
     def score(user: User) -> Answer:
         events = [event.model_dump() for event in user.events]
         if serializer.time_ in serializer.kinds_:
-            events.sort(key=lambda event: event[serializer.time_])
+            events.sort(key=lambda event: moment(event[serializer.time_]))
         X = pd.DataFrame({serializer.events: [events]})
         with one_at_a_time, warnings.catch_warnings(record=True) as seen:
             warnings.simplefilter("always")

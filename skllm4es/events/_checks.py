@@ -74,10 +74,16 @@ def changes_since_fit(
     changed = [name for name, kind in seen.items() if not may_agree(kind, kinds[name])]
     problems += [
         f"{name!r} holds {seen[name]} ({_type_name(flat.columns[name].type)}), where fit saw {kinds[name]}"
+        f"{_zone_remedy(seen[name], kinds[name])}"
         for name in changed
     ]
     problems += [] if time in changed else disorder(flat, time, X)
     return problems, flat.select([name for name in seen if name not in changed])
+
+
+def _zone_remedy(seen: str, expected: str) -> str:
+    zones = [kind.removeprefix("times of ") for kind in (seen, expected) if kind.startswith("times of ")]
+    return f"; convert them with dt.tz_convert({zones[1]!r})" if len(zones) == 2 and "day" not in zones else ""
 
 
 def _type_name(type_: pa.DataType) -> str:

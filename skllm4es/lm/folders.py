@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -29,10 +31,22 @@ def new_folder(folder: Path) -> Iterator[Path]:
     draft.mkdir()
     try:
         yield draft
+        _share(draft)
         draft.replace(folder)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
+
+
+def _share(draft: Path) -> None:
+    """Give all files the permissions of any new file: safetensors writes for the owner alone."""
+    example = draft_in(draft)
+    os.close(os.open(example, os.O_CREAT | os.O_EXCL, 0o666))
+    mode = stat.S_IMODE(example.stat().st_mode)
+    example.unlink()
+    for path in draft.rglob("*"):
+        if path.is_file():
+            path.chmod(mode)
 
 
 def remove_folder(folder: Path) -> None:
