@@ -1,12 +1,13 @@
 """`LLMEmbedder.fit`: what is trained, on which texts and batches, and how training is reported."""
 
+import json
 import math
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tiny_models import NOISE, TEXTS, TINY, TINY_CONFIG
+from tiny_models import NOISE, TEXTS, TINY, TINY_CONFIG, save_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from skllm4es import FineTuning, FromScratch, LLMEmbedder
@@ -189,6 +190,7 @@ class TestTrainerSettings:
                 r"'seed' \(set random_state of LLMEmbedder instead\), 'max_steps' \(set epochs ",
             ),
             ({"remove_unused_columns": True}, "packing needs it as it is"),
+            ({"full_determinism": True}, r"'full_determinism' \(set random_state of LLMEmbedder instead\)"),
             ({"save_only_model": True}, r"'save_only_model' \(set checkpoint_dir instead\)"),
             ({"eval_steps": 2}, r"sets 'eval_steps', which does nothing without validation_fraction. Set it, "),
             ({"save_steps": 2}, "'save_steps', which does nothing without checkpoint_dir or validation_fraction"),
@@ -197,6 +199,17 @@ class TestTrainerSettings:
     def test_unknown_and_conflicting_settings_raise(self, arguments, message):
         with pytest.raises(ValueError, match=message):
             embedder(finetune=FineTuning(training_args=arguments)).fit(TEXTS)
+
+
+def test_a_model_whose_loss_is_not_of_the_next_token_is_refused(tmp_path):
+    from transformers import BartConfig, BartForCausalLM
+
+    save_model(embedder(finetune=FineTuning(epochs=1)).fit(TEXTS), tmp_path)
+    size = {"d_model": 8, "decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 8}
+    vocab_size = json.loads((tmp_path / "config.json").read_text())["vocab_size"]
+    BartForCausalLM(BartConfig(vocab_size=vocab_size, **size)).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="BartForCausalLM cannot be fine-tuned by next-token prediction"):
+        LLMEmbedder(tmp_path, finetune=FineTuning(epochs=1), random_state=0).fit(TEXTS)
 
 
 class TestHeldOutUsers:

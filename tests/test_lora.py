@@ -129,6 +129,17 @@ def test_an_adapter_on_weights_that_the_model_shares_raises(pretrained, modules)
         fit_lora(pretrained, target_modules=modules)
 
 
+@pytest.mark.parametrize("module", ["embed_tokens", "lm_head"])
+def test_a_copy_of_weights_that_the_model_shares_raises(pretrained, module):
+    with pytest.raises(ValueError, match=rf"whose weights this model shares.*modules_to_save .*{module}"):
+        fit_lora(pretrained, lora_args={"modules_to_save": [module]})
+
+
+def test_an_adapter_that_cannot_be_read_back_raises(pretrained):
+    with pytest.raises(ValueError, match="init_lora_weights='pissa_niter_4' draws at random"):
+        fit_lora(pretrained, merge=False, lora_args={"init_lora_weights": "pissa_niter_4"})
+
+
 @pytest.mark.real_data
 def test_a_real_pretrained_llama_is_adapted(data_home):
     directory = data_home / "tinystories-656k"

@@ -16,7 +16,7 @@ import torch
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import make_pipeline
-from tiny_models import SMALL, TEXTS
+from tiny_models import SMALL, TEXTS, save_model
 
 from skllm4es import FineTuning, LLMEmbedder
 from skllm4es.lm import language_model
@@ -146,6 +146,17 @@ def test_a_gpu_that_is_missing_is_an_error_that_says_what_to_set():
 
 def test_another_device_can_be_chosen_on_loading(directory):
     assert LLMEmbedder.from_pretrained(directory, device="cpu").device == "cpu"
+
+
+def test_a_model_of_a_relative_path_is_found_from_elsewhere(tmp_path, monkeypatch):
+    save_model(LLMEmbedder(SMALL, random_state=0).fit(TEXTS), tmp_path / "model")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    fitted = LLMEmbedder("model", finetune=None, features="hidden").fit(TEXTS)
+    expected = fitted.transform(TEXTS)
+    monkeypatch.chdir("elsewhere")
+    for embedder in (fitted, pickle.loads(pickle.dumps(fitted))):
+        np.testing.assert_array_equal(embedder.transform(TEXTS), expected)
 
 
 def test_other_users_can_read_a_saved_embedder(directory):

@@ -49,6 +49,7 @@ _RESERVED = {
     "greater_is_better": "validation_fraction",
     "seed": "random_state of LLMEmbedder",
     "data_seed": "random_state of LLMEmbedder",
+    "full_determinism": "random_state of LLMEmbedder",
     "use_cpu": "device of LLMEmbedder",
     "disable_tqdm": "verbose of LLMEmbedder",
     "gradient_checkpointing": "gradient_checkpointing",
@@ -325,6 +326,12 @@ class LoRA(FineTuning):
             raise ValueError("target_modules is empty, so there is nothing to train. Name modules, or 'all-linear'.")
         known = {field.name for field in fields(LoraConfig)} - {"task_type", "inference_mode"}
         check_names("lora_args", self.lora_args or {}, known, "peft.LoraConfig")
+        start = (self.lora_args or {}).get("init_lora_weights")
+        if not self.merge and isinstance(start, str) and start.startswith("pissa_niter"):
+            raise ValueError(
+                f"init_lora_weights={start!r} draws at random what it changes of the weights below the adapter, so a "
+                "saved adapter would not fit them again. Set merge=True, or use 'pissa'."
+            )
 
     def _adapter(self) -> Adapter | None:
         from skllm4es.lm.training import Adapter

@@ -15,7 +15,7 @@ from typing import Any
 
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils import SAFETENSORS_WEIGHTS_NAME
+from peft.utils import SAFETENSORS_WEIGHTS_NAME, ModulesToSaveWrapper
 from transformers import PreTrainedModel
 
 from skllm4es.lm.seeding import PROCESS_STATE
@@ -46,10 +46,11 @@ def add_adapter(
         adapted = get_peft_model(model, config, revision=revision)
     if model.config.get_text_config().tie_word_embeddings:
         tied = (model.get_input_embeddings(), model.get_output_embeddings())
-        if any(isinstance(module, BaseTunerLayer) for module in tied):
+        if any(isinstance(module, BaseTunerLayer | ModulesToSaveWrapper) for module in tied):
             raise ValueError(
                 "The adapter would change the input embeddings or the output layer, whose weights this model shares: "
-                f"merged, it would change both. Name other modules than {config.target_modules!r}."
+                f"merged, it would change both. Name other modules than {config.target_modules!r}, and in "
+                f"modules_to_save others than {config.modules_to_save!r}."
             )
     config.base_model_name_or_path = reference
     return adapted

@@ -34,7 +34,7 @@ from skllm4es.lm.precision import RoundedWeights, rounded_weights
 from skllm4es.lm.processes import Processes
 from skllm4es.lm.schedule import Schedule
 from skllm4es.lm.seeding import isolated_seed
-from skllm4es.lm.sliced_loss import can_slice, sliced_loss
+from skllm4es.lm.sliced_loss import can_slice, learns_copies, sliced_loss
 from skllm4es.lm.sources import Model, read_trained
 from skllm4es.lm.training_log import TrainingLog
 from skllm4es.lm.windows import Window
@@ -93,11 +93,16 @@ def finetune(
     Raises
     ------
     ValueError
-        If there is nothing to learn from.
+        If there is nothing to learn from, or the model's own loss is another one.
     DivergedError
         If the loss becomes infinite or NaN.
     """
     decoder = model.get_base_model() if isinstance(model, PeftModel) else model
+    if not can_slice(decoder) and learns_copies(decoder):
+        raise ValueError(
+            f"{type(decoder).__name__} cannot be fine-tuned by next-token prediction: its own loss compares what it "
+            "predicts with the same token, not with the next one. Choose another model, or set finetune=None."
+        )
     packable = can_pack(decoder)
     # A model that cannot keep texts apart in one pack gets them one at a time.
     capacity = 1

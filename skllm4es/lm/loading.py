@@ -21,7 +21,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from skllm4es.lm.architecture import is_causal
+from skllm4es.lm.architecture import FAILURES, is_causal
 from skllm4es.lm.seeding import PROCESS_STATE
 
 #: Without this, transformers asks at the terminal whether to run the code that comes with a model.
@@ -30,16 +30,7 @@ NO_CODE = {"trust_remote_code": False}
 _NO_PICKLE = {"use_safetensors": True}
 
 #: What transformers raises for missing or malformed files.
-_LOADING_ERRORS = (
-    OSError,
-    ValueError,
-    RuntimeError,
-    ImportError,
-    SafetensorError,
-    LookupError,
-    TypeError,
-    AttributeError,
-)
+_LOADING_ERRORS = (*FAILURES, OSError, ImportError, SafetensorError)
 
 #: What to do where a GGUF file cannot be read.
 _GGUF_REMEDIES = (

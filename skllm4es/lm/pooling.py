@@ -33,6 +33,8 @@ from skllm4es.lm.windows import Window
 TOKEN_BUDGET = {"cpu": 2048, "cuda": 65_536}
 #: Batches after which results are passed on, and kept if there is a cache.
 GROUP = 8
+#: Pooled values that are held at once: 256 MB.
+_MOST_VALUES = 2**26
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -134,7 +136,8 @@ class LayerPooler:
         for position in order:
             group.append(position)
             n_tokens += sum(len(window.ids) for window in texts[position])
-            if n_tokens >= GROUP * self.token_budget:
+            n_values = len(group) * (len(self.layers) + 1) * self.hidden_size
+            if n_tokens >= GROUP * self.token_budget or n_values >= _MOST_VALUES:
                 yield group, *self._pool_group([texts[i] for i in group])
                 group, n_tokens = [], 0
         if group:

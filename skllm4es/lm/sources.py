@@ -100,10 +100,10 @@ def source_of(
     """
     name = os.path.expanduser(os.fspath(model))
     if os.path.isdir(name):
-        return DirectorySource(name)
+        return DirectorySource(os.path.abspath(name))
     if name.endswith(".gguf") or os.path.isfile(name):
         require_extra()
-        return GgufSource(name, None if memory is None else Path(memory))
+        return GgufSource(os.path.abspath(name), None if memory is None else Path(memory))
     if revision is None:
         with loading_errors(name):
             revision = _newest_revision(name)
@@ -171,7 +171,8 @@ class DirectorySource(Source):
         OSError
             If the model below the adapter is not the one with which the adapter was saved.
         """
-        fingerprint = hash_folder(Path(self.directory))
+        with loading_errors(self.name):
+            fingerprint = hash_folder(Path(self.directory))
         if (base := self.base()) is None:
             return fingerprint
         below, file = base.fingerprint(), Path(self.directory) / _BASE_FILE
