@@ -437,6 +437,13 @@ class TestEmbedder:
         np.testing.assert_array_equal(embedder.transform(TEXTS + new), before)
         assert embedder.fit(TEXTS).transform(TEXTS + new).shape[1] < before.shape[1]
 
+    def test_texts_without_the_features_of_fit_cause_a_warning(self, directory):
+        embedder = frozen(directory).fit(TEXTS)
+        with pytest.warns(UserWarning, match=r"None of the texts has the features \['amount'.*fit saw"):
+            embedder.transform([f"time|title\n2024-01-01, {title}" for title in TITLES])
+        embedder.transform([*TEXTS, f"time|title\n2024-01-01, {TITLES[0]}"])
+        embedder.transform(["time|title|amount"])
+
     def test_an_event_that_is_cut_causes_a_warning(self, directory):
         texts = [f"title\n{title}\n{'word' if i else 'word ' * 100}" for i, title in enumerate(TITLES)]
         with pytest.warns(UserWarning, match=r"1 of 9 distinct events .* max_length=64 tokens and were cut"):

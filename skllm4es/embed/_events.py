@@ -21,6 +21,7 @@ import pandas as pd
 from scipy import sparse
 from sklearn.utils.extmath import randomized_svd
 
+from skllm4es._messages import warn
 from skllm4es.embed._fields import Fields, Floats, Integers, numbers_of, texts_of
 from skllm4es.embed._measures import Measures
 from skllm4es.serialize._columns import TextColumns, parse_columns
@@ -182,6 +183,16 @@ class EventVectors:
         if not (np.diff(ends) > 0).all():
             raise ValueError("tokens are not in ascending order, or there are no such tokens")
 
+    def _parse(self, texts: Sequence[str]) -> TextColumns:
+        columns = parse_columns(texts)
+        lacking = [name for name in self.fields.names if name not in columns.names]
+        if lacking and columns.n_events:
+            warn(
+                f"None of the texts has the features {lacking}, which fit saw, so these count as missing. Write the "
+                "texts with the fitted serializer, or fit again."
+            )
+        return columns
+
     @property
     def n_features(self) -> int:
         """The length of a vector."""
@@ -189,7 +200,7 @@ class EventVectors:
 
     def __call__(self, texts: Sequence[str], read: Read) -> npt.NDArray[np.float32]:
         """Return the vectors of users, of shape (n_texts, n_features); zeros for a user without events."""
-        columns = parse_columns(texts)
+        columns = self._parse(texts)
         events = _Events.of(columns, self.fields, self.texts)
         blocks = self._blocks(columns, events, self._all_vectors(events, read))
         vectors = np.hstack(blocks) - self.center
@@ -206,7 +217,7 @@ class EventVectors:
             With the columns ``user`` (its position), ``event`` (a text, or the name of a statistic) and
             ``contribution``. What no event adds, because vectors are centred, is the row "(average user)".
         """
-        columns = parse_columns(texts)
+        columns = self._parse(texts)
         events = _Events.of(columns, self.fields, self.texts)
         vectors = self._all_vectors(events, read)
         blocks = self._blocks(columns, events, vectors)

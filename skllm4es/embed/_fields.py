@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -54,6 +55,11 @@ class Fields:
     codes: list[str]
     numbers: list[str]
     times: list[str]
+
+    @property
+    def names(self) -> list[str]:
+        """All features that are read or measured, without repeats."""
+        return list(dict.fromkeys([*chain.from_iterable(self.units), *self.codes, *self.numbers, *self.times]))
 
     @classmethod
     def find(cls, columns: TextColumns) -> Fields:
