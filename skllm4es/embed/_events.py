@@ -185,11 +185,11 @@ class EventVectors:
 
     def _parse(self, texts: Sequence[str]) -> TextColumns:
         columns = parse_columns(texts)
-        lacking = [name for name in self.fields.names if name not in columns.names]
-        if lacking and columns.n_events:
+        known = self.fields.names
+        if known and columns.n_events and not set(known) & set(columns.names):  # Of two data sets, one may come alone.
             warn(
-                f"None of the texts has the features {lacking}, which fit saw, so these count as missing. Write the "
-                "texts with the fitted serializer, or fit again."
+                f"The texts have the features {columns.names}, and none of {known}, which fit saw, so all of these "
+                "count as missing. Write the texts with the fitted serializer, or fit again."
             )
         return columns
 
