@@ -101,7 +101,7 @@ row yet, the paper's method: from ten purchases it is next to chance for childre
 With 150,000 tokens for each, formats cannot be told apart: from the raw texts to seven formats of each beside them,
 ROC-AUC is between .585 and .626 and the error of the age between 9.63 and 9.80 years, over both heads, with deviations
 of .05 to .07 and .4 to .6. The formats share the tokens of one here, so this says nothing of the paper's longer
-trainings, in which seven formats are ahead of one (and raw texts beside them take some of it away).
+trainings, in which seven formats are ahead of one, and behind it with raw texts beside them.
 """,
     "base-llms": """
 A model made from scratch that reads ten films of each user is next to chance for the gender; pretrained models are
@@ -220,7 +220,7 @@ def render_file(content: Record) -> str:
 def _describe(content: Record) -> str:
     about = content["about"]
     seeds = sorted({record["seed"] for record in content["records"]})
-    run_rows = {record["row"] for record in content["records"]}
+    run_rows = {record["row"] for record in content["records"]} & set(about["rows"])
     named = [model for model in about["models"] if any(model in row for row in about["rows"])]
     models = ", ".join(named or about["models"][:1])  # Tables of one model do not name it in their rows.
     events = "all events" if about["max_events"] is None else f"the latest {about['max_events']} events of each user"

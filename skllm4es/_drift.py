@@ -201,11 +201,12 @@ def report_drift(
                 f"events={events!r} and time={time!r} are set beside a serializer, which has its own. Set them there, "
                 "as in serializer.set_params(time=...)."
             )
-        events, time, latest = serializer.events, serializer.time, serializer.max_events
+        # Long tables are nested here, whatever the column is called in the pipeline.
+        events = serializer.events if user is None else "events"
+        time, latest = serializer.time, serializer.max_events
         columns, labels = serializer.columns, serializer.labels or {}
     frames = [X_fit, X_new]
     if user is not None:
-        events = "events"
         if time == "auto":
             time = next(iter(fields_of_times(flatten_events(nest_events(X_fit, user=user)))), None)
         frames = [nest_events(X, user=user, time=time if time in column_names(X) else None) for X in frames]
@@ -264,9 +265,8 @@ def _field_checks(
         elif name in labels or (name != time and (name in fit.coded or not (is_time(kind) or is_numeric(old, kind)))):
             yield from _value_checks(name, old, later, owners, n_users, n_fit, labels.get(name))
         elif name == time:
-            yield _numbers(
-                name, "gaps", np.concatenate([gaps_of(fit, name), gaps_of(new, name)]), owners, n_users, n_fit
-            )
+            gaps = np.concatenate([gaps_of(fit, to_floats(old)), gaps_of(new, to_floats(later))])
+            yield _numbers(name, "gaps", gaps, owners, n_users, n_fit)
         elif not is_time(kind):
             values = np.concatenate([to_floats(old), to_floats(later)])
             yield _numbers(name, "numbers", values, owners, n_users, n_fit)
@@ -393,9 +393,9 @@ def _numbers(field: str, name: str, values: Floats, owners: Integers, n_users: i
     values, owners = values[known], owners[known]
     of_fit, of_new = values[owners < n_fit], values[owners >= n_fit]
     tenths = np.quantile(of_fit, np.arange(1, _N_BINS) / _N_BINS) if len(of_fit) else np.empty(0)
-    edges, times = np.unique(tenths, return_counts=True)
-    # A value that makes up a tenth or more has a bin of its own, so that both smaller and larger ones show.
-    edges = np.union1d(edges, np.nextafter(edges[times > 1], np.inf))
+    edges, counts = np.unique(tenths, return_counts=True)
+    # A value that makes up more than a tenth has a bin of its own, so that both smaller and larger ones show.
+    edges = np.union1d(edges, np.nextafter(edges[counts > 1], np.inf))
     bins = np.searchsorted(edges, values, side="right")
     medians = [float(np.median(side)) if len(side) else np.nan for side in (of_fit, of_new)]
     return _Check(field, name, _count(owners, bins, n_users, len(edges) + 1), (medians[0], medians[1]))

@@ -71,9 +71,8 @@ def event_model(kinds: dict[str, str], time: str | None) -> type[BaseModel]:
     """
     fields: dict[str, Any] = {}
     for name, kind in kinds.items():
-        zone = kind.removeprefix("times of ") if kind != "times of day" else kind
-        zone = None if zone == kind else zone
-        type_ = TYPES.get(kind if zone is None else "times")
+        zoned = kind.startswith("times of ") and kind != "times of day"
+        type_ = TYPES.get("times" if zoned else kind)
         if type_ is None:
             raise TypeError(
                 f"The field {name!r} holds {kind}, which this service does not read "
@@ -81,8 +80,9 @@ def event_model(kinds: dict[str, str], time: str | None) -> type[BaseModel]:
             )
         if kind == "times":
             type_ = Annotated[type_, AfterValidator(without_zone)]
-        elif zone is not None:
-            type_ = Annotated[type_, AfterValidator(partial(in_zone, ZoneInfo(zone)))]
+        elif zoned:
+            zone = ZoneInfo(kind.removeprefix("times of "))
+            type_ = Annotated[type_, AfterValidator(partial(in_zone, zone))]
         fields[name] = (type_ if name == time else type_ | None, ...)
     return create_model("Event", __config__=ConfigDict(extra="forbid"), **fields)
 

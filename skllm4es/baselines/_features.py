@@ -82,10 +82,7 @@ class EventFeatures:
         """Turn the latest `max_events` events of each user into arrays; the first gap counts from the event before."""
         if not flat.lengths.any():  # Users without events may also lack fields.
             flat = FlatEvents({name: pa.chunked_array([pa.nulls(0)]) for name in self.kinds}, flat.offsets)
-        gaps = None
-        if self.time is not None:
-            _finite(self.time, flat.columns[self.time])
-            gaps = gaps_of(flat, self.time)
+        gaps = None if self.time is None else gaps_of(flat, _finite(self.time, flat.columns[self.time]))
         if max_events is not None:
             gaps = None if gaps is None else gaps[_is_latest(flat, max_events)]
             flat = flat.latest(max_events)
@@ -149,9 +146,13 @@ def learn_features(
         raise TypeError(
             f"time={time!r} holds {kinds[time]}; it must hold times, dates or numbers. Pass time=None to ignore time."
         )
-    named = dict.fromkeys([*flat.coded, *named_categorical], False) | dict.fromkeys(named_numeric, True)
-    fields = [name for name in used if name not in {time} - {*named_categorical, *named_numeric}]
-    numbers = [name for name in fields if named.get(name, is_numeric(latest.columns[name], kinds[name]))]
+    named = dict.fromkeys(named_categorical, False) | dict.fromkeys(named_numeric, True)
+    fields = [name for name in used if name != time or name in named]
+    numbers = [
+        name
+        for name in fields
+        if named.get(name, name not in flat.coded and is_numeric(latest.columns[name], kinds[name]))
+    ]
     groups = [name for name in fields if name not in numbers]
     _check_kinds(kinds, numbers, groups, lists)
     if not fields and time is None:
@@ -226,9 +227,8 @@ def _encode(column: pa.ChunkedArray, categories: Sequence[str | None]) -> Codes:
     texts, numbers, rows = texts_of_values(column)
     code_of = {text: code for code, text in enumerate(categories, start=UNKNOWN + 1)}
     codes = np.array([code_of.get(text, UNKNOWN) for text in texts], dtype=np.int64)
-    distinct, _ = pd.factorize(
-        np.array(texts, dtype=object), use_na_sentinel=False
-    )  # Different values may be one text.
+    # Different values may be one text.
+    distinct, _ = pd.factorize(np.array(texts, dtype=object), use_na_sentinel=False)
     return Codes(codes[numbers], distinct[numbers], rows)
 
 
@@ -258,12 +258,12 @@ def _finite(name: str, column: pa.ChunkedArray) -> Floats:
     return numbers
 
 
-def gaps_of(flat: FlatEvents, time: str) -> Floats:
-    """Return the time since the user's previous event, NaN if there is none."""
+def gaps_of(flat: FlatEvents, times: Floats) -> Floats:
+    """Return the time since the user's previous event, NaN if there is none, given the times of all events."""
     # An event without a time takes that of the one before, so that the gaps still sum to the whole.
     owners = np.repeat(np.arange(len(flat.lengths)), flat.lengths)
-    times = pd.Series(to_floats(flat.columns[time])).groupby(owners).ffill().to_numpy()
-    gaps: Floats = np.diff(times, prepend=np.nan)
+    known = pd.Series(times).groupby(owners).ffill().to_numpy()
+    gaps: Floats = np.diff(known, prepend=np.nan)
     gaps[flat.offsets[:-1][flat.lengths > 0]] = np.nan
     return gaps
 

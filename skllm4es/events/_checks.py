@@ -82,8 +82,8 @@ def changes_since_fit(
 
 
 def _zone_remedy(seen: str, expected: str) -> str:
-    zones = [kind.removeprefix("times of ") for kind in (seen, expected) if kind.startswith("times of ")]
-    return f"; convert them with dt.tz_convert({zones[1]!r})" if len(zones) == 2 and "day" not in zones else ""
+    zoned = all(is_time(kind) and kind.startswith("times of ") for kind in (seen, expected))
+    return f"; convert them with dt.tz_convert({expected.removeprefix('times of ')!r})" if zoned else ""
 
 
 def _type_name(type_: pa.DataType) -> str:

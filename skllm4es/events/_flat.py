@@ -59,9 +59,8 @@ class FlatEvents:
             return self
         first = self.offsets[1:] - lengths
         rows = pa.array(np.arange(offsets[-1]) + np.repeat(first - offsets[:-1], lengths))
-        return replace(
-            self, columns={name: column.take(rows) for name, column in self.columns.items()}, offsets=offsets
-        )
+        columns = {name: column.take(rows) for name, column in self.columns.items()}
+        return replace(self, columns=columns, offsets=offsets)
 
     def first(self, n_events: int) -> FlatEvents:
         """Keep the first users: as many as have about `n_events` events."""

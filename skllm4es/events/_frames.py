@@ -31,11 +31,9 @@ def is_polars(frame: Any) -> bool:
 
 def hint_for(table: Any) -> str:
     """Return what a message adds on a table that has no rows until it is collected."""
-    return (
-        " A LazyFrame has no rows until it is collected: pass it.collect()."
-        if type(table).__name__ == "LazyFrame"
-        else ""
-    )
+    if type(table).__name__ != "LazyFrame":
+        return ""
+    return " A LazyFrame has no rows until it is collected: pass it.collect()."
 
 
 def is_object(column: Any) -> bool:

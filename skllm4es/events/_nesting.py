@@ -200,7 +200,7 @@ def _users_of_index(index: pd.Index, names: list[str] | None) -> pa.Table:
 
 def _users_of_columns(X: Any, events: str | Sequence[str], names: list[str] | None) -> pa.Table:
     taken = [events] if isinstance(events, str) else events
-    if not names:
+    if names is None:
         found = [name for name in X.columns if name not in taken]
         names = found[:1]
         if len(found) > 1:
