@@ -140,6 +140,9 @@ class TestLongTexts:
         with pytest.warns(UserWarning, match="1 of 2 texts have more than max_length=64 tokens"):
             cut = embedder.transform([long, TEXTS[0]])
         assert embedder.n_truncated_ == 1
+        with pytest.warns(UserWarning, match="2 of 2 texts"):
+            embedder.transform_layers([long, long])
+        assert embedder.n_truncated_ == 2
         header, events = instruction + self.HEADER, self.LONG.split("\n")[1:]
         for n_events in range(1, 30):
             kept = "\n".join([header, *events[-n_events:]])

@@ -709,9 +709,10 @@ def test_an_enricher_that_only_transforms_makes_no_directory(tmp_path):
         assert not directory.parent.exists()
 
 
-def test_memory_warns_without_random_state(tmp_path):
-    with pytest.warns(UserWarning, match="random_state=None"):
-        TextEnricher(Language(), memory=tmp_path).fit_transform(TEXTS)
+@pytest.mark.parametrize("random_state", [None, np.random.RandomState(0)])
+def test_memory_warns_without_a_seed(tmp_path, random_state):
+    with pytest.warns(UserWarning, match="random_state=.* every run asks for other rewritings"):
+        TextEnricher(Language(), memory=tmp_path, random_state=random_state).fit_transform(TEXTS)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import json
 import pickle
 import threading
 import warnings
+from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,8 @@ from tiny_models import tiny as make_tiny
 from skllm4es import EventSerializer, FineTuning, LLMEmbedder
 from skllm4es.embed import _saving
 from skllm4es.embed._events import EventVectors
+from skllm4es.embed._fields import Fields, numbers_of
+from skllm4es.embed._measures import Measures, _ranked
 from skllm4es.lm.embedding import TextEmbedder
 from skllm4es.serialize._columns import parse_columns
 
@@ -147,6 +150,41 @@ class TestBlocks:
         assert events.measures.names == [f"n: {s}" for s in ("mean", "std", "min", "max", "last")] + [
             "number of events"
         ]
+
+    def test_times_are_measured_by_gaps_and_by_shares_of_hours_and_weekdays(self):
+        texts = [
+            "time\n2024-01-01 03:59:59\n2024-01-01 04:00:00\n2024-01-07 23:00:00",  # Monday, Monday and Sunday.
+            "time\n2024-01-03 12:00:00",  # Wednesday.
+            "time\n1969-12-28 20:00:00\n2024-02-29 08:30:00",  # Sunday and Thursday.
+        ]
+        columns = parse_columns(texts)
+        raw = Measures(Fields([], [], [], ["time"]), np.zeros((2, 201)))
+        shares = raw._statistics(columns)[:, 10:-1]
+        hours = [[1, 1, 0, 0, 0, 1], [0, 0, 0, 1, 0, 0], [0, 0, 1, 0, 0, 1]]
+        weekdays = [[2, 0, 0, 0, 0, 0, 1], [0, 0, 1, 0, 0, 0, 0], [0, 0, 0, 1, 0, 0, 1]]
+        expected = np.sqrt(np.hstack([hours, weekdays]) / np.array([[3], [1], [2]]))
+        np.testing.assert_allclose(shares, expected)
+        assert raw.names[10:15] == [f"time: {hour} to {hour + 4} h" for hour in (0, 4, 8, 12, 16)]
+        assert raw.names[16:23] == [f"time: {day}" for day in ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")]
+        gaps = _ranked(raw.fields, columns)[1]
+        np.testing.assert_array_equal(gaps[:5], [np.nan, 1, 6 * 86_400 + 19 * 3600, np.nan, np.nan])
+
+    @pytest.mark.parametrize("form", ["{:02d}:{:02d}", "{:02d}:{:02d}:07", "{:02d}:{:02d}:00.25"])
+    def test_times_of_day_are_measured_and_not_read(self, form):
+        rng = np.random.default_rng(0)
+        times = [[form.format(*time) for time in zip(rng.integers(0, 24, 90), rng.integers(0, 60, 90), strict=True)]]
+        times += [[form.format(23, 59), form.format(9, 5)]]
+        texts = ["clock|shop\n" + "\n".join(f"{time}, {'ab'[len(time) % 2]}" for time in user) for user in times]
+        events = fit(texts)
+        assert events.fields == Fields([["shop"]], [], ["clock"], [])
+        seconds = numbers_of(parse_columns(texts), "clock")
+        since_midnight = pd.to_timedelta([time if time.count(":") == 2 else f"{time}:00" for time in chain(*times)])
+        np.testing.assert_array_equal(seconds, since_midnight.total_seconds())
+
+    def test_what_only_looks_like_a_time_of_day_is_read(self):
+        values = ["24:00", "12:60", "1:30", "12:30:60", "12:30 h", "٠٩:٣٠"]
+        assert np.isnan(numbers_of(parse_columns(["\n".join(["e", *values])]), "e")).all()
+        assert fit(["\n".join(["e", *values])]).fields == Fields([["e"]], [], [], [])
 
     def test_each_block_has_its_length(self):
         events = fit(TEXTS)

@@ -5,7 +5,6 @@ import shutil
 
 import numpy as np
 import pandas as pd
-import polars as pl
 import pytest
 from sklearn.exceptions import NotFittedError
 from tiny_models import frozen_model
@@ -93,6 +92,7 @@ def test_given_descriptions_are_read_in_fit_and_not_needed_in_transform(X):
     about = X.assign(about=[f"client {i % 3}" for i in range(len(X))])
     fitted = embedder(descriptions="about").fit(about)
     np.testing.assert_array_equal(fitted.transform(X), fitted.transform(about))
+    pl = pytest.importorskip("polars")
     in_polars = embedder(descriptions="about").fit(
         pl.DataFrame({"events": pl.from_arrow(about["events"].array.__arrow_array__()), "about": about["about"]})
     )

@@ -165,7 +165,8 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
     training_time_ : float
         Seconds of training; if it was resumed, of the last part.
     n_truncated_ : int
-        How many texts of the latest `transform` were cut. Event features cut events instead; a warning counts these.
+        How many texts of the latest `transform` or `transform_layers` were cut. Event features cut events instead; a
+        warning counts these.
     device_ : str
         Where the model runs.
     dtype_ : str
@@ -199,9 +200,9 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
 
     What is read and what is measured depends on the values in `fit`. The words of an event are read together, as in
     ``title: Heat (1995), genres: Crime``; a feature that does not change within users is read by itself. Numbers
-    and times are measured and not read; whole numbers with more than 20 distinct values (beyond 1,000, only if
-    users share most of them) may be codes, and are counted as events are. Other features whose values seldom occur
-    again are left out, with a warning.
+    and times are measured and not read, times of day as numbers; whole numbers with more than 20 distinct values
+    (beyond 1,000, only if users share most of them) may be codes, and are counted as events are. Other features whose
+    values seldom occur again are left out, with a warning.
 
     **Hidden states**: with :math:`H_l`, the token-wise states of layer l of L, the vector is
     :math:`\mathrm{mean}_{tokens}(\frac{1}{k} \sum_{l=L-k+1}^{L} H_l)`, where :math:`H_L` is taken after the final
@@ -913,13 +914,14 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
             embedder = replace(embedder, scored=self._projection_.tokens)
         known = [embedded for embedded in known if embedded.text in rows]
         others = list(rows.keys() - {embedded.text for embedded in known})
-        self.n_truncated_ = 0
+        n_truncated = 0
         for text, layers, scores, truncated in chain(known, embedder.embed(others, self._cache())):
-            self.n_truncated_ += truncated * len(rows[text])
+            n_truncated += truncated * len(rows[text])
             yield rows[text], layers, scores
-        if self.n_truncated_:
+        self.n_truncated_ = n_truncated  # Once all are known, since threads may share an embedder.
+        if n_truncated:
             warn(
-                f"{self.n_truncated_} of {len(texts)} texts have more than max_length={self.max_length_} tokens and "
+                f"{n_truncated} of {len(texts)} texts have more than max_length={self.max_length_} tokens and "
                 "were cut to their header and latest events. Raise max_length, embed all of them with "
                 "overflow='chunk', or choose what is kept with EventSerializer(max_events=...)."
             )

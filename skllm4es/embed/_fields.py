@@ -23,6 +23,8 @@ Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+#: A time of day, which is a number of seconds.
+_CLOCK = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])(?::([0-5][0-9](?:\.[0-9]+)?))?")
 #: What is written for numbers that are none. They do not make words of a feature.
 _NO_NUMBER = re.compile(r"[+-]?(?:nan|inf(?:inity)?)", re.IGNORECASE)
 #: Larger numbers count as this one, so that differences between numbers are finite.
@@ -46,7 +48,7 @@ class Fields:
     codes : list of str
         Numbers that may be codes. They identify, but nobody can say what they mean, so they are not read.
     numbers : list of str
-        Features that are numbers.
+        Features that are numbers or times of day.
     times : list of str
         Features that are times.
     """
@@ -100,7 +102,7 @@ def texts_of(columns: TextColumns, unit: Sequence[str]) -> tuple[list[str], Inte
 
 
 def numbers_of(columns: TextColumns, name: str) -> Floats:
-    """Return a feature of all events as numbers; NaN where it is missing, or no number."""
+    """Return a feature of all events as numbers, times of day in seconds; NaN where it is missing, or no number."""
     return columns.numbers(name, _as_numbers)
 
 
@@ -139,8 +141,13 @@ def _are(read: Callable[[list[str]], Floats], parts: Iterable[list[str]]) -> boo
 
 
 def _as_numbers(values: Sequence[str]) -> Floats:
-    numbers = [float(value) if _NUMBER.fullmatch(value) else np.nan for value in values]
+    numbers = [float(value) if _NUMBER.fullmatch(value) else _as_seconds_of_day(value) for value in values]
     return np.clip(np.array(numbers, dtype=np.float64), -_HUGE, _HUGE)
+
+
+def _as_seconds_of_day(value: str) -> float:
+    clock = _CLOCK.fullmatch(value)
+    return 3600.0 * int(clock[1]) + 60 * int(clock[2]) + float(clock[3] or 0) if clock else np.nan
 
 
 def _as_seconds(values: Sequence[str]) -> Floats:
@@ -155,7 +162,7 @@ def _may_be_codes(columns: TextColumns, name: str) -> bool:
     for part in columns.values(name):
         numbers = _as_numbers(part)
         known = ~np.isnan(numbers)
-        if not (numbers[known] == np.round(numbers[known])).all():
+        if not (numbers[known] == np.round(numbers[known])).all() or any(map(_CLOCK.fullmatch, part)):
             return False
         if len(distinct) < _MAY_BE_CODES:
             distinct.update(value for value, is_known in zip(part, known, strict=True) if is_known)

@@ -67,7 +67,7 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
           ``"3 significant digits"``;
         - times and dates by a strftime pattern such as ``"%a %H"`` (weekday and hour) or ``"%Y-%m-%d"``, or as whole
           ``"days since 2016-01-01"`` or ``"hours since previous event"``; units are days, hours, minutes and seconds.
-          The distance is missing for a user's first event and after a missing time;
+          The distance is missing for the first event that is written of a user, and after a missing time;
         - numbers that stand for times by their distance, ``"since previous event"``.
 
         The paper's form has ``".0f"`` for amounts and ``"days since ..."`` for times.
