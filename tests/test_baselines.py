@@ -10,11 +10,12 @@ import pyarrow as pa
 import pytest
 from estimators import BASELINES, COUNTING, NEEDS_HOTPP, NEURAL, TRAINED, each_of
 from lightgbm import LGBMClassifier
+from searches import search_in_which_candidates_differ
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
+from sklearn.model_selection import StratifiedKFold, cross_val_predict, cross_val_score
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tiny_models import frozen_model
@@ -366,8 +367,7 @@ def test_in_a_pipeline_and_a_search(X):
         ]
     )
     assert cross_val_score(pipe, X, y, cv=2).shape == (2,)
-    search = GridSearchCV(pipe, {"embed__pooling": ["mean", "last"]}, cv=2).fit(X, y)
-    assert search.best_params_["embed__pooling"] in ("mean", "last")
+    search_in_which_candidates_differ(pipe, {"embed__pooling": ["mean", "last"]}, X, y)
 
 
 def test_beside_texts_in_a_feature_union(X):
@@ -606,7 +606,11 @@ def test_a_full_gpu_is_an_error_that_says_what_to_do(fitted, X):
 def test_predictions_on_held_out_users(X):
     y = np.arange(len(X)) % 2
     pipe = make_pipeline(clone(BASELINES["bag"]), LogisticRegression())
-    assert len(cross_val_predict(pipe, X, y, cv=3)) == len(X)
+    folds = StratifiedKFold(3)
+    predicted = cross_val_predict(pipe, X, y, cv=folds)
+    for train, test in folds.split(X, y):
+        expected = clone(pipe).fit(X.iloc[train], y[train]).predict(X.iloc[test])
+        np.testing.assert_array_equal(predicted[test], expected)
 
 
 # Counts

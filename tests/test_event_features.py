@@ -489,9 +489,15 @@ class TestEmbedder:
         assert np.isfinite(embedder.transform(texts)).all()
         assert embedder.n_truncated_ == 0  # These events are known.
 
-    def test_a_fine_tuned_model_reads_events(self, directory):
-        vectors = frozen(directory, finetune="full", random_state=0).fit_transform(TEXTS)
-        assert np.isfinite(vectors).all()
+    def test_a_fine_tuned_model_reads_events(self, directory, fitted):
+        finetuned = frozen(directory, finetune=FineTuning(learning_rate=1e-2), random_state=0).fit(TEXTS)
+        vectors, frozen_vectors = finetuned.transform(TEXTS), fitted.transform(TEXTS)
+        (identity, meaning, measures), others = (
+            blocks_of(finetuned._events_, each) for each in (vectors, frozen_vectors)
+        )
+        np.testing.assert_allclose(identity, others[0], atol=1e-5)
+        assert not np.allclose(meaning, others[1], atol=1e-3)
+        np.testing.assert_allclose(measures, others[2], atol=1e-5)
 
     def test_features_stand_side_by_side(self, directory):
         embedder = frozen(directory, features=["events", "hidden"]).fit(TEXTS)

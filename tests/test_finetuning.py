@@ -236,6 +236,17 @@ class TestHeldOutUsers:
         assert int(np.argmin(curve)) == len(curve) - 3
         assert len(fitted.loss_curve_) < 50
 
+    def test_the_weights_are_those_of_the_evaluation_with_the_lowest_loss(self):
+        texts, held_out = windows_of([40] * 8), windows_of([40] * 4, seed=1)
+        schedule = Schedule(
+            epochs=100, learning_rate=0.02, weight_decay=0, batch_tokens=80, patience=2, arguments={"bf16": False}
+        )
+        model, log = finetune(llama(), texts, schedule, max_length=40, seed=0, group=ONE_PROCESS, held_out=held_out)
+        assert int(np.argmin(log.validation_losses)) < len(log.validation_losses) - 1
+        with torch.inference_mode():
+            loss = sum(loss_sum(model, window) for window in held_out) / (4 * 39)
+        assert loss == pytest.approx(min(log.validation_losses), abs=1e-4)
+
     def test_a_validation_fraction_that_leaves_no_users_raises(self):
         with pytest.raises(ValueError, match=r"A validation fraction of 0.5 holds out 1 of 1 users"):
             embedder(finetune=FineTuning(validation_fraction=0.5)).fit(TEXTS[:1])

@@ -1,0 +1,16 @@
+"""That a search reaches the parameters it varies."""
+
+import numpy as np
+from sklearn.model_selection import GridSearchCV
+
+
+def search_in_which_candidates_differ(pipeline, grid, X, y):
+    """Search over a grid, and assert that the vectors before the last step are other ones for each candidate."""
+
+    def size_of_vectors(fitted, X, y):
+        return float(np.abs(np.asarray(fitted[:-1].transform(X), dtype=np.float64)).sum())
+
+    search = GridSearchCV(pipeline, grid, cv=2, scoring=size_of_vectors, error_score="raise").fit(X, y)
+    sizes = search.cv_results_["mean_test_score"]
+    assert len(set(sizes)) == len(sizes) > 1
+    return search
