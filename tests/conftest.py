@@ -7,6 +7,7 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
@@ -35,6 +36,14 @@ def data_home() -> Path:
     if _DATA_BESIDE_REPOSITORY.is_dir():
         return _DATA_BESIDE_REPOSITORY
     pytest.skip(f"needs real data: set SKLLM4ES_DATA to its folder ({_DATA_BESIDE_REPOSITORY} does not exist)")
+
+
+@pytest.fixture(autouse=True)
+def _seeds():
+    """Start each test with the same random numbers, also where it names no seed."""
+    np.random.seed(0)  # noqa: NPY002  # What `random_state=None` draws from.
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True)

@@ -176,9 +176,22 @@ def test_code_in_the_directory_is_not_run(directory, marker):
     assert not marker.exists()
 
 
-def test_a_kernel_named_in_the_config_is_not_run(directory):
+def test_a_kernel_named_in_the_config_is_not_run(directory, monkeypatch):
+    from transformers.integrations import hub_kernels
+
+    asked = []
+
+    def get_kernel(name, *, allow_all_kernels, **settings):
+        asked.append((name, allow_all_kernels))
+        raise ValueError("kernels of strangers are refused")
+
+    monkeypatch.setattr(hub_kernels, "is_kernels_available", lambda: True)
+    monkeypatch.setattr(hub_kernels, "get_kernel", get_kernel)
     change(directory / "config.json", attn_implementation="attacker/kernel")
-    assert len(load_in_every_way(directory)) == 5
+    messages = load_in_every_way(directory)
+    assert len(messages) == 5
+    assert all("kernels of strangers are refused" in message for message in messages)
+    assert set(asked) == {("attacker/kernel", False)}
 
 
 def test_a_chat_template_cannot_leave_its_sandbox(directory, marker):

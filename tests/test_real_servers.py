@@ -14,11 +14,10 @@ import pytest
 from model_servers import run_server
 from sklearn.base import clone
 
-from skllm4es import TextEnricher
+from skllm4es import TextEnricher, models
 from skllm4es.rewriters import OpenAIRewriter, RewritingError
 
 pytest.importorskip("openai", reason="needs openai")
-models = pytest.importorskip("skllm4es.models", reason="needs models that pip installs")
 
 pytestmark = [pytest.mark.slow, pytest.mark.real_model]
 

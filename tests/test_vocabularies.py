@@ -3,6 +3,8 @@
 import pandas as pd
 import pytest
 
+from skllm4es import EventSerializer
+from skllm4es.serialize import parse_events
 from skllm4es.vocabularies import load_currency_names, load_mcc_names
 
 
@@ -77,9 +79,9 @@ def test_descriptions_begin_with_a_capital_and_are_not_all_capitals(names):
 
 
 def test_the_table_serves_as_labels_for_a_column_of_codes(names):
-    codes = pd.Series([5411, 6011, 5411])
-    labelled = codes.map(names)
-    assert labelled.tolist() == [names[5411], names[6011], names[5411]]
+    X = pd.DataFrame({"events": [[{"mcc": 5411}, {"mcc": 6010}, {"mcc": 5411}]]})
+    (text,) = EventSerializer(labels={"mcc": names}).fit_transform(X)["text"]
+    assert parse_events(text).rows == [[names[5411]], [names[6010]], [names[5411]]]
 
 
 def test_each_call_returns_a_new_series(names):
