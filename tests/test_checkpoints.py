@@ -3,18 +3,18 @@
 import contextlib
 import os
 import signal
-import time
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
 import transformers
-from forked import assert_killed, call, start
+from forked import assert_killed, call, die, start
 from tiny_models import NOISE, TEXTS, tiny
 
 from skllm4es import FineTuning, LLMEmbedder, LoRA
 from skllm4es.lm import folders, training
+from skllm4es.lm.checkpoints import SealCheckpoints
 
 TINY = tiny(num_hidden_layers=1)
 LONG = {"epochs": 20, "batch_tokens": 100}
@@ -26,7 +26,15 @@ def long_training(random_state=0, memory=None, **changed):
     return LLMEmbedder(TINY, finetune=finetune, memory=memory, dtype="float32", random_state=random_state)
 
 
-def train_with(directory, validation):
+def train_and_die_with_the_second_checkpoint(directory, validation):
+    seal = SealCheckpoints.on_save
+
+    def seal_or_die(self, *args, **kwargs):
+        if len(list(directory.glob("*/checkpoint-*"))) == 2:
+            die()
+        seal(self, *args, **kwargs)
+
+    SealCheckpoints.on_save = seal_or_die
     long_training(checkpoint_dir=directory, validation_fraction=validation).fit(TEXTS)
 
 
@@ -49,21 +57,11 @@ def assert_equal_weights(one, other):
     assert all(torch.equal(left, right) for left, right in zip(*weights, strict=True))
 
 
-def kill_after_a_checkpoint(directory, validation):
-    """Train in another process, and kill it once it has written one checkpoint and begun the next."""
-    process = start(train_with, directory, validation)
-    deadline = time.monotonic() + 120
-    while len(list(directory.glob("*/checkpoint-*"))) < 2 and time.monotonic() < deadline:
-        assert process.is_alive(), "the training ended before it was killed"
-        time.sleep(0.002)
-    process.kill()
-    assert_killed(process)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("validation", [None, 0.25])
 def test_a_killed_training_resumes_and_ends_with_the_same_weights(tmp_path, steps, validation):
-    kill_after_a_checkpoint(tmp_path / "checkpoints", validation)
+    assert_killed(start(train_and_die_with_the_second_checkpoint, tmp_path / "checkpoints", validation))
+    assert len(list(tmp_path.glob("checkpoints/*/checkpoint-*"))) == 2
     resumed = long_training(checkpoint_dir=tmp_path / "checkpoints", validation_fraction=validation).fit(TEXTS)
     n_resumed = len(steps)
     undisturbed = long_training(validation_fraction=validation).fit(TEXTS)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from skllm4es import EventSerializer, FineTuning, FromScratch, LLMEmbedder
 from skllm4es.datasets import make_transactions
@@ -68,6 +69,12 @@ def open_files():
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
+def weights_in_memory():
+    """Return how many tensors and modules there are."""
+    gc.collect()
+    return sum(isinstance(thing, torch.Tensor | torch.nn.Module) for thing in gc.get_objects())
+
+
 def resident_bytes():
     """Return the memory of this process, without what it has freed but not yet returned to the system."""
     gc.collect()
@@ -84,9 +91,11 @@ def test_fits_in_a_row_leave_neither_memory_nor_files_behind(X):
 
     for seed in range(6):  # Caches fill up during the first fits.
         fit(seed)
-    files, before = open_files(), resident_bytes()
+    files, weights, before = open_files(), weights_in_memory(), resident_bytes()
     n_fits = 24
     for seed in range(n_fits):
         fit(seed)
     assert open_files() <= files
-    assert (resident_bytes() - before) / n_fits < 40_000
+    assert weights_in_memory() <= weights
+    # What Python cannot see; the allocator's own share of it varies by some hundred kilobytes.
+    assert (resident_bytes() - before) / n_fits < 200_000
