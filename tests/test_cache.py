@@ -49,12 +49,16 @@ def counts(monkeypatch):
     return counts
 
 
-@pytest.fixture
-def pretrained(tmp_path):
-    """The directory of a pretrained model."""
+@pytest.fixture(scope="module")
+def trained():
     finetune = FineTuning(epochs=1)
-    embedder = LLMEmbedder(TINY, features="hidden", dtype="float32", finetune=finetune, random_state=0).fit(TEXTS)
-    save_model(embedder, tmp_path / "model")
+    return LLMEmbedder(TINY, features="hidden", dtype="float32", finetune=finetune, random_state=0).fit(TEXTS)
+
+
+@pytest.fixture
+def pretrained(trained, tmp_path):
+    """The directory of a pretrained model."""
+    save_model(trained, tmp_path / "model")
     return str(tmp_path / "model")
 
 
@@ -188,6 +192,21 @@ def test_equal_texts_are_embedded_once(counts):
     vectors = embedder.transform([*TEXTS, *TEXTS[::-1]])
     assert counts["texts"] == len(TEXTS)
     np.testing.assert_array_equal(vectors, np.vstack([vectors[:12], vectors[:12][::-1]]))
+
+
+def test_the_cache_holds_no_text(pretrained, tmp_path):
+    texts = [f"{text}\n{i}, Secret, 5" for i, text in enumerate(TEXTS)]
+    params = {"features": ["events", "hidden"], "memory": tmp_path / "memory"}
+    LLMEmbedder(pretrained, finetune=None, **params).fit_transform(texts)
+    files = [file for file in (tmp_path / "memory").rglob("*") if file.is_file()]
+    assert any(file.name.startswith("vectors.sqlite") for file in files)
+    assert not any(b"Secret" in file.read_bytes() or b"Heat, 5" in file.read_bytes() for file in files)
+
+
+def test_without_a_seed_later_fits_take_the_model_of_the_first(tmp_path, counts):
+    one, other = (embedder_in(tmp_path).set_params(random_state=None).fit(TEXTS) for _ in range(2))
+    assert counts["models"] == 1
+    np.testing.assert_array_equal(one.transform(TEXTS), other.transform(TEXTS))
 
 
 def test_truncated_texts_in_the_cache_are_counted(tmp_path):

@@ -12,7 +12,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
-from tiny_models import TEXTS, TINY, save_model
+from tiny_models import TEXTS, TINY, save_model, tiny
 
 from skllm4es import FineTuning, FromScratch, LLMEmbedder, LoRA
 
@@ -149,6 +149,11 @@ class TestLongTexts:
             if len(embedder.load_model()[1](kept)["input_ids"]) <= 64:
                 longest = kept
         np.testing.assert_allclose(cut[0], embedder.transform([longest])[0], rtol=1e-5, atol=1e-6)
+
+    def test_by_default_the_last_eight_layers_are_pooled(self):
+        embedder = LLMEmbedder(tiny(num_hidden_layers=10), features="hidden", random_state=0).fit(TEXTS)
+        layers = embedder.transform_layers(TEXTS)
+        np.testing.assert_allclose(embedder.transform(TEXTS), layers[:, -8:].mean(axis=1), rtol=1e-4, atol=1e-5)
 
     def test_special_tokens_count(self):
         events = TEXTS[0]

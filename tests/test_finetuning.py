@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import transformers
 from tiny_models import NOISE, TEXTS, TINY, TINY_CONFIG, save_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from skllm4es import FineTuning, FromScratch, LLMEmbedder
+from skllm4es import FineTuning, FromScratch, LLMEmbedder, LoRA
 from skllm4es.lm import finetuning
 from skllm4es.lm.finetuning import finetune
 from skllm4es.lm.packing import collate, make_packs, pack, packed_attention
@@ -210,6 +211,41 @@ def test_a_model_whose_loss_is_not_of_the_next_token_is_refused(tmp_path):
     BartForCausalLM(BartConfig(vocab_size=vocab_size, **size)).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="BartForCausalLM cannot be fine-tuned by next-token prediction"):
         LLMEmbedder(tmp_path, finetune=FineTuning(epochs=1), random_state=0).fit(TEXTS)
+
+
+PUBLISHED = {"epochs": 2, "learning_rate": 1e-5, "weight_decay": 1e-6, "batch_tokens": 16_384, "warmup": None}
+
+
+@pytest.mark.parametrize(
+    ("finetuning", "from_scratch", "expected"),
+    [
+        (FineTuning(), False, PUBLISHED),
+        (LoRA(), False, PUBLISHED | {"learning_rate": 1e-4}),
+        (
+            FineTuning(),
+            True,
+            PUBLISHED | {"epochs": None, "learning_rate": 5e-3, "weight_decay": 1e-2, "batch_tokens": 512},
+        ),
+    ],
+)
+def test_the_defaults_are_those_that_the_docs_name(finetuning, from_scratch, expected):
+    schedule = finetuning._schedule(from_scratch=from_scratch)
+    assert {name: getattr(schedule, name) for name in expected} == expected
+
+
+def test_the_optimiser_is_that_of_the_docs(monkeypatch):
+    used = []
+    train = transformers.Trainer.train
+    monkeypatch.setattr(transformers.Trainer, "train", lambda self, **kw: used.append(self.args) or train(self, **kw))
+    embedder(finetune=FineTuning(epochs=1)).fit(TEXTS)
+    (arguments,) = used
+    assert (arguments.adam_beta1, arguments.adam_beta2, arguments.lr_scheduler_type) == (0.9, 0.95, "cosine")
+    assert arguments.optim.startswith("adamw")
+
+
+def test_training_uses_the_first_gpu_and_says_so_of_others():
+    with pytest.raises(ValueError, match=r"device='cuda:1': training uses the first .* CUDA_VISIBLE_DEVICES=1"):
+        embedder(device="cuda:1").fit(TEXTS)
 
 
 class TestHeldOutUsers:

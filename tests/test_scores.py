@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
@@ -200,6 +201,16 @@ def test_fit_transform_embeds_each_text_once(monkeypatch, features, n_texts):
     monkeypatch.setattr(LayerPooler, "pool", lambda self, texts: pooled.extend(texts) or pool(self, texts))
     LLMEmbedder(TINY, features=features, random_state=0).fit_transform([*TEXTS, TEXTS[3]])
     assert len(pooled) == n_texts
+
+
+def test_directions_are_found_on_a_draw_of_many_texts(monkeypatch):
+    texts = [f"title\n{'Heat' if i % 2 else 'Alien'}\nUp {i % 7}" for i in range(40)]
+    monkeypatch.setattr("skllm4es.embed._embedder._ENOUGH_TEXTS", 30)
+    embedder = LLMEmbedder(TINY, features="scores", dtype="float32", random_state=0).fit(texts)
+    vectors = embedder.transform(texts)
+    np.testing.assert_array_equal(clone(embedder).fit_transform(texts), vectors)
+    odd = vectors[1::2].mean(axis=0) - vectors[::2].mean(axis=0)
+    assert (vectors[1::2] @ odd).min() > (vectors[::2] @ odd).max()
 
 
 def test_fit_transform_warns_about_truncated_texts():
