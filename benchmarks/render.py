@@ -61,7 +61,7 @@ transformers in float32. `python -m benchmarks.bench_engines` measures this.
 _PAPER = """\
 ## The paper's tables
 
-The tables of the paper, as far as one core has come, with SmolLM2-135M where the paper has LLaMA 3.2 3B; [how to
+The tables of the paper, as far as one core could run them, with SmolLM2-135M where the paper has LLaMA 3.2 3B; [how to
 read them](#how-to-read-the-papers-tables) is at the end of the page. `python -m benchmarks.run TABLE` runs one, and
 continues where it was interrupted.
 """

@@ -138,13 +138,14 @@ def report_drift(
     report : pandas.DataFrame
         One row per field and check, with the columns
 
-        - ``field``: a field; "(user)", "(event)" and "(score)" are about users, whole events and `scores`;
+        - ``field``: a field; "(user)", "(event)" and "(score)" are about users, whole events and `scores`. Where the
+          language model reads fields apart, each text has a row, such as "(event: shop, product)" and "(event: city)";
         - ``check``: what is compared, see Notes;
-        - ``fit``, ``new``: the share, or the median of numbers, in both; of values, the share of the commonest one;
+        - ``fit``, ``new``: the share in each of the two; of numbers the median, of values the share of the commonest;
         - ``shift``: how far they differ: the difference of shares, or the population stability index (PSI);
         - ``by_chance``: the largest shift of 200 random divisions of the same users into two groups of these sizes;
         - ``drifted``: whether the shift is larger than that, and at least 0.01 (shares) or 0.1 (PSI);
-        - ``examples``: the commonest of the values that are meant.
+        - ``examples``: the commonest of the values concerned.
 
     Raises
     ------
@@ -341,7 +342,8 @@ def _text_checks(
             distinct, inverse = texts_of(side, unit)
             codes.append(np.array([places.setdefault(text, len(places)) for text in distinct])[inverse])
         values = np.concatenate(codes)
-        yield _unseen("(event)", list(places), values, _owners(fit, new), fit.n_users + new.n_users, fit.n_users)
+        name = "(event)" if len(units) == 1 else f"(event: {', '.join(unit)})"
+        yield _unseen(name, list(places), values, _owners(fit, new), fit.n_users + new.n_users, fit.n_users)
 
 
 def _user_checks(fit: FlatEvents, new: FlatEvents) -> Iterator[_Check]:

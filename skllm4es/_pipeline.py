@@ -35,7 +35,7 @@ def event_pipeline(
     memory: str | os.PathLike[str] | joblib.Memory | None = None,
     random_state: int | None = None,
 ) -> Pipeline:
-    """Return a pipeline from users' events to a prediction, with what we recommend.
+    """Return the pipeline that we recommend, from users' events to a prediction.
 
     Aggregates and the vectors of a pretrained language model stand side by side, each on a scale that suits a linear
     model as well as LightGBM. The language model is not trained: it reads each distinct event once.

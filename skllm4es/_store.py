@@ -118,13 +118,13 @@ class Store:
             return
         draft = draft_in(self.file.parent)
         os.close(os.open(draft, os.O_CREAT | os.O_EXCL, 0o666))  # SQLite's own files are not for groups to write.
-        with closing(sqlite3.connect(draft)) as connection:
-            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-            connection.execute("PRAGMA journal_mode = WAL").fetchall()
-            connection.execute(self.schema)
-            connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {_VERSION}")
         try:
+            with closing(sqlite3.connect(draft)) as connection:
+                connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+                connection.execute("PRAGMA journal_mode = WAL").fetchall()
+                connection.execute(self.schema)
+                connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+                connection.execute(f"PRAGMA user_version = {_VERSION}")
             os.link(draft, self.file)
         except FileExistsError:  # Another process was first.
             pass

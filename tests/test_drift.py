@@ -130,6 +130,23 @@ def test_codes_without_a_label_and_events_with_new_texts_are_found(X, later):
     assert event.examples.startswith("mcc: 999999, type: POS")
 
 
+def test_fields_that_are_read_apart_have_rows_of_their_own(X, later):
+    regions = [f"region {user % 2}" for user in range(len(X))]
+
+    def placed(frame):
+        events = [
+            [{**event, "region": region} for event in user]
+            for user, region in zip(frame["events"], regions, strict=True)
+        ]
+        return frame.assign(events=events)
+
+    report = report_drift(placed(X), placed(later), serializer=EventSerializer(["mcc", "type", "region"]))
+    assert report.loc[report["field"].str.startswith("(event"), "field"].to_list() == [
+        "(event: type)",
+        "(event: region)",
+    ]
+
+
 def test_codes_of_another_type_than_the_labels_have_no_label(X, later):
     labels = {"mcc": {str(code): name for code, name in load_mcc_names().items()}}
     report = report_drift(X, later, serializer=EventSerializer(labels=labels))

@@ -123,7 +123,7 @@ def test_a_rewriter_that_loses_texts_raises(answer):
         ({"n_variants": 0}, TEXTS, ValueError, "n_variants"),
         ({"enrich": "never"}, TEXTS, ValueError, "enrich"),
         ({}, pd.DataFrame({"text": TEXTS, "more": TEXTS}), ValueError, "one column of texts"),
-        ({}, ["a|b\n1"], RewritingError, "user 0, format '.*': Text 0: Event 1 of the text has 1 fields"),
+        ({}, ["a|b\n1"], RewritingError, "user 0, format '.*': Event 1 of the text has 1 fields"),
         ({"check": "always"}, TEXTS, ValueError, "check"),
         ({"min_recall": 1.1}, TEXTS, ValueError, "min_recall"),
         ({"on_error": "ignore"}, TEXTS, ValueError, "on_error"),

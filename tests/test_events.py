@@ -804,6 +804,21 @@ def test_nan_does_not_make_a_user_unsorted():
     assert flatten_events(_arrow_frame(lists)).unsorted_users("t").tolist() == [1]
 
 
+@pytest.mark.parametrize(
+    ("index", "which"),
+    [
+        (pd.Index([7, 8, 9], name="order"), "index 'order' of the table"),
+        (pd.date_range("2024-01-01", periods=3), "index of times of the table"),
+    ],
+)
+def test_an_index_with_data_is_not_left_out_without_a_warning(index, which):
+    table = pd.DataFrame({"user": [1, 1, 2], "item": ["x", "y", "x"]}, index=index)
+    with pytest.warns(UserWarning, match=f"leaves out the {which}. Make it a column with .*reset_index"):
+        nest_events(table, user="user")
+    nest_events(table, user="user", columns=["item"])
+    nest_events(table.reset_index(drop=True), user="user")
+
+
 def test_users_nested_by_time_are_sorted():
     assert flatten_events(nest_events(_table(), user="user", time="time")).unsorted_users("time").tolist() == []
 

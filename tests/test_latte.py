@@ -137,6 +137,11 @@ def test_a_missing_model_is_an_error_that_says_how_to_install_it(X, monkeypatch)
         LATTEEmbedder().fit(X)
 
 
+def test_fields_with_labels_are_not_numeric(X):
+    with pytest.raises(ValueError, match="labels and numeric both name 'type', but described values are categories"):
+        embedder(labels={"type": {"POS": "in a shop"}}, numeric=["type"]).fit(X)
+
+
 def test_fields_with_labels_are_categories(X):
     assert "mcc" not in embedder().fit(X).categories_
     assert "mcc" in embedder(labels={"mcc": {5411: "groceries"}}).fit(X).categories_

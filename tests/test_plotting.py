@@ -520,6 +520,11 @@ class TestContributions:
         display = ContributionsDisplay.from_contributions(self.CONTRIBUTIONS, n_bars=1)
         assert sum(bar.get_width() for bar in display.bars_) == pytest.approx(0.1)
 
+    def test_events_of_the_same_name_have_a_bar_each(self):
+        display = ContributionsDisplay(contributions=pd.Series([1.0, 2.0, 3.0], index=["a", "a", "b"])).plot(n_bars=2)
+        assert self.labels(display) == ["(all others)", "a", "b"]
+        np.testing.assert_allclose([bar.get_width() for bar in display.bars_], [1, 2, 3])
+
     def test_nothing_is_left_over_if_all_have_a_bar(self):
         display = ContributionsDisplay.from_contributions(self.CONTRIBUTIONS, user=1)
         assert self.labels(display) == ["a"]

@@ -4,6 +4,7 @@ import json
 import pickle
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 from instruct_model import ANSWER
@@ -39,6 +40,11 @@ def rewrite(rewriter, texts=TEXTS, formats="json", seed=0):
 
 def test_follows_the_protocol(rewriter):
     assert isinstance(rewriter, StreamingRewriter)
+
+
+def test_a_path_names_a_model(instruct_model, rewriter):
+    path = clone(rewriter).set_params(model=Path(instruct_model))
+    assert path.rewrite(TEXTS[:1], ["html"], [0]) == rewriter.rewrite(TEXTS[:1], ["html"], [0])
 
 
 def test_the_model_answers(rewriter):

@@ -103,7 +103,7 @@ class BagOfEvents(CountingTransformer):
             )
         counts = _count(events, features.categories, edges)
         tfidf = TfidfTransformer(sublinear_tf=self.sublinear_tf).fit(counts)
-        self._svd = None
+        svd = None
         if self.n_components is not None:
             if counts.shape[1] == 1:
                 raise ValueError(
@@ -111,16 +111,16 @@ class BagOfEvents(CountingTransformer):
                     "n_components=None for its weight."
                 )
             n_components = min(self.n_components, *counts.shape)
-            self._svd = TruncatedSVD(n_components, random_state=self.random_state)
+            svd = TruncatedSVD(n_components, random_state=self.random_state)
             with np.errstate(invalid="ignore"):  # It divides by the variance, which is 0 if all users are alike.
-                self._svd.fit(tfidf.transform(counts))
+                svd.fit(tfidf.transform(counts))
             names = [f"bagofevents{i}" for i in range(n_components)]
         else:
             named = ColumnNames(features.kinds, [])
             names = [named.value(field, value) for field, values in features.categories.items() for value in values]
             for name, inner in edges.items():
                 names += [f"{escape(name)}_{end}" for end in (MISSING, *(f"bin{i}" for i in range(len(inner) + 1)))]
-        self.bin_edges_, self._tfidf, self._names = edges, tfidf, names
+        self.bin_edges_, self._tfidf, self._svd, self._names = edges, tfidf, svd, names
         self._seen = sparse.diags((counts.getnnz(axis=0) > 0).astype(float))
 
     def _transform(self, events: EncodedEvents) -> npt.NDArray[np.float32] | sparse.csr_matrix:

@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skllm4es._compat import Interval, fit_context
 from skllm4es._docstrings import fill
+from skllm4es._fit import all_or_nothing
 from skllm4es._messages import raise_if
 from skllm4es.baselines._features import EncodedEvents, EventFeatures, learn_features
 from skllm4es.events._checks import check_read_columns
@@ -133,6 +134,7 @@ events : str or sequence of str, default={events}
         cls.__doc__ = fill(fill(cls.__doc__, paragraphs), paragraphs)
 
     @fit_context(prefer_skip_nested_validation=True)
+    @all_or_nothing
     def fit(self, X: Any, y: Any = None) -> Self:
         """Learn from the events of users.
 

@@ -223,6 +223,11 @@ class LATTEEmbedder(TrainedEmbedder):
         flat = super()._flatten(X, reset=reset)
         if reset:
             problems = missing_fields(self.labels or {}, flat, "labels names")
+            problems += [
+                f"labels and numeric both name {name!r}, but described values are categories"
+                for name in self.labels or {}
+                if self.numeric is not None and name in self.numeric
+            ]
             raise_if(
                 problems, "The parameters do not fit the events", f"The events have the fields {list(flat.columns)}."
             )

@@ -173,7 +173,7 @@ lr_step : int, default={lr_step}
 lr_decay : float, default={lr_decay}
     See `lr_step`.
 min_length : int, default={min_length}
-    The minimum number of events in a slice; a shorter history is used whole.
+    The minimum number of events in a slice; shorter histories are used in full.
 max_length : int, default={max_length}
     The maximum number of events in a slice.
 validation_fraction : float, default={validation_fraction}

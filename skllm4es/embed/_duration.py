@@ -30,6 +30,6 @@ def warning_of_duration(finetuning: FineTuning | None, *, from_scratch: bool) ->
     def report(seconds: float, tokens_per_second: float) -> None:
         duration = f"{seconds / 3600:.1f} hours" if seconds >= _HOURS else f"{seconds / 60:.0f} minutes"
         speed = f"{tokens_per_second:,.0f}" if tokens_per_second >= 10 else f"{tokens_per_second:.1f}"
-        warn(f"Training takes about {duration}, at {speed} tokens per second. Cheaper are: {'; '.join(ways)}.")
+        warn(f"Training takes about {duration}, at {speed} tokens per second. Cheaper options: {'; '.join(ways)}.")
 
     return Forecast(_LONG, report)

@@ -98,13 +98,13 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         What the embedding consists of:
 
         - "events": which events the user has, what they mean, and statistics of numbers and times. The model reads each
-          distinct event by itself, so that its cost follows the distinct events.
+          distinct event by itself, so that the cost grows with their number.
         - "hidden": the hidden states of the whole text, as in the paper.
         - "scores": how often each token occurs in the whole text, minus how often the model expected it.
 
         The features of a list are put side by side, each of unit length. "auto" is "events" for a pretrained model and
-        ["events", "scores"] for one from scratch. Of texts that `EventSerializer` did not write, "auto" reads "hidden",
-        or "scores".
+        ["events", "scores"] for one from scratch. For texts that `EventSerializer` did not write, "auto" is "hidden",
+        or "scores" from scratch.
     pooling_depth : int or "auto", default="auto"
         How many of the last hidden layers are averaged. "auto" is 8, as in the paper, or all layers of a smaller
         model. Only for "events" and "hidden" features.
@@ -142,9 +142,9 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         them need at the same time is embedded by both. It grows until you delete it. With ``random_state=None``, later
         fits find the model of the first one.
     random_state : int, RandomState instance or None, default=None
-        Determines initial weights and the order of training.
+        Determines initial weights, which users are held out, and the order of training.
     verbose : int, default=0
-        Whether to show progress bars, and what is waited for before them.
+        Whether to show progress bars, and messages about the steps before them.
 
     Attributes
     ----------
@@ -299,7 +299,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Fine-tune the language model on texts.
+        """Learn from texts, and fine-tune the language model on them unless ``finetune=None``.
 
         Parameters
         ----------
@@ -319,7 +319,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit_transform(self, X: Any, y: Any = None) -> npt.NDArray[np.float32]:
-        """Fine-tune the language model on texts, and embed them.
+        """Learn from texts, and embed them.
 
         Like `fit` followed by `transform`, but the language model runs over each text once where score features would
         need it twice.
@@ -360,17 +360,17 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
             language_model = training.prepare(corpus)
             layers, max_length = self._check(language_model, features)
             language_model, log = training.train(language_model, corpus, max_length)
-        device, dtype = self._resolve_device()
-        projection: ScoreProjection | None = None
-        embedded: list[Embedded] = []
-        events: EventVectors | None = None
-        embedder = self._text_embedder(language_model, dtype, device, max_length)
-        if "scores" in features:
-            projection, embedded = self._fit_scores(embedder, texts)
-        if columns is not None:
-            from skllm4es.embed._events import EventVectors
+            device, dtype = self._resolve_device()
+            projection: ScoreProjection | None = None
+            embedded: list[Embedded] = []
+            events: EventVectors | None = None
+            embedder = self._text_embedder(language_model, dtype, device, max_length)
+            if "scores" in features:
+                projection, embedded = self._fit_scores(embedder, texts)
+            if columns is not None:
+                from skllm4es.embed._events import EventVectors
 
-            events = EventVectors.fit(columns, self.n_components, self._reader(embedder, layers))
+                events = EventVectors.fit(columns, self.n_components, self._reader(embedder, layers))
         # All at the end, so that a fit that fails leaves the embedder as it was.
         self._language_model_, self.layers_, self.max_length_ = language_model, layers, max_length
         self.loss_curve_, self.validation_loss_curve_ = log.losses, log.validation_losses
@@ -699,7 +699,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
             if not set(needed) & set(features) and getattr(self, name) != default:
                 raise ValueError(
                     f"{name}={getattr(self, name)!r} has no effect with features={self.features!r}, which reads {read} "
-                    f"off this model and these texts. Set features={needed[0]!r}, or a list with it, or leave {name} "
+                    f"from this model and these texts. Set features={needed[0]!r}, or a list with it, or leave {name} "
                     f"at {default!r}."
                 )
         if self.extra_texts is not None and self.finetune is None and features == ["hidden"]:

@@ -72,8 +72,8 @@ class Fields:
         shared = [name for name in words if _is_shared(columns, columns.codes(name))]
         if unread := [name for name in words if name not in shared]:
             warn(
-                f"features='events' does not read {unread}, whose values seldom occur again: each of them would be a "
-                "text for the language model. Leave them out with EventSerializer(columns=[...]), or shorten them to "
+                f"features='events' does not read {unread}, whose values seldom occur again: the language model would "
+                "have to read each of them. Leave them out with EventSerializer(columns=[...]), or shorten them to "
                 "what users share."
             )
         together = [name for name in shared if name not in own]

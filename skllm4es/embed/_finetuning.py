@@ -97,7 +97,8 @@ class FineTuning(BaseEstimator):
     checkpoint_dir : str or path, default=None
         Directory where training is saved from time to time. A `fit` that was interrupted resumes from there when it is
         called again with the same texts and parameters, and ends with the same weights. Its checkpoints are removed
-        when it ends; those of a training that never resumes are left for you to delete. Needs a `random_state`.
+        when it ends; those of a training that never resumes are left for you to delete. Needs an integer as
+        `random_state`.
     training_args : dict, default=None
         Further settings of :class:`transformers.TrainingArguments`, such as ``{"report_to": "tensorboard"}``,
         ``{"adam_beta2": 0.999}`` or ``{"fsdp": "full_shard"}``.

@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
 from skllm4es._compat import HasMethods, Interval, StrOptions, fit_context
+from skllm4es._fit import all_or_nothing
 from skllm4es._messages import warn
 from skllm4es._store import directory_of, hash_of
 from skllm4es._texts import TEXT, TextTransformerMixin, read_texts
@@ -320,6 +321,7 @@ class TextEnricher(TextTransformerMixin, BaseEstimator):
         check_is_fitted(self)
         return np.array([TEXT], dtype=object)
 
+    @all_or_nothing
     def _setup(self) -> None:
         self.rewriter_ = TemplateRewriter() if self.rewriter is None else self.rewriter
         formats = [self.formats] if isinstance(self.formats, str) else self.formats

@@ -50,8 +50,9 @@ def warning_of(variants: Sequence[Variant], policy: Policy) -> str:
     for kind, problem in _PROBLEMS.items():
         concerned = [variant for variant in variants if (variant.rewriting.fault, variant.outcome) == kind]
         if concerned:
+            texts = "texts" if kind[0] == "failed" else "rewritten texts"
             sentences.append(
-                f"{len(concerned)} of {len(variants)} rewritten texts {problem.format(policy)}. The first is "
+                f"{len(concerned)} of {len(variants)} {texts} {problem.format(policy)}. The first is "
                 f"{_describe(concerned[0])}."
             )
     return " ".join(sentences)
@@ -61,10 +62,11 @@ def error_of(variants: Sequence[Variant], policy: Policy) -> RewritingError | No
     """Return the error that ends the run, if there is one."""
     failed = [variant for variant in variants if variant.outcome == "failed"]
     if failed:
+        instead = "'raw'" if policy.on_error == "template" else "'template' or 'raw'"  # Templates failed, too.
         return RewritingError(
-            f"{len(failed)} of {len(variants)} texts could not be rewritten. The first is {_describe(failed[0])} "
+            f"{len(failed)} of {len(variants)} texts could not be rewritten. The first is {_describe(failed[0])}. "
             "The others are cached if memory is set. Fix the cause, raise max_retries if another seed "
-            "may help, or pass on_error='template' or 'raw'."
+            f"may help, or pass on_error={instead}."
         )
     unfaithful = [variant for variant in variants if variant.outcome == "unfaithful"]
     if unfaithful and policy.check == "raise":
@@ -77,7 +79,7 @@ def error_of(variants: Sequence[Variant], policy: Policy) -> RewritingError | No
 
 
 def _describe(variant: Variant) -> str:
-    return f"that of user {variant.user!r}, format {variant.format!r}: {variant.rewriting.reason}"
+    return f"that of user {variant.user!r}, format {variant.format!r}: {variant.rewriting.reason.rstrip('.')}"
 
 
 def _missing(variant: Variant) -> str:

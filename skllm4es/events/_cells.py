@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 
 from skllm4es.events._arrow import combine_encoded, list_array, offsets_of
-from skllm4es.events._frames import REMEDY, is_polars, row_label, to_arrow
+from skllm4es.events._frames import REMEDY, index_with_data, is_polars, row_label, to_arrow
 from skllm4es.events._kinds import kind_in_cells
 from skllm4es.events._objects import (
     Problem,
@@ -94,14 +94,9 @@ def _convert_frames(cells: list[Any]) -> pa.Array:
 
 def _check_index(cell: Any, position: int) -> None:
     """Reject dataframes with data in their index, which would be lost."""
-    if isinstance(cell, pd.DataFrame):
-        names = [name for name in cell.index.names if name is not None]
-        if names or isinstance(cell.index, pd.DatetimeIndex):
-            named = f" {names[0]!r}" if names else " of times"
-            why = (
-                f"its index{named} is no field; make it one with reset_index(), or drop it with reset_index(drop=True)"
-            )
-            raise UnfitError(Problem(why, position, cell))
+    if which := index_with_data(cell):
+        why = f"its index{which} is no field; make it one with reset_index(), or drop it with reset_index(drop=True)"
+        raise UnfitError(Problem(why, position, cell))
 
 
 def _table_of_dicts(events: Any) -> pa.Table:

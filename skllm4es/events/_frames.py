@@ -36,6 +36,16 @@ def hint_for(table: Any) -> str:
     return " A LazyFrame has no rows until it is collected: pass it.collect()."
 
 
+def index_with_data(frame: Any) -> str:
+    """Say which index of a dataframe of pandas holds data, by its name or because it holds times; else ""."""
+    if not isinstance(frame, pd.DataFrame):
+        return ""
+    names = [name for name in frame.index.names if name is not None]
+    if names:
+        return f" {names[0]!r}"
+    return " of times" if isinstance(frame.index, pd.DatetimeIndex) else ""
+
+
 def is_object(column: Any) -> bool:
     """Whether a column of pandas or polars holds Python objects."""
     return not isinstance(column, pa.ChunkedArray) and str(column.dtype).lower() == "object"

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from skllm4es._messages import warn
 from skllm4es.events._arrow import decode_irregular, decode_strings, encode_strings, list_array
 from skllm4es.events._flat import flatten_events
-from skllm4es.events._frames import arrow_table, column_names, is_polars, repeated, to_arrow
+from skllm4es.events._frames import arrow_table, column_names, index_with_data, is_polars, repeated, to_arrow
 from skllm4es.events._kinds import is_string, unreadable
 from skllm4es.events._order import factorize, factorize_together, order_of_events, sortable, sorts_like_time
 
@@ -70,7 +70,8 @@ def nest_events(
     Warns
     -----
     UserWarning
-        If the times are texts whose order may not be that of the times they stand for, such as "10.1.2024".
+        If the times are texts whose order may not be that of the times they stand for, such as "10.1.2024"; or if the
+        index of a pandas table has a name or holds times, and `columns` does not say what to keep: it is left out.
 
     See Also
     --------
@@ -233,6 +234,11 @@ def _check_columns(events: Any, *, users: list[str], time: str | None, columns: 
         in_index = [name for _, name in roles if name in levels and name not in names]
         remedy = f" {in_index[0]!r} is in its index: pass table.reset_index()." if in_index else ""
         raise ValueError(f"nest_events cannot read this table: {'; '.join(problems)}. Its columns are {names}.{remedy}")
+    if columns is None and (which := index_with_data(events)):
+        warn(
+            f"nest_events leaves out the index{which} of the table. Make it a column with table.reset_index(), or drop "
+            "it with table.reset_index(drop=True)."
+        )
     return kept
 
 

@@ -1,10 +1,9 @@
 """The devices of this machine, and the types that they multiply fast."""
 
-import warnings
-
 import torch
 
 from skllm4es._compat import has_avx512_bf16
+from skllm4es._messages import warn
 
 #: On a CPU, numbers of tokens are rounded up to multiples of this.
 _MULTIPLE = 32
@@ -35,9 +34,7 @@ def device_here(device: str | None, *, fall_back: bool = False) -> str:
             f"device={device!r}: torch {torch.__version__} can use {n_devices} such devices on this machine. "
             "Set device='cpu' or None, or install a torch that was built for the GPU."
         )
-    warnings.warn(
-        f"There is no device {device!r} on this machine: the embedder runs on the CPU.", UserWarning, stacklevel=3
-    )
+    warn(f"There is no device {device!r} on this machine: the embedder runs on the CPU.")
     return "cpu"
 
 

@@ -120,10 +120,10 @@ def loading_errors(name: str) -> Iterator[None]:
             f"{' (HF_HUB_OFFLINE is set, which forbids it)' if constants.HF_HUB_OFFLINE else ''}; "
             "otherwise download it once on a machine that does, and copy its directory here.\n"
             "3. A gated model: accept its terms on its page, then log in with `hf auth login`.\n"
-            "4. Only a causal language model can be fine-tuned by next-token prediction: choose a decoder such as "
-            "Llama, Qwen or GPT-2. An encoder such as BERT can embed if it is not fine-tuned; an "
-            "encoder-decoder such as T5 cannot.\n"
-            "5. No pretrained model: a small one can be trained from scratch, offline (`LLMEmbedder()`)."
+            "4. The type of the model: training and rewriting need a causal language model, such as Llama, Qwen or "
+            "GPT-2. An encoder such as BERT can only embed, without fine-tuning; an encoder-decoder such as T5 can do "
+            "neither.\n"
+            "5. No pretrained model at hand: `LLMEmbedder()` trains a small one from scratch, offline."
         ) from error
 
 

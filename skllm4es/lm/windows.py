@@ -122,7 +122,7 @@ def _special_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) ->
     starts = [i for i in range(len(whole) - len(plain) + 1) if whole[i : i + len(plain)] == plain]
     if not starts:
         raise ValueError(
-            f"{type(tokenizer).__name__} does more than put special tokens around a text: it also changes the others. "
+            f"{type(tokenizer).__name__} does more than put special tokens around a text: it also changes its tokens. "
             "Choose a model with another tokenizer."
         )
     return whole[: starts[0]], whole[starts[0] + len(plain) :]

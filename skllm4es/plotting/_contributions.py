@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 import pandas as pd
 
 from skllm4es.plotting._base import Display, verbatim
@@ -121,10 +122,10 @@ class ContributionsDisplay(Display):
         if n_bars < 1:
             raise ValueError(f"n_bars={n_bars!r} must be at least 1.")
         ax = self._axes(ax)
-        order = self.contributions.abs().sort_values(ascending=False, kind="stable").index
-        shown = self.contributions[order[:n_bars]]
-        if len(order) > n_bars:
-            shown = pd.concat([shown, pd.Series({_GREY[1]: self.contributions[order[n_bars:]].sum()})])
+        ordered = self.contributions.iloc[np.argsort(-self.contributions.abs().to_numpy(), kind="stable")]
+        shown = ordered.iloc[:n_bars]
+        if len(ordered) > n_bars:
+            shown = pd.concat([shown, pd.Series({_GREY[1]: ordered.iloc[n_bars:].sum()})])
         shown = shown[::-1]
         colours = [
             "tab:gray" if name in _GREY else "tab:red" if value > 0 else "tab:blue" for name, value in shown.items()

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 class FineTuningLossDisplay(Display):
     """Loss on the training texts and on the users held out, during a training.
 
-    Build it with `from_estimator`. The ring marks the lowest loss on the users held out, whose weights were kept.
+    Build it with `from_estimator`. The ring marks the lowest loss on the users held out; the weights at that point were
+    kept.
 
     Parameters
     ----------

@@ -97,17 +97,18 @@ class TemplateRewriter(BaseEstimator):
         texts, formats, seeds = as_lists(texts, formats, seeds)
         check_formats(formats)
         variation = Variation(self.paraphrase_names, self.vary_values, self.analysis)
+        tables = [_parse(text, f"Text {place}: " if len(texts) > 1 else "") for place, text in enumerate(texts)]
         return [
-            FORMATS[name].render(_parse(text, position), _generator(text, name, seed), variation)
-            for position, (text, name, seed) in enumerate(zip(texts, formats, seeds, strict=True))
+            FORMATS[name].render(table, _generator(text, name, seed), variation)
+            for table, text, name, seed in zip(tables, texts, formats, seeds, strict=True)
         ]
 
 
-def _parse(text: str, position: int) -> EventTable:
+def _parse(text: str, which: str) -> EventTable:
     try:
         return parse_events(text)
     except ValueError as error:
-        raise UnreadableTextError(f"Text {position}: {error}") from error
+        raise UnreadableTextError(f"{which}{error}") from error
 
 
 def _generator(text: str, name: str, seed: int) -> random.Random:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -36,7 +37,7 @@ class TransformersRewriter(LanguageModelRewriter):
 
     Parameters
     ----------
-    model : str
+    model : str or path
         Name of a model on the hub, a local directory, or a GGUF file.
     temperature : float, default=0.6
         Sampling temperature; 0 always takes the most likely token, so that seeds make no difference.
@@ -103,6 +104,7 @@ class TransformersRewriter(LanguageModelRewriter):
 
     _parameter_constraints = {
         **LanguageModelRewriter._common_constraints,
+        "model": [str, os.PathLike],
         "context_length": [Interval(Integral, 1, None, closed="left"), None],
         "batch_tokens": [Interval(Integral, 1, None, closed="left")],
         "chat_template": [str, None],
@@ -113,7 +115,7 @@ class TransformersRewriter(LanguageModelRewriter):
 
     def __init__(
         self,
-        model: str,
+        model: str | os.PathLike[str],
         *,
         temperature: float = 0.6,
         top_p: float = 0.9,

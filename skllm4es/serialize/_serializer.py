@@ -15,6 +15,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from skllm4es._compat import Interval, StrOptions, fit_context
+from skllm4es._fit import all_or_nothing
 from skllm4es._messages import raise_if
 from skllm4es._texts import TEXT, TextTransformerMixin
 from skllm4es.events._arrow import unify_dictionaries
@@ -219,6 +220,7 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
         self.events = events
 
     @fit_context(prefer_skip_nested_validation=True)
+    @all_or_nothing
     def fit(self, X: Any, y: Any = None) -> Self:
         """Learn the fields of the events, the scales of numbers, and the columns of the compact form.
 
