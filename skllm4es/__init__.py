@@ -9,7 +9,7 @@ from skllm4es.enrich._enricher import TextEnricher
 from skllm4es.events._nesting import nest_events, unnest_events
 from skllm4es.serialize._serializer import EventSerializer
 
-__version__ = "0.2.0"
+__version__ = "0.3.0.dev0"
 
 __all__ = [
     "EventSerializer",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _LONG, _HOURS = 600, 5400
 
 
-def warning_of_duration(finetuning: FineTuning | None, *, from_scratch: bool) -> TrainerCallback:
+def warning_of_duration(finetuning: FineTuning, *, from_scratch: bool) -> TrainerCallback:
     """Return what warns, once the first batches show it, that a training takes over ten minutes."""
     # Imported late, because torch and transformers take seconds to import.
     from skllm4es.lm.callbacks import Forecast

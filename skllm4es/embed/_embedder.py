@@ -75,11 +75,7 @@ _AUTOMATIC = (["events"], ["events", "scores"])
 _ENOUGH_TEXTS = 8192
 
 #: The objects that strings and None stand for, suggested when a search reaches inside these.
-_OBJECTS: dict[Any, str] = {
-    "model": "FromScratch(...)",
-    "finetune": "FineTuning(...)",
-    ("finetune", "lora"): "LoRA(...)",
-}
+_OBJECTS = {"model": "FromScratch(...)", "finetune": "FineTuning(...)"}
 
 
 class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -353,7 +349,6 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
                 self._check_used(features, has_events=False)
         directory_of(self.memory, make=True)
         with trainer_callbacks(self) as callbacks:
-            callbacks.append(warning_of_duration(finetuning, from_scratch=self._from_scratch is not None))
             training = self._training(finetuning, callbacks)
             if self.verbose and is_first and self._from_scratch is None:
                 tqdm.write(f"reading {self.model}")
@@ -634,7 +629,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
             outer, _, inner = name.partition("__")
             value = params.get(outer, getattr(self, outer, None))
             if inner and outer in self.get_params(deep=False) and not hasattr(value, "set_params"):
-                suggested = _OBJECTS.get(("finetune", "lora") if isinstance(value, str) and value == "lora" else outer)
+                suggested = "LoRA(...)" if isinstance(value, str) and value == "lora" else _OBJECTS.get(outer)
                 raise ValueError(
                     f"{name} cannot be set, because {outer}={value!r} is not an object with parameters. "
                     + (f"Pass one: LLMEmbedder({outer}={suggested})." if suggested else f"Set {outer} itself.")
@@ -784,6 +779,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
             assert source is not None  # `_resolve_finetuning` rejects anything else.
             return Frozen(source)
         group = processes(self.device)
+        callbacks = [*callbacks, warning_of_duration(finetuning, from_scratch=scratch is not None)]
         recipe = Recipe(
             start=scratch._resolve() if source is None else LanguageModel(source),  # type: ignore[union-attr]
             adapter=finetuning._adapter(),

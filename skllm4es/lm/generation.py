@@ -101,7 +101,6 @@ def _try_batching(model: PreTrainedModel) -> Batching:
 
     if not agrees(scores(other, tried)):
         return Batching("none", resumes=False)
-    n_padding = n_longer - n_tokens
     padded = torch.cat([torch.zeros_like(tried[:n_padding]), tried])
     if not agrees(scores(longer, padded, n_padding=n_padding)):
         return Batching("same length", resumes=False)

@@ -88,7 +88,7 @@ class TokenLengthDisplay(Display):
         """
         before, embedder = find_step(estimator, "max_length_")
         texts = X if before is None else before.transform(X)
-        tokenizer = embedder.load_model()[1]
+        tokenizer = embedder._language_model_.tokenizer  # Without its weights, which count no tokens.
         max_length = None if embedder.features_ == ["events"] else embedder.max_length_
         return cls.from_texts(texts, tokenizer, max_length=max_length, ax=ax, bar_kw=bar_kw)
 
