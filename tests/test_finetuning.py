@@ -241,6 +241,7 @@ def test_the_optimiser_is_that_of_the_docs(monkeypatch):
     (arguments,) = used
     assert (arguments.adam_beta1, arguments.adam_beta2, arguments.lr_scheduler_type) == (0.9, 0.95, "cosine")
     assert arguments.optim.startswith("adamw")
+    assert arguments.report_to == []  # No logger hears of it, whichever is installed.
 
 
 def test_training_uses_the_first_gpu_and_says_so_of_others():

@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from contextlib import closing
+from functools import cache
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
@@ -35,6 +36,7 @@ TAGS = {
 }
 
 
+@cache
 def written(name):
     """Write one text in many layouts, with the faithfulness check on."""
     enricher = TextEnricher(formats=name, n_variants=30, check="raise", min_recall=1.0, random_state=0)

@@ -2,6 +2,7 @@
 
 import pickle
 import shutil
+from functools import cache
 
 import numpy as np
 import pytest
@@ -24,6 +25,12 @@ def fit_lora(pretrained, memory=None, **params):
     return LLMEmbedder(pretrained, finetune=finetune, **settings).fit(TEXTS)
 
 
+@pytest.fixture(scope="module")
+def adapted_as(pretrained):
+    """An embedder with an adapter, merged or not, fitted on first use; tests do not change it."""
+    return cache(lambda merge: fit_lora(pretrained, merge=merge))
+
+
 def n_weights(embedder):
     return sum(weights.numel() for weights in embedder.load_model()[0].parameters())
 
@@ -41,16 +48,16 @@ def test_the_adapter_is_trained_and_the_pretrained_model_is_left_alone(pretraine
     assert {file.name: file.read_bytes() for file in pretrained.iterdir()} == before
 
 
-def test_merged_and_separate_adapters_give_the_same_embeddings(pretrained):
-    merged, kept = fit_lora(pretrained), fit_lora(pretrained, merge=False)
+def test_merged_and_separate_adapters_give_the_same_embeddings(adapted_as):
+    merged, kept = adapted_as(True), adapted_as(False)
     np.testing.assert_allclose(kept.transform(TEXTS), merged.transform(TEXTS), rtol=1e-4, atol=1e-5)
     n_merged, n_kept = (n_weights(adapted) for adapted in (merged, kept))
     assert n_kept > n_merged
 
 
 @pytest.mark.parametrize("merge", [True, False])
-def test_a_saved_adapter_gives_the_same_embeddings(pretrained, tmp_path, merge):
-    adapted = fit_lora(pretrained, merge=merge)
+def test_a_saved_adapter_gives_the_same_embeddings(pretrained, adapted_as, tmp_path, merge):
+    adapted = adapted_as(merge)
     adapted.save_pretrained(tmp_path / "saved")
     loaded = LLMEmbedder.from_pretrained(tmp_path / "saved")
     np.testing.assert_allclose(loaded.transform(TEXTS), adapted.transform(TEXTS), rtol=1e-5, atol=1e-6)
@@ -85,8 +92,8 @@ def test_a_missing_model_below_an_adapter_is_named(pretrained, tmp_path):
         LLMEmbedder.from_pretrained(tmp_path / "saved")
 
 
-def test_training_can_start_from_an_adapter(pretrained, tmp_path):
-    kept = fit_lora(pretrained, merge=False)
+def test_training_can_start_from_an_adapter(adapted_as, tmp_path):
+    kept = adapted_as(False)
     kept.save_pretrained(tmp_path / "saved")
     finetune = FineTuning(epochs=1e-9, learning_rate=1e-9)
     tuned = LLMEmbedder(tmp_path / "saved", features="hidden", dtype="float32", finetune=finetune).fit(TEXTS)
@@ -94,8 +101,8 @@ def test_training_can_start_from_an_adapter(pretrained, tmp_path):
 
 
 @pytest.mark.parametrize("merge", [True, False])
-def test_an_adapter_can_be_trained_on_another(pretrained, tmp_path, merge):
-    fit_lora(pretrained, merge=False).save_pretrained(tmp_path / "first")
+def test_an_adapter_can_be_trained_on_another(adapted_as, tmp_path, merge):
+    adapted_as(False).save_pretrained(tmp_path / "first")
     second = fit_lora(tmp_path / "first", merge=merge, memory=tmp_path / "memory")
     second.save_pretrained(tmp_path / "second")
     loaded = LLMEmbedder.from_pretrained(tmp_path / "second")

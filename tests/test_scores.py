@@ -18,7 +18,7 @@ from skllm4es import EventSerializer, FineTuning, LLMEmbedder, TextEnricher, nes
 from skllm4es.embed._scores import ScoreProjection, shared_tokens
 from skllm4es.lm.pooling import LayerPooler
 from skllm4es.lm.scores import score_tokens
-from skllm4es.lm.windows import Window
+from skllm4es.lm.windows import Window, split, tokenize
 
 TINY = tiny(num_hidden_layers=2)
 UNTIED = tiny(num_hidden_layers=2, tie_word_embeddings=False)
@@ -201,6 +201,23 @@ def test_fit_transform_embeds_each_text_once(monkeypatch, features, n_texts):
     monkeypatch.setattr(LayerPooler, "pool", lambda self, texts: pooled.extend(texts) or pool(self, texts))
     LLMEmbedder(TINY, features=features, random_state=0).fit_transform([*TEXTS, TEXTS[3]])
     assert len(pooled) == n_texts
+
+
+def test_scores_of_a_text_in_several_windows_are_their_sum(fitted):
+    model, tokenizer = fitted.load_model()
+    text = "\n".join([TEXTS[0].split("\n")[0], *(f"{day}, {'Heat' if day % 3 else 'Alien'}, 4" for day in range(40))])
+    windows = split(tokenize(tokenizer, [text], 64)[0], 64)
+    assert len(windows) > 2
+    tokens = np.arange(len(tokenizer))
+    expected = torch.zeros(len(tokens), dtype=torch.float64)
+    for window in windows:
+        with torch.inference_mode():
+            predicted = model(input_ids=torch.tensor([window.ids])).logits[0].double().softmax(-1)
+        for place in range(max(1, window.n_header, window.n_repeated), len(window.ids)):
+            expected[window.ids[place]] += 1
+            expected -= predicted[place - 1, : len(tokens)]
+    ((_, _, scores),) = LayerPooler(model, "mean", scored=tokens).pool([windows])
+    np.testing.assert_allclose(scores[0], expected, rtol=1e-4, atol=1e-3)
 
 
 def test_directions_are_found_on_a_draw_of_many_texts(monkeypatch):
