@@ -1,4 +1,4 @@
-"""Fits that are whole or did not happen."""
+"""Undo fits that fail."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ _Result = TypeVar("_Result")
 def all_or_nothing(
     method: Callable[Concatenate[_Estimator, _Parameters], _Result],
 ) -> Callable[Concatenate[_Estimator, _Parameters], _Result]:
-    """Let a method that fails leave its estimator as it was: fitted as before, or not at all.
+    """Restore the attributes of the estimator if the method fails: fitted as before, or not at all.
+
+    It covers what the method itself does; a subclass that does more after it needs a decorator of its own.
 
     >>> from skllm4es._fit import all_or_nothing
     >>> class Estimator:

@@ -40,7 +40,7 @@ def data_home() -> Path:
 
 @pytest.fixture(autouse=True)
 def _seeds():
-    """Start each test with the same random numbers, also where it names no seed."""
+    """Start each test, though not the fixtures of its module, with the same random numbers where it names no seed."""
     np.random.seed(0)  # noqa: NPY002  # What `random_state=None` draws from.
     if torch := sys.modules.get("torch"):
         torch.manual_seed(0)

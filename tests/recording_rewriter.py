@@ -45,10 +45,8 @@ class _Words(Session):
         super().__init__(rewriter.context_length, "auto")
         self.rewriter = rewriter
         self.reproducible = rewriter.reproducible
-
-    @property
-    def n_questions(self):
-        return super().n_questions if self.events_at_a_time is None else 8
+        if rewriter.events_at_a_time is not None:
+            self.n_questions = 8
 
     @property
     def events_at_a_time(self):

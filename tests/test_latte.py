@@ -138,7 +138,7 @@ def test_a_missing_model_is_an_error_that_says_how_to_install_it(X, monkeypatch)
 
 
 def test_fields_with_labels_are_not_numeric(X):
-    with pytest.raises(ValueError, match="labels and numeric both name 'type', but described values are categories"):
+    with pytest.raises(ValueError, match="labels and numeric both name 'type', but fields with labels are categories"):
         embedder(labels={"type": {"POS": "in a shop"}}, numeric=["type"]).fit(X)
 
 

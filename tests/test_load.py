@@ -72,7 +72,7 @@ def open_files():
 def weights_in_memory():
     """Return how many tensors and modules there are."""
     gc.collect()
-    return sum(isinstance(thing, torch.Tensor | torch.nn.Module) for thing in gc.get_objects())
+    return sum(issubclass(type(thing), (torch.Tensor, torch.nn.Module)) for thing in gc.get_objects())
 
 
 def resident_bytes():
@@ -97,5 +97,5 @@ def test_fits_in_a_row_leave_neither_memory_nor_files_behind(X):
         fit(seed)
     assert open_files() <= files
     assert weights_in_memory() <= weights
-    # What Python cannot see; the allocator's own share of it varies by some hundred kilobytes.
-    assert (resident_bytes() - before) / n_fits < 200_000
+    # What Python cannot see, such as the cache of words that tokenizers keep: a hundred kilobytes a fit.
+    assert (resident_bytes() - before) / n_fits < 70_000

@@ -224,7 +224,7 @@ class LATTEEmbedder(TrainedEmbedder):
         if reset:
             problems = missing_fields(self.labels or {}, flat, "labels names")
             problems += [
-                f"labels and numeric both name {name!r}, but described values are categories"
+                f"labels and numeric both name {name!r}, but fields with labels are categories; remove one"
                 for name in self.labels or {}
                 if self.numeric is not None and name in self.numeric
             ]

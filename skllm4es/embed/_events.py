@@ -146,7 +146,8 @@ class EventVectors:
         measures = {name.removeprefix("measures."): array for name, array in arrays.items() if "." in name}
         try:
             fields = Fields(**settings["fields"])
-            for names in (settings["texts"], fields.codes, fields.numbers, fields.times, fields.units, *fields.units):
+            named = (fields.codes, fields.numbers, fields.times, fields.clocks, fields.units, *fields.units)
+            for names in (settings["texts"], *named):
                 kind = list if names is fields.units else str
                 if not isinstance(names, list) or not all(isinstance(name, kind) for name in names):
                     raise TypeError(f"{names!r:.60} is not a list of {kind.__name__}")
@@ -336,7 +337,7 @@ class _Events:
         n_read = len(places)
         rows += [find([name], add=not known) for name in fields.codes]
         codes = np.array(rows, dtype=np.int64).reshape(len(rows), columns.n_events)
-        numbers = [numbers_of(columns, name) for name in fields.numbers]
+        numbers = numbers_of(columns, fields)
         n_known = len(known) or len(places)
         return cls(list(places), n_read, n_known, codes, numbers, columns.owners, len(columns.lengths))
 

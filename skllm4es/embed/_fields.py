@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 
 import numpy as np
@@ -23,6 +23,7 @@ Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_DIGIT = re.compile("[0-9]")
 #: A time of day, which is a number of seconds.
 _CLOCK = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])(?::([0-5][0-9](?:\.[0-9]+)?))?")
 #: What is written for numbers that are none. They do not make words of a feature.
@@ -48,15 +49,18 @@ class Fields:
     codes : list of str
         Numbers that may be codes. They identify, but nobody can say what they mean, so they are not read.
     numbers : list of str
-        Features that are numbers or times of day.
+        Features that are numbers, times of day among them.
     times : list of str
         Features that are times.
+    clocks : list of str
+        Which of the numbers are times of day, in seconds.
     """
 
     units: list[list[str]]
     codes: list[str]
     numbers: list[str]
     times: list[str]
+    clocks: list[str] = field(default_factory=list)
 
     @property
     def names(self) -> list[str]:
@@ -82,9 +86,11 @@ class Fields:
         else:
             units = [together] if together else []
         units += [[name] for name in own if name in shared]
+        clocks = [name for name, kind in kinds.items() if kind == "times of day"]
         numbers = [name for name, kind in kinds.items() if kind == "numbers"]
         codes = [name for name in numbers if _may_be_codes(columns, name) and _is_shared(columns, columns.codes(name))]
-        return cls(units, codes, numbers, [name for name, kind in kinds.items() if kind == "times"])
+        times = [name for name, kind in kinds.items() if kind == "times"]
+        return cls(units, codes, numbers + clocks, times, clocks)
 
 
 def texts_of(columns: TextColumns, unit: Sequence[str]) -> tuple[list[str], Integers]:
@@ -101,9 +107,9 @@ def texts_of(columns: TextColumns, unit: Sequence[str]) -> tuple[list[str], Inte
     return texts, inverse
 
 
-def numbers_of(columns: TextColumns, name: str) -> Floats:
-    """Return a feature of all events as numbers, times of day in seconds; NaN where it is missing, or no number."""
-    return columns.numbers(name, _as_numbers)
+def numbers_of(columns: TextColumns, fields: Fields) -> list[Floats]:
+    """Return each feature that is a number, of all events; NaN where it is missing, or no number."""
+    return [columns.numbers(name, _as_clock if name in fields.clocks else _as_numbers) for name in fields.numbers]
 
 
 def times_of(columns: TextColumns, name: str) -> Floats:
@@ -118,6 +124,10 @@ def _kind(columns: TextColumns, name: str) -> str:
     for kind, read in (("numbers", _as_numbers), ("times", _as_seconds)):
         if _are(read, map(_known, columns.values(name))):
             return kind
+    if _are(_as_clock, map(_known, columns.values(name))):
+        # The other value stands for what is missing only if it has no digits: 8:00 beside 10:00 is a time as well.
+        with_digits = filter(_DIGIT.search, chain.from_iterable(columns.values(name)))
+        return "times of day" if all(map(_CLOCK.fullmatch, with_digits)) else "words"
     return "words"
 
 
@@ -141,13 +151,14 @@ def _are(read: Callable[[list[str]], Floats], parts: Iterable[list[str]]) -> boo
 
 
 def _as_numbers(values: Sequence[str]) -> Floats:
-    numbers = [float(value) if _NUMBER.fullmatch(value) else _as_seconds_of_day(value) for value in values]
+    numbers = [float(value) if _NUMBER.fullmatch(value) else np.nan for value in values]
     return np.clip(np.array(numbers, dtype=np.float64), -_HUGE, _HUGE)
 
 
-def _as_seconds_of_day(value: str) -> float:
-    clock = _CLOCK.fullmatch(value)
-    return 3600.0 * int(clock[1]) + 60 * int(clock[2]) + float(clock[3] or 0) if clock else np.nan
+def _as_clock(values: Sequence[str]) -> Floats:
+    clocks = map(_CLOCK.fullmatch, values)
+    seconds = [3600 * int(c[1]) + 60 * int(c[2]) + float(c[3] or 0) if c else np.nan for c in clocks]
+    return np.array(seconds, dtype=np.float64)
 
 
 def _as_seconds(values: Sequence[str]) -> Floats:
@@ -162,7 +173,7 @@ def _may_be_codes(columns: TextColumns, name: str) -> bool:
     for part in columns.values(name):
         numbers = _as_numbers(part)
         known = ~np.isnan(numbers)
-        if not (numbers[known] == np.round(numbers[known])).all() or any(map(_CLOCK.fullmatch, part)):
+        if not (numbers[known] == np.round(numbers[known])).all():
             return False
         if len(distinct) < _MAY_BE_CODES:
             distinct.update(value for value, is_known in zip(part, known, strict=True) if is_known)

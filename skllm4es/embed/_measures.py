@@ -104,7 +104,7 @@ def _names_of_ranked(fields: Fields) -> list[str]:
 
 def _ranked(fields: Fields, columns: TextColumns) -> list[Floats]:
     """Return everything that is ranked: numbers, times, and the seconds since the previous event of the same user."""
-    values = [numbers_of(columns, name) for name in fields.numbers]
+    values = numbers_of(columns, fields)
     firsts = np.cumsum(columns.lengths) - columns.lengths
     for name in fields.times:
         seconds = times_of(columns, name)

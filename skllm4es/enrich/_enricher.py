@@ -382,10 +382,10 @@ class TextEnricher(TextTransformerMixin, BaseEstimator):
                 "that says what they depend on. Add one, as skllm4es.rewriters.Rewriter describes it."
             )
             return None
-        if not isinstance(self.random_state, Integral):
+        if self.random_state is None:
             warn(
-                f"With random_state={self.random_state!r} every run asks for other rewritings, so memory saves "
-                "nothing. Set random_state to an int."
+                "With random_state=None every run asks for other rewritings, so memory saves nothing. Set random_state "
+                "to an int."
             )
         directory = directory_of(self.memory, make=False)
         return None if directory is None else RewriteCache(directory)

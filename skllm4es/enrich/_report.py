@@ -10,6 +10,7 @@ import pandas as pd
 from skllm4es.enrich._faithfulness import compare
 from skllm4es.enrich._variants import Policy, Variant
 from skllm4es.rewriters import RewritingError
+from skllm4es.rewriters._base import UnreadableTextError
 
 # Parts of the warning, by the fault of a variant and its outcome.
 _PROBLEMS = {
@@ -62,11 +63,12 @@ def error_of(variants: Sequence[Variant], policy: Policy) -> RewritingError | No
     """Return the error that ends the run, if there is one."""
     failed = [variant for variant in variants if variant.outcome == "failed"]
     if failed:
-        instead = "'raw'" if policy.on_error == "template" else "'template' or 'raw'"  # Templates failed, too.
+        remedy = "Fix the cause, raise max_retries if another seed may help, or pass on_error='template' or 'raw'."
+        if isinstance(failed[0].rewriting.text, UnreadableTextError):  # No template can write it either.
+            remedy = "Pass texts as EventSerializer writes them, or on_error='raw'."
         return RewritingError(
             f"{len(failed)} of {len(variants)} texts could not be rewritten. The first is {_describe(failed[0])}. "
-            "The others are cached if memory is set. Fix the cause, raise max_retries if another seed "
-            f"may help, or pass on_error={instead}."
+            f"The others are cached if memory is set. {remedy}"
         )
     unfaithful = [variant for variant in variants if variant.outcome == "unfaithful"]
     if unfaithful and policy.check == "raise":

@@ -37,13 +37,15 @@ def hint_for(table: Any) -> str:
 
 
 def index_with_data(frame: Any) -> str:
-    """Say which index of a dataframe of pandas holds data, by its name or because it holds times; else ""."""
+    """Say which index of a pandas dataframe holds data that no column has; empty if it holds none."""
     if not isinstance(frame, pd.DataFrame):
         return ""
-    names = [name for name in frame.index.names if name is not None]
-    if names:
-        return f" {names[0]!r}"
-    return " of times" if isinstance(frame.index, pd.DatetimeIndex) else ""
+    columns = set(map(str, frame.columns))
+    if names := [repr(name) for name in frame.index.names if name is not None and str(name) not in columns]:
+        return f" {', '.join(names)}"
+    if frame.index.nlevels > 1 and None in frame.index.names:
+        return " of several levels"
+    return " of times" if isinstance(frame.index, pd.DatetimeIndex) and frame.index.name is None else ""
 
 
 def is_object(column: Any) -> bool:

@@ -73,11 +73,8 @@ class Session(ABC):
 
     #: Whether the same question with the same seed has the same answer, apart from rounding.
     reproducible: bool = False
-
-    @property
-    def n_questions(self) -> int:
-        """How many questions to ask together, at least: enough to sort them, few enough that results come soon."""
-        return 4096
+    #: How many questions to ask together, at least: enough to sort them by length, few enough that results come soon.
+    n_questions: int = 4096
 
     @property
     def events_at_a_time(self) -> int | None:

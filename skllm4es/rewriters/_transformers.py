@@ -198,11 +198,8 @@ class _LocalModel(Session):
             self._encode(compose("json", "", [Example("", "")]))
         except ValueError:  # Its template has no place for examples.
             return None
+        self.n_questions = _N_SMALL_QUESTIONS
         return _EVENTS_AT_A_TIME
-
-    @property
-    def n_questions(self) -> int:
-        return super().n_questions if self.events_at_a_time is None else _N_SMALL_QUESTIONS
 
     def count(self, texts: Sequence[str]) -> list[int]:
         return [len(ids) for ids in self._tokens(texts, plain=True)]
