@@ -29,6 +29,8 @@ from skllm4es.baselines import (
     IFTPPEmbedder,
     RandomEmbedder,
 )
+from skllm4es.baselines._features import EncodedEvents
+from skllm4es.baselines._scaling import NumberScaler
 from skllm4es.datasets import make_transactions
 
 every_baseline = each_of(BASELINES, "baseline")
@@ -586,6 +588,35 @@ def test_an_embedder_from_a_machine_with_a_gpu_runs_on_the_cpu(fitted, X):
         moved = pickle.loads(stored)
     assert moved.device_ == "cpu"
     np.testing.assert_array_equal(moved.transform(X), fitted[NEURAL["random"]].transform(X))
+
+
+def test_numbers_are_signed_logarithms_standardised():
+    amounts = np.array([-5.0, 0.0, 3.0, 1e6, np.nan, 2.0])
+    gaps = np.array([np.nan, 60.0, 60.0, np.nan, 1.0, 0.0])
+    events = EncodedEvents(np.array([0, 3, 6]), {}, {"amount": amounts}, gaps)
+    scaler = NumberScaler.fit(events)
+    logs = np.stack([np.sign(column) * np.log1p(np.abs(column)) for column in (amounts, gaps)], axis=1)
+    expected = (logs - np.nanmean(logs, axis=0)) / np.nanstd(logs, axis=0)
+    np.testing.assert_allclose(scaler.scale(events), expected, rtol=1e-6)
+    assert scaler.has_missing == (True, True)
+    same = EncodedEvents(np.array([0, 2]), {}, {"amount": np.array([7.0, 7.0])}, None)
+    np.testing.assert_array_equal(NumberScaler.fit(same).scale(same), [[0], [0]])
+
+
+def test_embeddings_of_categories_grow_with_their_number():
+    users = [[{"few": f"{i % 3}", "some": f"{i % 100}", "many": f"{i}"} for i in range(2000)]] * 2
+    embedder = RandomEmbedder(random_state=0, hidden_size=8).fit(pd.DataFrame({"events": users}))
+    # From 8 to 32, the next power of two above the root of the number.
+    assert embedder._encoder.schema.embedding_sizes == (8, 16, 32)
+
+
+@pytest.mark.parametrize(("encoder", "n_layers"), [("gru", 1), ("lstm", 1), ("transformer", 2)])
+def test_each_encoder_has_its_own_number_of_layers(encoder, n_layers, X):
+    by_default, given = (
+        RandomEmbedder(encoder=encoder, n_layers=layers, hidden_size=8, random_state=0).fit_transform(X)
+        for layers in (None, n_layers)
+    )
+    np.testing.assert_array_equal(by_default, given)
 
 
 def test_the_same_users_in_several_batches_have_the_same_vectors(fitted, X):
