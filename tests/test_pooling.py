@@ -244,12 +244,12 @@ def test_bidirectional_encoders_get_a_mask(encoder_directory, kind):
 
 def test_an_encoder_decoder_raises(tmp_path):
     T5Config(vocab_size=100, d_model=8, num_layers=1).save_pretrained(tmp_path)
-    with pytest.raises(OSError, match=r"(?s)t5 has an encoder and a decoder.*such as T5 cannot"):
+    with pytest.raises(OSError, match=r"(?s)t5 has an encoder and a decoder.*such as T5 can do neither"):
         LLMEmbedder(tmp_path, finetune=None).fit(TEXTS)
 
 
 def test_fine_tuning_an_encoder_raises(encoder_directory):
-    with pytest.raises(OSError, match=r"(?s)is not a causal language model.*can embed if it is not fine-tuned"):
+    with pytest.raises(OSError, match=r"(?s)is not a causal language model.*BERT can only embed, without fine-tuning"):
         LLMEmbedder(encoder_directory).fit(TEXTS)
 
 
