@@ -87,12 +87,13 @@ def interrupt_after(monkeypatch, n_steps, error=KeyboardInterrupt):
     monkeypatch.setattr(transformers.Trainer, "training_step", interrupt)
 
 
-def interrupt_long_training(monkeypatch, directory):
-    """Leave checkpoints of a training in a directory."""
-    with monkeypatch.context() as patch:
+def interrupt_long_training(directory):
+    """Leave checkpoints of a training in a directory, and return it."""
+    with pytest.MonkeyPatch.context() as patch:
         interrupt_after(patch, 40)
         with pytest.raises(KeyboardInterrupt):
             long_training(checkpoint_dir=directory).fit(TEXTS)
+    return directory
 
 
 def test_a_training_killed_after_its_early_stop_stays_stopped(tmp_path, monkeypatch, steps):
@@ -132,10 +133,7 @@ def test_early_stopping_remembers_how_long_it_has_waited(tmp_path, monkeypatch, 
 
 @pytest.fixture(scope="module")
 def interrupted_once(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("interrupted")
-    with pytest.MonkeyPatch.context() as patch:
-        interrupt_long_training(patch, directory)
-    return directory
+    return interrupt_long_training(tmp_path_factory.mktemp("interrupted"))
 
 
 @pytest.fixture

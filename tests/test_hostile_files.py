@@ -372,10 +372,7 @@ def test_a_planted_rewriting_in_the_cache_is_read_as_text(tmp_path, marker):
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory):
     """The checkpoints of a training that was interrupted."""
-    directory = tmp_path_factory.mktemp("interrupted")
-    with pytest.MonkeyPatch.context() as patch:
-        interrupt_long_training(patch, directory)
-    return directory
+    return interrupt_long_training(tmp_path_factory.mktemp("interrupted"))
 
 
 NOT_UNPICKLED = pytest.raises(pickle.UnpicklingError, match="Weights only load failed")
