@@ -92,10 +92,10 @@ def test_fits_in_a_row_leave_neither_memory_nor_files_behind(X):
     for seed in range(6):  # Caches fill up during the first fits.
         fit(seed)
     files, weights, before = open_files(), weights_in_memory(), resident_bytes()
-    n_fits = 24
+    n_fits = 40
     for seed in range(n_fits):
         fit(seed)
     assert open_files() <= files
     assert weights_in_memory() <= weights
     # What Python cannot see, such as the cache of words that tokenizers keep: a hundred kilobytes a fit.
-    assert (resident_bytes() - before) / n_fits < 70_000
+    assert (resident_bytes() - before) / n_fits < 40_000

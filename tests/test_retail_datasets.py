@@ -306,8 +306,9 @@ def test_a_question_that_the_data_do_not_answer_is_refused(data_home, parameters
         fetch_online_retail(data_home=data_home, **parameters)
 
 
-def test_the_columns_of_each_year_have_its_names():
+def test_the_tables_of_both_years_are_recorded_with_their_names():
     first, second = (year.schema for year in _online_retail._SOURCE.years)
     assert first.types == second.types
+    assert [len(year.sha256) for year in _online_retail._SOURCE.years] == [64, 64]
     assert [first.names[i] == second.names[i] for i in range(8)] == [False, True, True, True, True, False, False, True]
     assert first.field("Customer ID").type == pa.int64()

@@ -124,10 +124,10 @@ def _kind(columns: TextColumns, name: str) -> str:
     for kind, read in (("numbers", _as_numbers), ("times", _as_seconds)):
         if _are(read, map(_known, columns.values(name))):
             return kind
-    if _are(_as_clock, map(_known, columns.values(name))):
-        # The other value stands for what is missing only if it has no digits: 8:00 beside 10:00 is a time as well.
-        with_digits = filter(_DIGIT.search, chain.from_iterable(columns.values(name)))
-        return "times of day" if all(map(_CLOCK.fullmatch, with_digits)) else "words"
+    # Here the other value stands for what is missing only if it has no digits: 8:00 beside 10:00 is a time as well.
+    with_digits = filter(_DIGIT.search, chain.from_iterable(columns.values(name)))
+    if _are(_as_clock, map(_known, columns.values(name))) and all(map(_CLOCK.fullmatch, with_digits)):
+        return "times of day"
     return "words"
 
 

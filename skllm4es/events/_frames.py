@@ -36,8 +36,11 @@ def hint_for(table: Any) -> str:
     return " A LazyFrame has no rows until it is collected: pass it.collect()."
 
 
-def index_with_data(frame: Any) -> str:
-    """Say which index of a pandas dataframe holds data that no column has; empty if it holds none."""
+def index_with_data(frame: Any, *, times: bool = True) -> str:
+    """Say which index of a pandas dataframe holds data that no column has; empty if it holds none.
+
+    `times` says whether an index of times without a name is data.
+    """
     if not isinstance(frame, pd.DataFrame):
         return ""
     columns = set(map(str, frame.columns))
@@ -45,7 +48,7 @@ def index_with_data(frame: Any) -> str:
         return f" {', '.join(names)}"
     if frame.index.nlevels > 1 and None in frame.index.names:
         return " of several levels"
-    return " of times" if isinstance(frame.index, pd.DatetimeIndex) and frame.index.name is None else ""
+    return " of times" if times and isinstance(frame.index, pd.DatetimeIndex) and frame.index.name is None else ""
 
 
 def is_object(column: Any) -> bool:

@@ -234,8 +234,8 @@ def _check_columns(events: Any, *, users: list[str], time: str | None, columns: 
         in_index = [name for _, name in roles if name in levels and name not in names]
         remedy = f" {in_index[0]!r} is in its index: pass table.reset_index()." if in_index else ""
         raise ValueError(f"nest_events cannot read this table: {'; '.join(problems)}. Its columns are {names}.{remedy}")
-    which = "" if columns is not None else index_with_data(events)
-    if which and not (which == " of times" and time):  # Which a column may well repeat.
+    # An index of times may well repeat the column of times.
+    if columns is None and (which := index_with_data(events, times=time is None)):
         warn(
             f"nest_events leaves out the index{which} of the table. Make it a column with table.reset_index(), or drop "
             "it with table.reset_index(drop=True)."
