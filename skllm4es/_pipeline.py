@@ -25,6 +25,8 @@ _LIGHTGBM: dict[str, Any] = {
     "subsample": 0.5,
     "subsample_freq": 1,
     "verbose": -1,
+    # As many threads as OpenMP is set to, which joblib limits in its workers; None is as many as the machine has cores.
+    "n_jobs": 0,
 }
 
 

@@ -51,6 +51,14 @@ def test_cross_validation_of_a_classifier(directory, transactions):
     assert np.isfinite(scores).all()
 
 
+@pytest.mark.parametrize("estimator", ["classifier", "regressor"])
+def test_lightgbm_has_the_threads_that_openmp_has(estimator, directory, monkeypatch):
+    monkeypatch.undo()  # It has one thread in the other tests.
+    trees = dict(event_pipeline(estimator, directory)["estimator"].estimators)["trees"]
+    X = np.arange(60.0)[:, None]
+    assert trees.set_params(n_estimators=1).fit(X, X[:, 0] > 30).booster_.params["num_threads"] == 0
+
+
 def test_a_regressor(directory, transactions):
     X, y = transactions
     predicted = event_pipeline("regressor", directory, random_state=0).fit(X, y * 10.0).predict(X)
