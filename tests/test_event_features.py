@@ -194,6 +194,23 @@ class TestBlocks:
         ):
             assert fit(["\n".join(["e", *values])]).fields == Fields([["e"]], [], [], []), values
 
+    def test_whole_numbers_with_a_leading_zero_are_codes_that_are_read(self):
+        for values in (["0389", "389", "00501"], ["01", "1", "12", "n/a"], ["-01", "5", "7"]):
+            events = fit(["\n".join(["e", *values]), "\n".join(["e", *values[1:]]), "\n".join(["e", *values[:2]])])
+            assert events.fields == Fields([["e"]], [], [], []), values
+        assert fit(["e\n0\n0.5\n-0.25\n10\n0e3"]).fields.numbers == ["e"]
+
+    def test_only_what_begins_with_a_whole_date_is_a_time(self):
+        for values in (["2345-7", "1988-5", "2024-3-1"], ["2024-030", "2024-0301", "2160-0"]):
+            assert fit(["\n".join(["e", *values])] * 2).fields == Fields([["e"]], [], [], []), values
+        for values in (
+            ["2024-03", "2024-04", "2025-01"],
+            ["2024-03-01", "2024-03-01T10:15", "2024-03-01 10:15:00.25"],
+            ["2024-03-01 10:15:00+0100", "2024-03-01 10", "2024/03/01"],
+            ["20240301T101500", "20240301 10:15"],
+        ):
+            assert fit(["\n".join(["e", *values])] * 2).fields == Fields([], [], [], ["e"]), values
+
     def test_one_value_without_digits_may_stand_for_a_missing_time_of_day(self):
         texts = ["e\n12:30\n00:00\nn/a", "e\n23:59\nn/a"]
         events = fit(texts)

@@ -1,8 +1,9 @@
 """What each feature of serialised events is: words, numbers or times, found in `fit` and kept.
 
-A text does not say of which type its values were, so the values themselves decide. Words are read by the language
-model, as few and as short texts as possible, because what it costs is the number of distinct texts; numbers and times
-are measured.
+A text does not say of which type its values were, so the values themselves decide. Whole numbers with a leading zero,
+such as 0389, are codes, and therefore words; so is 2345-7, since a time has two digits for its month. Words are read
+by the language model, as few and as short texts as possible, because what it costs is the number of distinct texts;
+numbers and times are measured.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ Floats = npt.NDArray[np.float64]
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _DIGIT = re.compile("[0-9]")
+#: What no number is written like: 0389 and 389 are two codes.
+_LEADING_ZERO = re.compile("[+-]?0[0-9]+")
+#: What a time begins with; pandas also reads 2345-7 as one.
+_DATE = re.compile(r"[0-9]{4}([-/.]?)[0-9]{2}\1[0-9]{2}([T ].*)?|[0-9]{4}-[0-9]{2}")
 #: A time of day, which is a number of seconds.
 _CLOCK = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])(?::([0-5][0-9](?:\.[0-9]+)?))?")
 #: What is written for numbers that are none. They do not make words of a feature.
@@ -123,12 +128,17 @@ def _kind(columns: TextColumns, name: str) -> str:
         return "nothing"
     for kind, read in (("numbers", _as_numbers), ("times", _as_seconds)):
         if _are(read, map(_known, columns.values(name))):
-            return kind
+            is_code = kind == "numbers" and any(map(_LEADING_ZERO.fullmatch, _distinct(columns, name)))
+            return "words" if is_code else kind
     # Here the other value stands for what is missing only if it has no digits: 8:00 beside 10:00 is a time as well.
-    with_digits = filter(_DIGIT.search, chain.from_iterable(columns.values(name)))
+    with_digits = filter(_DIGIT.search, _distinct(columns, name))
     if _are(_as_clock, map(_known, columns.values(name))) and all(map(_CLOCK.fullmatch, with_digits)):
         return "times of day"
     return "words"
+
+
+def _distinct(columns: TextColumns, name: str) -> Iterable[str]:
+    return chain.from_iterable(columns.values(name))
 
 
 def _known(values: Sequence[str]) -> list[str]:
@@ -162,7 +172,8 @@ def _as_clock(values: Sequence[str]) -> Floats:
 
 
 def _as_seconds(values: Sequence[str]) -> Floats:
-    times = pd.to_datetime(pd.Series(values, dtype=object), format="ISO8601", errors="coerce", utc=True)
+    dates = [value if _DATE.fullmatch(value) else None for value in values]
+    times = pd.to_datetime(pd.Series(dates, dtype=object), format="ISO8601", errors="coerce", utc=True)
     # Not in nanoseconds, in which no year before 1678 or after 2261 can be written.
     microseconds = times.dt.tz_localize(None).to_numpy().astype("datetime64[us]")
     return np.where(np.isnat(microseconds), np.nan, microseconds.astype(np.int64) / 1e6)
