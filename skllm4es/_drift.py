@@ -22,7 +22,7 @@ from sklearn.utils import check_array
 from skllm4es._messages import raise_if
 from skllm4es._texts import TEXT, read_texts
 from skllm4es.baselines._features import Floats, Integers, distinct_values, gaps_of, is_numeric
-from skllm4es.events._checks import changes_since_fit, disorder, fields_of_times, find_time, kinds_of
+from skllm4es.events._checks import changes_since_fit, disorder, fields_of_times, find_time, first_varying, kinds_of
 from skllm4es.events._flat import FlatEvents, flatten_events
 from skllm4es.events._frames import column_names
 from skllm4es.events._kinds import is_list, is_time, may_agree
@@ -129,7 +129,8 @@ def report_drift(
         The column that identifies the user in long tables.
     time : str or None, default="auto"
         The field with the time of the events, as in `EventSerializer`; None to ignore it. A `serializer` has its own.
-        Long tables are sorted by it; "auto" is then their first column of times.
+        Long tables are sorted by it; "auto" is then their first column of times that
+        differs between events of a user.
     scores : tuple of two array-likes of shape (n_users_fit,) and (n_users_new,), default=None
         Scores that the pipeline predicts, to compare as well: of users held out from :term:`fit`, and of new ones.
 
@@ -209,7 +210,8 @@ def report_drift(
     frames = [X_fit, X_new]
     if user is not None:
         if time == "auto":
-            time = next(iter(fields_of_times(flatten_events(nest_events(X_fit, user=user)))), None)
+            unsorted = flatten_events(nest_events(X_fit, user=user))
+            time = first_varying(unsorted, fields_of_times(unsorted))
         frames = [nest_events(X, user=user, time=time if time in column_names(X) else None) for X in frames]
     fit, new = (_read(X, events, latest, name) for X, name in zip(frames, ("X_fit", "X_new"), strict=True))
     time = find_time(fit) if time == "auto" else time

@@ -299,6 +299,16 @@ def test_events_must_be_in_order_of_time(baseline, X, fitted):
         clone(baseline).set_params(time="day").fit(X)
 
 
+def test_gaps_are_those_of_a_field_that_differs_between_events_of_a_user():
+    times = pd.date_range("2024-01-01", periods=4, freq="h")
+    born = [pd.Timestamp("1950-02-03")] * 3 + [pd.Timestamp("1940-01-01")]
+    users = [list(zip(born, times, "aaaa", strict=True))[i:j] for i, j in ((0, 3), (3, 4))]
+    X = users_of(*users, fields=("born", "time", "code"))
+    statistics = EventAggregator().set_output(transform="pandas").fit(X)
+    assert statistics.time_ == "time"
+    assert statistics.transform(X)["gap_sum"].tolist() == [7200, 0]
+
+
 @every_baseline
 def test_fields_that_differ_from_those_of_fit_are_an_error(baseline, fitted):
     other = users_of([(1, "a", 1.0)], fields=("mcc", "type", "amount"))

@@ -218,6 +218,15 @@ def test_long_tables_are_sorted_by_their_first_column_of_times_though_another_is
         pd.testing.assert_frame_equal(report_drift(*sides, user="user_id"), expected)
 
 
+def test_a_time_that_is_the_same_in_all_events_of_a_user_is_not_that_of_the_events(X, later):
+    born = {"born": pd.Timestamp("1950-02-03")}
+    sides = [each.assign(events=[[born | event for event in user] for user in each["events"]]) for each in (X, later)]
+    gaps = row_of(report_drift(X, later), "event_time", "gaps")
+    shuffled = [unnest_events(side).sample(frac=1, random_state=0) for side in sides]
+    for report in (report_drift(*sides), report_drift(*shuffled, user="user_id")):
+        assert row_of(report, "event_time", "gaps")[1:] == gaps[1:]
+
+
 def test_a_serializer_of_another_column_reads_long_tables(X, later):
     tables = [unnest_events(side) for side in (X, later)]
     expected = report_drift(*tables, user="user_id", serializer=EventSerializer())

@@ -343,6 +343,15 @@ def test_auto_time_is_the_first_field_that_orders_the_events():
         serializer.transform(nest_events(table, user="user", time="expiry"))
 
 
+def test_auto_time_is_a_field_that_differs_between_events_of_a_user_if_there_is_one():
+    born = pd.to_datetime(["1950-02-03"] * 2 + ["1940-01-01"])
+    table = pd.DataFrame({"user": [1, 1, 2], "born": born, "day": pd.date_range("2024-01-01", periods=3)})
+    X = nest_events(table, user="user", time="day")
+    assert EventSerializer().fit(X).time_ == "day"
+    assert EventSerializer().fit(nest_events(table[["user", "born"]], user="user")).time_ == "born"
+    assert EventSerializer().fit(X.iloc[1:]).time_ == "born"  # A single event, which all fields order.
+
+
 def test_parameters_changed_after_fit_do_not_break_transform(X):
     serializer = EventSerializer().fit(X).set_params(compact=True)
     assert serializer.transform(X)["text"].to_list() == TEXTS

@@ -97,8 +97,8 @@ categorical : sequence of str, default={categorical}
     The fields that are categories, if they differ from the rules in Notes.
 time : str, default={time}
     The field with the time of the events: times, dates or numbers that do not decrease from event to event of a user.
-    "auto" is the first field of times or dates that does not decrease in :term:`fit`, if there is one. Pass None to
-    ignore time.
+    "auto" is the first field of times or dates that does not decrease in :term:`fit`, if there is one; a field that is
+    the same in all events of each user, such as a date of birth, only if there is no other. Pass None to ignore time.
 max_categories : int, default={max_categories}
     The number of values of a categorical field to keep, the most frequent ones; the others are treated like values
     that :term:`fit` has not seen. None keeps all.

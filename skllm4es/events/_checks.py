@@ -21,9 +21,24 @@ def check_read_columns(estimator: Any, X: Any, events: str | Sequence[str], *, r
 
 
 def find_time(flat: FlatEvents) -> str | None:
-    """Return the first field of times or dates that orders the events; if none does, the first such field."""
+    """Return the first field of times or dates that orders the events; if none does, the first such field.
+
+    A field that is the same in all events of each user, such as a date of birth, orders them only if no other does.
+    """
     names = fields_of_times(flat)
-    return next((name for name in names if not len(flat.unsorted_users(name))), names[0] if names else None)
+    ordered = (name for name in names if not len(flat.unsorted_users(name)))
+    found = first_varying(flat, ordered)
+    return next(iter(names), None) if found is None else found
+
+
+def first_varying(flat: FlatEvents, names: Iterable[str]) -> str | None:
+    """Return the first of some fields that differs between events of a user; if none does, the first of all."""
+    first = None
+    for name in names:
+        if flat.varies(name):
+            return name
+        first = name if first is None else first
+    return first
 
 
 def fields_of_times(flat: FlatEvents) -> list[str]:

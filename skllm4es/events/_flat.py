@@ -74,16 +74,28 @@ class FlatEvents:
 
         Raises a TypeError if the values have no order.
         """
+        values, rows = self._known(name)
+        return self._owners(rows, np.flatnonzero(values[1:] < values[:-1]))
+
+    def varies(self, name: str) -> bool:
+        """Whether some user has different values of a column, ignoring missing ones."""
+        values, rows = self._known(name)
+        return len(self._owners(rows, np.flatnonzero(values[1:] != values[:-1]))) > 0
+
+    def _known(self, name: str) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+        """Return numbers that have the order of a column's values, without missing ones, and their rows."""
         column = decode_irregular(self.columns[name])
         rows = np.arange(len(column))
         missing = pc.is_null(column, nan_is_null=True)
         if pc.any(missing).as_py():
             known = pc.invert(missing)
             column, rows = column.filter(known), rows[known.to_numpy()]
-        values = sortable(column, name)
-        decreases = np.flatnonzero(values[1:] < values[:-1])  # Few, except at the borders between users.
-        before = np.searchsorted(self.offsets, rows[decreases], side="right")
-        behind = np.searchsorted(self.offsets, rows[decreases + 1], side="right")
+        return sortable(column, name), rows
+
+    def _owners(self, rows: npt.NDArray[np.int64], places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return the users who own both the row at some place and the next one."""
+        before = np.searchsorted(self.offsets, rows[places], side="right")
+        behind = np.searchsorted(self.offsets, rows[places + 1], side="right")
         return np.unique(behind[before == behind] - 1)
 
 

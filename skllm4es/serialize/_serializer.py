@@ -97,8 +97,9 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
         What is written for a missing value (null, NaN, NaT).
     time : str, default="auto"
         The field by which each user's events are ordered: its values must not decrease, except missing ones. "auto"
-        is the first field of times or dates that orders the events seen during :term:`fit`, if there is one. Pass None
-        to ignore time.
+        is the first field of times or dates that orders the events seen during :term:`fit`, if there is one; a field
+        that is the same in all events of each user, such as a date of birth, only if there is no other. Pass None to
+        ignore time.
     events : str or sequence of str, default="events"
         The column of `X` that holds the events: Arrow, polars or nested-pandas lists of structs, or object cells that
         are lists of dicts or dataframes (tens of times slower). Several names are columns with one list per feature.
