@@ -222,9 +222,10 @@ def report_drift(
             "or None to ignore it."
         )
     raise_if([f"X_fit lacks {name!r}" for name in names if name not in fit.columns], "The serializer does not fit")
-    same = list(changes_since_fit(new, kinds_of(fit, names), None, frames[1])[1].columns)
+    unchanged = changes_since_fit(new, kinds_of(fit, names), None, frames[1])[1]
+    same = list(unchanged.columns)
     raise_if(disorder(fit, time, frames[0]), "The events of X_fit are not in order")
-    raise_if(disorder(new.select(same), time, frames[1]), "The events of X_new are not in order")
+    raise_if(disorder(unchanged, time, frames[1]), "The events of X_new are not in order")
     is_new = np.arange(fit.n_users + new.n_users) >= fit.n_users
     checks = [*_field_checks(fit, new, names, time, labels), *_user_checks(fit, new)]
     if serializer is not None and same:

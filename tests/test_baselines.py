@@ -165,6 +165,26 @@ def test_a_field_without_values_in_fit_is_left_out_with_a_warning(baseline, miss
     np.testing.assert_array_equal(estimator.transform(later), without.transform(later))
 
 
+@every_baseline
+def test_a_field_without_values_in_transform_is_of_any_kind(baseline):
+    event = pa.struct([("day", pa.int64()), ("type", pa.float64()), ("amount", pa.string())])
+    X = users_of(*[[(day, "ab"[(user + day) % 2], user * 1.5) for day in range(5)] for user in range(6)])
+    empty = users_of([(1, None, None), (2, None, None)])
+    typed = pa.array([[(1, np.nan, None), (2, None, None)]], pa.list_(event))
+    estimator = clone(baseline).fit(X)
+    expected = estimator.transform(empty)
+    typed = pd.DataFrame({"events": pd.arrays.ArrowExtensionArray(typed)})
+    np.testing.assert_array_equal(estimator.transform(typed), expected)
+
+
+def test_a_time_without_values_in_fit_is_one_of_any_kind():
+    aggregator = EventAggregator(time="day").fit(users_of([(None, "a", 1.0)], [(None, "b", 2.0)]))
+    later = aggregator.transform(users_of([(pd.Timestamp("2024-01-01"), "a", 1.0)]))
+    assert later.shape == (1, len(aggregator.get_feature_names_out()))
+    with pytest.raises(TypeError, match="time='day' holds texts; it must hold times, dates or numbers"):
+        aggregator.transform(users_of([("Monday", "a", 1.0)]))
+
+
 def test_events_without_any_values_are_an_error():
     X = users_of([(None, None, None), (None, None, None)])
     with (

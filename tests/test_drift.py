@@ -41,6 +41,14 @@ def row_of(report, field, check):
     return row
 
 
+def test_a_field_without_values_is_of_any_kind(X, later):
+    empty = edited(X, lambda event: {"currency": np.nan})
+    empty = nest_events(unnest_events(empty).astype({"currency": float}), user="user_id", time="event_time")
+    for sides in ((empty, later), (X, empty)):
+        report = report_drift(*sides)
+        assert set(report.loc[report["field"] == "currency", "check"]) == {"missing"}
+
+
 # What did not change
 
 

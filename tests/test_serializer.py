@@ -305,6 +305,47 @@ def test_times_of_another_zone_say_how_to_convert_them():
         serializer.transform(users("UTC"))
 
 
+EMPTY = {
+    "nulls": pa.nulls(2),
+    "floats": pa.array([np.nan, None]),
+    "texts": pa.nulls(2, pa.string()),
+    "times": pa.nulls(2, pa.timestamp("us")),
+    "lists": pa.nulls(2, pa.list_(pa.float64())),
+}
+
+
+def two_events(values):
+    events = pa.StructArray.from_arrays([pa.array([1, 2]), values], names=["n", "a"])
+    return pd.DataFrame({"events": pd.arrays.ArrowExtensionArray(pa.ListArray.from_arrays([0, 2], events))})
+
+
+def values_of_a(text):
+    table = parse_events(text)
+    return [row[table.header.index("a")] for row in table.rows]
+
+
+@pytest.mark.parametrize("compact", [False, True])
+@pytest.mark.parametrize("empty", EMPTY.values(), ids=EMPTY)
+@pytest.mark.parametrize("values", [["b", None], [0.5, 2.0], [dt.datetime(2024, 3, 1)] * 2, [["b"], ["c", "d"]]])
+def test_a_field_without_values_is_of_any_kind(values, empty, compact):
+    X, other = two_events(pa.array(values)), two_events(empty)
+    seen, unseen = (EventSerializer(compact=compact).fit(side) for side in (X, other))
+    assert values_of_a(seen.transform(other)["text"][0]) == ["", ""]
+    assert unseen.kinds_["a"] == "nothing"
+    expected = values_of_a(seen.transform(X)["text"][0])
+    assert values_of_a(unseen.transform(X)["text"][0]) == expected
+
+
+@pytest.mark.parametrize("spec", [".2f", "%Y"])
+@pytest.mark.parametrize("empty", EMPTY.values(), ids=EMPTY)
+def test_a_field_without_values_has_any_format(spec, empty):
+    X, other = two_events(pa.array([0.5, 2.0] if spec == ".2f" else [dt.datetime(2024, 3, 1)] * 2)), two_events(empty)
+    serializer = EventSerializer(formats={"a": spec}, compact=True).fit(other)
+    expected = ["0.50", "2.00"] if spec == ".2f" else ["2024", "2024"]
+    assert values_of_a(serializer.transform(X)["text"][0]) == expected
+    assert values_of_a(serializer.transform(other)["text"][0]) == ["", ""]
+
+
 def test_fields_that_fit_did_not_see_are_ignored(X):
     serializer = EventSerializer(["mcc"]).fit(X)
     assert serializer.transform(pd.DataFrame({"events": [[{"extra": 1, "mcc": 2}]]}))["text"][0] == "mcc\n2"

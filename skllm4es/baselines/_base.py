@@ -195,8 +195,9 @@ events : str or sequence of str, default={events}
         """Read events as :term:`fit` read them."""
         check_is_fitted(self)
         flat = self._flatten(X, reset=False)
-        raise_if(self._features.changes(flat, X), "The events of X differ from those that fit saw")
-        return self._features.encode(flat, self.max_events)
+        problems, same = self._features.changes(flat, X)
+        raise_if(problems, "The events of X differ from those that fit saw")
+        return self._features.encode(same, self.max_events)
 
     def _transform(self, events: EncodedEvents) -> Any:
         raise NotImplementedError

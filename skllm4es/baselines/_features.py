@@ -99,9 +99,12 @@ class EventFeatures:
         missing = self.kinds[name].startswith("lists of") and pa.types.is_null(column.type)
         return column.cast(pa.list_(pa.null())) if missing else column
 
-    def changes(self, flat: FlatEvents, X: Any) -> list[str]:
-        """Say what of the events is not as fit saw it."""
-        return changes_since_fit(flat, self.kinds, self.time, X)[0]
+    def changes(self, flat: FlatEvents, X: Any) -> tuple[list[str], FlatEvents]:
+        """Say what of the events is not as fit saw it, and return the events to encode."""
+        problems, same = changes_since_fit(flat, self.kinds, self.time, X)
+        if self.time in same.columns:  # In fit, it may have had no values, and so no kind.
+            _check_time(self.time, kinds_of(same, [self.time])[self.time])
+        return problems, same
 
 
 def learn_features(
@@ -142,10 +145,8 @@ def learn_features(
     latest = flat if max_events is None else flat.latest(max_events)
     used = _leave_out_empty(latest, used, time)
     kinds = kinds_of(flat, list(dict.fromkeys([*used, *([] if time is None else [time])])))
-    if time is not None and not (is_time(kinds[time]) or kinds[time] in ("numbers", "durations", "nothing")):
-        raise TypeError(
-            f"time={time!r} holds {kinds[time]}; it must hold times, dates or numbers. Pass time=None to ignore time."
-        )
+    if time is not None:
+        _check_time(time, kinds[time])
     named = dict.fromkeys(named_categorical, False) | dict.fromkeys(named_numeric, True)
     fields = [name for name in used if name != time or name in named]
     numbers = [
@@ -190,6 +191,13 @@ def _leave_out_empty(flat: FlatEvents, used: list[str], time: str | None) -> lis
 def _has_values(column: pa.ChunkedArray) -> bool:
     values = pc.list_flatten(column) if is_list(column.type) else column
     return not pc.all(pc.is_null(values, nan_is_null=True)).as_py() if len(values) else False
+
+
+def _check_time(time: str, kind: str) -> None:
+    if not (is_time(kind) or kind in ("numbers", "durations", "nothing")):
+        raise TypeError(
+            f"time={time!r} holds {kind}; it must hold times, dates or numbers. Pass time=None to ignore time."
+        )
 
 
 def _check_kinds(kinds: Mapping[str, str], numeric: Sequence[str], categorical: Sequence[str], lists: bool) -> None:

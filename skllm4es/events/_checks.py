@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from sklearn.utils.validation import validate_data
 
 from skllm4es.events._flat import FlatEvents
 from skllm4es.events._frames import row_label
-from skllm4es.events._kinds import is_temporal, is_time, may_agree, value_kind
+from skllm4es.events._kinds import is_list, is_temporal, is_time, may_agree, value_kind
 
 
 def check_read_columns(estimator: Any, X: Any, events: str | Sequence[str], *, reset: bool) -> None:
@@ -43,8 +45,7 @@ def first_varying(flat: FlatEvents, names: Iterable[str]) -> str | None:
 
 def fields_of_times(flat: FlatEvents) -> list[str]:
     """Return the names of the fields that hold times or dates."""
-    names = [name for name, column in flat.columns.items() if is_temporal(column.type)]
-    return [name for name in names if is_time(value_kind(flat.columns[name].type))]
+    return [name for name, column in flat.columns.items() if is_temporal(column.type) and is_time(_kind(column))]
 
 
 def disorder(flat: FlatEvents, time: str | None, X: Any) -> list[str]:
@@ -59,14 +60,31 @@ def disorder(flat: FlatEvents, time: str | None, X: Any) -> list[str]:
 
 
 def kinds_of(flat: FlatEvents, names: Iterable[str]) -> dict[str, str]:
-    """Name what the values of some fields are."""
+    """Name what the values of some fields are: "nothing" if all are missing, whatever their type."""
     kinds = {}
     for name in names:
         try:
-            kinds[name] = value_kind(flat.columns[name].type)
+            kinds[name] = _kind(flat.columns[name])
         except TypeError as error:
             raise TypeError(f"The field {name!r} of the events: {error}.") from error
     return kinds
+
+
+def _kind(column: pa.ChunkedArray) -> str:
+    kind = value_kind(column.type)
+    if column.null_count == len(column):
+        return "nothing"
+    if is_list(column.type):
+        return f"lists of {_kind(pc.list_flatten(column))}"
+    # Most columns of floats begin with a number, and need not be searched for one.
+    if pa.types.is_floating(column.type) and _is_missing(column[:1]) and _is_missing(column):
+        return "nothing"
+    return kind
+
+
+def _is_missing(column: pa.ChunkedArray) -> bool:
+    missing: bool = pc.all(pc.is_null(column, nan_is_null=True)).as_py()
+    return missing
 
 
 def missing_fields(names: Iterable[str], flat: FlatEvents, source: str) -> list[str]:
@@ -80,12 +98,15 @@ def changes_since_fit(
 ) -> tuple[list[str], FlatEvents]:
     """Describe how the events differ from those seen in fit, and return them with only the unchanged fields.
 
-    A field without values, or with empty lists, is of any kind, and users without events may lack fields.
+    A field without values, or with empty lists, is of any kind, and users without events may lack fields. Fields
+    without values are returned with the type of nulls, since another type may be one that fit did not see.
     """
     if not flat.lengths.any():
         return [], flat.select([])
     problems = missing_fields(kinds, flat, "fit saw")
     seen = kinds_of(flat, [name for name in kinds if name in flat.columns])
+    nulls = pa.chunked_array([pa.nulls(int(flat.offsets[-1]))])
+    flat = replace(flat, columns=flat.columns | {name: nulls for name, kind in seen.items() if kind == "nothing"})
     changed = [name for name, kind in seen.items() if not may_agree(kind, kinds[name])]
     problems += [
         f"{name!r} holds {seen[name]} ({_type_name(flat.columns[name].type)}), where fit saw {kinds[name]}"

@@ -32,7 +32,7 @@ def value_kind(type_: pa.DataType) -> str:
     """Name what the values of a type are, a dictionary by its values; equal values of one kind are written alike.
 
     The kinds are "numbers", "texts", "booleans", "dates", "times" (followed by their zone), "times of day",
-    "durations", "lists of ...", and "nothing" if all values are missing. Other types raise a TypeError.
+    "durations", "lists of ...", and "nothing" for the type of nulls. Other types raise a TypeError.
     """
     types = pa.types
     if types.is_dictionary(type_):

@@ -109,7 +109,8 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
     columns_ : list of str
         The fields that are written, in the order of the text.
     kinds_ : dict of str to str
-        What these fields, and the one named by `time`, hold: "numbers", "texts", "times", ...
+        What these fields, and the one named by `time`, hold: "numbers", "texts", "times", ...; "nothing" if
+        all values are missing in :term:`fit`, which leaves open what they hold later.
     time_ : str or None
         The field that orders the events.
     scalers_ : dict of str to transformer
@@ -283,7 +284,7 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
         problems += _unfit_formats(self.formats or {}, self.scalers_, same)
         raise_if(problems, "The events of X differ from those that fit saw")
         if flat.lengths.any():
-            flat = self._select(flat, self.columns_)
+            flat = self._select(same, self.columns_)
         else:  # Users without events may lack fields.
             flat = FlatEvents({name: pa.chunked_array([pa.nulls(0)]) for name in self.columns_}, flat.offsets)
         fields = self._fields(flat, self._fill_and_quote(), report=True)
@@ -378,7 +379,12 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
 
     def _style(self, name: str, type_: pa.DataType) -> Style | None:
         spec = (self.formats or {}).get(name, ".2f" if name in self.scalers_ else None)
-        return None if spec is None or pa.types.is_null(type_) else read_style(spec, type_)
+        if spec is None or pa.types.is_null(type_):
+            return None
+        try:
+            return read_style(spec, type_)
+        except ValueError:  # The formats have been checked, except those of fields without values.
+            return None
 
     def _fill_and_quote(self) -> FillAndQuote:
         if self._compact_columns is not None:
@@ -440,9 +446,11 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
 def _unfit_formats(formats: Mapping[str, str], scalers: Mapping[str, Any], flat: FlatEvents) -> list[str]:
     problems = []
     for name, column in flat.columns.items():
-        if pa.types.is_null(column.type) or name not in {*formats, *scalers}:
+        if name not in {*formats, *scalers}:
             continue
         kind = kinds_of(flat, [name])[name]
+        if kind == "nothing":
+            continue
         if name in scalers and kind not in ("numbers", "durations") and not is_time(kind):
             problems.append(f"scalers[{name!r}]: {kind} ({column.type}) cannot be scaled")
         elif name in formats:
