@@ -51,7 +51,7 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.model_selection import KFold, StratifiedKFold, cross_val_score
 
 from benchmarks.json_lines import append, read
-from benchmarks.protocol import head_of
+from benchmarks.protocol import published_head
 from skllm4es import unnest_events
 from skllm4es.baselines import (
     BagOfEvents,
@@ -150,10 +150,10 @@ def run(command: list[str]) -> list[float]:
 def score(vectors: Any, gender: pd.Series, age: pd.Series) -> dict[str, float]:
     by_gender = {"cv": StratifiedKFold(5, shuffle=True, random_state=42), "scoring": "roc_auc"}
     by_age = {"cv": KFold(5, shuffle=True, random_state=42), "scoring": "neg_mean_absolute_error"}
-    auc = cross_val_score(head_of("LightGBM", "ROC-AUC"), vectors, gender, **by_gender)
-    auc_linear = cross_val_score(head_of("linear", "ROC-AUC"), vectors, gender, **by_gender)
-    mae = cross_val_score(head_of("LightGBM", "MAE"), vectors, age, **by_age)
-    mae_linear = cross_val_score(head_of("linear", "MAE"), vectors, age, **by_age)
+    auc = cross_val_score(published_head("LightGBM", "ROC-AUC"), vectors, gender, **by_gender)
+    auc_linear = cross_val_score(published_head("linear", "ROC-AUC"), vectors, gender, **by_gender)
+    mae = cross_val_score(published_head("LightGBM", "MAE"), vectors, age, **by_age)
+    mae_linear = cross_val_score(published_head("linear", "MAE"), vectors, age, **by_age)
     return {
         "auc": auc.mean(),
         "auc_sd": auc.std(),

@@ -1,7 +1,9 @@
 """The benchmarks: splits, resuming, rows that cannot run, and the page."""
 
+import importlib
 import json
 import os
+import pkgutil
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +18,7 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import Bunch
 from tiny_models import frozen_model
 
+import benchmarks
 from benchmarks.bench_engines import table as speed_table
 from benchmarks.data import DATA_SETS, DataSet, Target, load
 from benchmarks.embeddings import EmbeddingStore
@@ -35,6 +38,19 @@ N_USERS = 60
 LABELLED = np.arange(0, N_USERS, 2)
 CLASSES = np.where(np.arange(N_USERS) % 6 == 0, 1.0, 0.0)
 PATIENTS = np.arange(N_USERS) // 3
+MODULES = [module.name for module in pkgutil.iter_modules(benchmarks.__path__)]
+#: What a module may need that is in no extra of the tests.
+OPTIONAL = {"hotpp", "matplotlib", "ptls", "pytorch_lightning", "torchmetrics"}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_module_can_be_imported(name):
+    try:
+        importlib.import_module(f"benchmarks.{name}")
+    except ModuleNotFoundError as error:
+        if str(error.name).partition(".")[0] not in OPTIONAL:
+            raise
+        pytest.skip(f"{error.name} is not installed")
 
 
 def _splits(protocol, *, strata=CLASSES, groups=None, seed=0, labelled=LABELLED):
