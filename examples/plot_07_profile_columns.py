@@ -100,7 +100,7 @@ scores.agg(["mean", "std"]).T.round(3)
 # Feature names say where each feature came from. A single dimension of an embedding
 # means nothing by itself, but what all its dimensions together add to a client's score
 # does. The spread of this sum over the clients shows how much each path decides. This
-# is not how much it helps: with hundreds of dimensions, a classifier trained on 160
+# is not how much it helps: with hundreds of dimensions, a classifier trained on 240
 # clients partly memorises them.
 
 import matplotlib.pyplot as plt

@@ -115,7 +115,7 @@ def _estimator(estimator: str | BaseEstimator, random_state: int | None) -> Base
     from sklearn.linear_model import LogisticRegression, RidgeCV
 
     if estimator == "classifier":
-        linear = LogisticRegression(C=3, max_iter=1000)  # On vectors of about unit length.
+        linear = LogisticRegression(C=3, max_iter=1000)  # On blocks of length 1 and less.
         trees = LGBMClassifier(**_LIGHTGBM, random_state=random_state)
         return VotingClassifier([("linear", linear), ("trees", trees)], voting="soft")
     trees = LGBMRegressor(**_LIGHTGBM, random_state=random_state)

@@ -26,7 +26,7 @@ def smollm2() -> str:
     Returns
     -------
     str
-        The path of the file, 94 MB large. Its weights are quantised to 4 bits (Q4_1).
+        The path of the file, 98 MB large. Its weights are quantised to 4 bits (Q4_1).
 
     Raises
     ------

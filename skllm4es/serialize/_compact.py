@@ -1,4 +1,4 @@
-r"""The compact form: the same events in half the tokens or less.
+r"""The compact form: the same events, often in half the tokens.
 
 It is the first future direction that the LLM4ES paper names. A text looks like this::
 

@@ -87,7 +87,7 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
     header_separator : {"|", " | ", ", ", ",", "; ", ";", "\t"}, default="|"
         The separator between the names in the header line.
     compact : bool, default=False
-        Write the same fields in half the tokens or less: what an event shares with the previous one is left out, times
+        Write the same fields often in half the tokens: what an event shares with the previous one is left out, times
         are distances, and descriptions are shortened once they have been written. Fields of single words come
         first, beginning with those that repeat most. The compact form has its own separators and takes about seven
         times as long to write (5 us per event). See Notes.
