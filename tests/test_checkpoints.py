@@ -115,6 +115,21 @@ def interrupt(*args):
     raise KeyboardInterrupt
 
 
+def test_checkpoints_may_move_before_a_training_is_resumed(tmp_path, monkeypatch):
+    """The best weights are those of an earlier checkpoint, which is no longer where the Trainer wrote it."""
+    params = {"epochs": 60, "learning_rate": 0.05, "validation_fraction": 0.5, "patience": 3}
+    params |= {"training_args": {"eval_steps": 6}}
+    undisturbed = long_training(**params).fit(NOISE)
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "remove_folder", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            long_training(checkpoint_dir=tmp_path / "first", **params).fit(NOISE)
+    shutil.move(tmp_path / "first", tmp_path / "second")
+    resumed = long_training(checkpoint_dir=tmp_path / "second", **params).fit(NOISE)
+    assert resumed.validation_loss_curve_ == undisturbed.validation_loss_curve_
+    assert_equal_weights(resumed, undisturbed)
+
+
 def test_early_stopping_remembers_how_long_it_has_waited(tmp_path, monkeypatch, steps):
     """The interruption falls between two of the three evaluations without a lower loss that `patience` allows."""
     params = {"epochs": 60, "learning_rate": 0.05, "validation_fraction": 0.5, "patience": 3}

@@ -512,6 +512,12 @@ class TestEmbedder:
         np.testing.assert_array_equal(embedder.transform(TEXTS + new), before)
         assert embedder.fit(TEXTS).transform(TEXTS + new).shape[1] < before.shape[1]
 
+    def test_an_event_has_no_header_that_pooling_leaves_out(self, directory):
+        """Not even one with a line break, before which the header of a user's text would stand."""
+        texts = [f'title|amount\n"{name}\nA second line", 1\n{name}, 2' for name in ("Heat", "Alien", "Bambi")] * 4
+        pooled = [frozen(directory, token_pooling=pooling).fit_transform(texts) for pooling in ("events", "mean")]
+        np.testing.assert_array_equal(*pooled)
+
     def test_texts_without_the_features_of_fit_cause_a_warning(self, directory):
         embedder = frozen(directory).fit(TEXTS)
         with pytest.warns(UserWarning, match=r"The texts have the features \['film'\], and none of .*title.*fit saw"):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import pickle
 
 import numpy as np
 import pandas as pd
@@ -170,6 +171,14 @@ class TestTrainerSettings:
         ).fit(TEXTS)
         for name, weights in weights_of(plain).items():
             torch.testing.assert_close(weights_of(saving)[name], weights, rtol=1e-4, atol=1e-6)
+        np.testing.assert_array_equal(pickle.loads(pickle.dumps(saving)).transform(TEXTS), saving.transform(TEXTS))
+
+    def test_evaluations_that_save_no_weights_raise(self):
+        finetune = FineTuning(validation_fraction=0.5, training_args={"eval_steps": 6, "save_steps": 18})
+        with pytest.raises(
+            ValueError, match="sets eval_steps=6 and save_steps=18, but the weights with the lowest loss"
+        ):
+            embedder(finetune=finetune).fit(TEXTS)
 
     @pytest.mark.parametrize("folder", [None, "elsewhere"])
     def test_losses_are_reported_to_tensorboard(self, tmp_path, monkeypatch, folder):

@@ -6,6 +6,7 @@ import struct
 import sys
 import tracemalloc
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -463,3 +464,16 @@ def test_a_damaged_header_gives_a_model_or_an_error_of_its_own(written):
         written.path.write_bytes(damaged)
         with suppress(OSError):
             source_of(written.path).read_causal()
+
+
+def test_a_child_that_ends_leaves_the_converted_model_of_its_parent(monkeypatch):
+    """A forked process inherits what its parent does at its end."""
+    at_end = []
+    monkeypatch.setattr(conversion.atexit, "register", at_end.append)
+    folder = Path(conversion._scratch.__wrapped__())
+    with monkeypatch.context() as child:
+        child.setattr(conversion.os, "getpid", lambda: -1)
+        at_end[0]()
+        assert folder.is_dir()
+    at_end[0]()
+    assert not folder.exists()

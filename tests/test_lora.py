@@ -10,6 +10,7 @@ import torch
 from tiny_models import SMALL, TEXTS
 
 from skllm4es import FineTuning, LLMEmbedder, LoRA
+from skllm4es.lm import training
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +123,22 @@ def test_gradient_checkpointing_gives_the_same_adapter(pretrained):
     plain, checkpointed = fit_lora(pretrained, **params), fit_lora(pretrained, gradient_checkpointing=True, **params)
     for left, right in zip(checkpointed.load_model()[0].parameters(), plain.load_model()[0].parameters(), strict=True):
         torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(
+        pickle.loads(pickle.dumps(checkpointed)).transform(TEXTS), checkpointed.transform(TEXTS)
+    )
+
+
+@pytest.mark.filterwarnings("ignore:`lora_bias=True` was passed but")  # By peft, which trains nevertheless.
+def test_an_adapter_that_cannot_be_merged_raises_before_it_is_trained(pretrained, monkeypatch):
+    monkeypatch.setattr(training, "finetune", None)
+    with pytest.raises(ValueError, match=r"cannot be merged into the model: .*lora_bias.* Set merge=False"):
+        fit_lora(pretrained, lora_args={"lora_bias": True})
+
+
+@pytest.mark.parametrize("merge", [True, False])
+def test_an_adapter_for_tokens_that_never_come_raises(pretrained, merge):
+    with pytest.raises(ValueError, match="alora_invocation_tokens, but such an adapter changes only what comes after"):
+        fit_lora(pretrained, merge=merge, lora_args={"alora_invocation_tokens": [1, 2]})
 
 
 def test_an_adapter_of_a_model_from_scratch_raises():

@@ -15,10 +15,11 @@ from sklearn.pipeline import FeatureUnion
 from tiny_models import frozen_model
 from transformers.utils import logging
 
-from skllm4es import FineTuning, FromScratch, LLMEmbedder
+from skllm4es import FineTuning, FromScratch, LLMEmbedder, LoRA
 from skllm4es.baselines import CoLESEmbedder, RandomEmbedder
 from skllm4es.datasets import make_transactions
 from skllm4es.lm import generation, loading
+from skllm4es.lm.architecture import FORWARD
 from skllm4es.lm.language_model import LanguageModel
 from skllm4es.lm.sources import DirectorySource
 from skllm4es.lm.windows import tokenize
@@ -71,6 +72,51 @@ def test_one_fitted_embedder_may_transform_in_threads():
     with ThreadPoolExecutor(3) as pool:
         for result in pool.map(lambda _: embedder.transform(TEXTS), range(6)):
             np.testing.assert_array_equal(result, expected)
+
+
+@pytest.mark.parametrize("name", ["llm", "transformer"])
+def test_vectors_do_not_depend_on_the_default_dtype(name):
+    """Another thread changes it for a moment when it reads a model."""
+    baseline = RandomEmbedder(encoder="transformer", hidden_size=8, random_state=0, device="cpu")
+    estimator, X = {**CASES, "transformer": (baseline, USERS)}[name]
+    fitted = clone(estimator).fit(X)
+    expected = fitted.transform(X)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        result = fitted.transform(X)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    np.testing.assert_array_equal(result, expected)
+
+
+def test_a_model_is_not_read_while_another_thread_computes(monkeypatch):
+    read = loading.AutoModel.from_pretrained
+    free = []
+
+    def try_to_compute():
+        free.append(FORWARD.acquire(timeout=0.1))
+        if free[-1]:
+            FORWARD.release()
+
+    def ask(*args, **kwargs):
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(try_to_compute).result()
+        return read(*args, **kwargs)
+
+    monkeypatch.setattr(loading.AutoModel, "from_pretrained", ask)
+    LanguageModel(DirectorySource(frozen_model())).load(torch.bfloat16, "cpu")
+    assert free == [False]
+
+
+def test_reading_a_model_leaves_random_numbers_alone(tmp_path):
+    """Weights of an adapter are drawn before they are read."""
+    finetune = LoRA(r=2, epochs=1, merge=False)
+    adapted = LLMEmbedder(frozen_model(), finetune=finetune, features="hidden", random_state=0).fit(TEXTS)
+    adapted.save_pretrained(tmp_path / "adapter")
+    loaded = LLMEmbedder.from_pretrained(tmp_path / "adapter")
+    before = process_state()
+    loaded.transform(TEXTS)
+    assert process_state() == before
 
 
 def test_threads_may_find_out_together_what_a_model_can_do():

@@ -154,6 +154,7 @@ class CausalLayer(nn.Module):
 
 def _positions(width: int, size: int, device: torch.device) -> Tensor:
     """Return sines and cosines of the positions, which, unlike learned vectors, have no maximum length."""
-    rates = torch.exp(torch.arange(0, size, 2, device=device) * (-math.log(10_000.0) / size))
-    angles = torch.arange(width, device=device)[:, None] * rates
+    # A model that another thread reads may change the default dtype for a while.
+    rates = torch.exp(torch.arange(0, size, 2, dtype=torch.float32, device=device) * (-math.log(10_000.0) / size))
+    angles = torch.arange(width, dtype=torch.float32, device=device)[:, None] * rates
     return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)

@@ -361,7 +361,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
             events: EventVectors | None = None
             embedder = self._text_embedder(language_model, dtype, device, max_length)
             if "scores" in features:
-                projection, embedded = self._fit_scores(embedder, texts)
+                projection, embedded = self._fit_scores(embedder, texts, with_layers="hidden" in features)
             if columns is not None:
                 from skllm4es.embed._events import EventVectors
 
@@ -857,6 +857,8 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
     def _reader(self, embedder: TextEmbedder, layers: list[int]) -> Read:
         """Return what reads the texts of events: the mean of their layers, each brought to unit length."""
         layer_mean = UnitLayerMean(layers)
+        if embedder.pooling == "events":  # An event has no header; what stands before a line break in it is not one.
+            embedder = replace(embedder, pooling="mean")
 
         def read(texts: list[str]) -> npt.NDArray[np.float32]:
             vectors = np.zeros((len(texts), embedder.language_model.hidden_size), dtype=np.float32)
@@ -879,7 +881,9 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         embedder = replace(self._fitted_text_embedder(), pooling=self._event_pooling_, overflow=self._event_overflow_)
         return self._reader(embedder, self.layers_)
 
-    def _fit_scores(self, embedder: TextEmbedder, texts: list[str]) -> tuple[ScoreProjection, list[Embedded]]:
+    def _fit_scores(
+        self, embedder: TextEmbedder, texts: list[str], *, with_layers: bool
+    ) -> tuple[ScoreProjection, list[Embedded]]:
         """Find the principal directions of the scores of texts; return these texts embedded as well."""
         from skllm4es.embed._scores import ScoreProjection, shared_tokens
 
@@ -888,7 +892,11 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
             texts = [texts[i] for i in chosen]
         texts = list(dict.fromkeys(texts))
         tokens = shared_tokens(embedder.scorable(texts))
-        embedded = list(replace(embedder, scored=tokens).embed(texts, self._cache()))
+        n_layers = None if with_layers else 0
+        embedded = [
+            text._replace(layers=text.layers[:n_layers].copy())  # All of them would take most of the memory.
+            for text in replace(embedder, scored=tokens).embed(texts, self._cache())
+        ]
         # In the order of the texts, so that the directions do not depend on what a cache holds.
         places = {text: place for place, text in enumerate(texts)}
         embedded.sort(key=lambda text: places[text.text])

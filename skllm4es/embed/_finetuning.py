@@ -180,6 +180,12 @@ class FineTuning(BaseEstimator):
         ]
         if reserved:
             raise ValueError(f"training_args cannot take {', '.join(reserved)}.")
+        steps = [arguments[name] for name in ("eval_steps", "save_steps") if name in arguments]
+        if self.validation_fraction is not None and len(set(steps)) > 1:
+            raise ValueError(
+                f"training_args sets eval_steps={steps[0]} and save_steps={steps[1]}, but the weights with the lowest "
+                "loss on the held-out users can be kept only if each evaluation saves them. Set one of the two."
+            )
         for prefix, needed in _NEEDED.items():
             unused = [name for name in arguments if name.startswith(prefix)]
             if unused and all(getattr(self, name) is None for name in needed):
@@ -332,6 +338,11 @@ class LoRA(FineTuning):
             raise ValueError(
                 f"init_lora_weights={start!r} draws at random what it changes of the weights below the adapter, so a "
                 "saved adapter would not fit them again. Set merge=True, or use 'pissa'."
+            )
+        if (self.lora_args or {}).get("alora_invocation_tokens"):
+            raise ValueError(
+                "lora_args sets alora_invocation_tokens, but such an adapter changes only what comes after these "
+                "tokens, which no text of events has. Leave it out."
             )
 
     def _adapter(self) -> Adapter | None:

@@ -6,6 +6,7 @@ names the directory or hub repository of the model below it.
 
 from __future__ import annotations
 
+import copy
 import json
 import warnings
 from collections.abc import Iterator, Mapping
@@ -95,6 +96,24 @@ def save_adapter(model: PeftModel, directory: Path) -> None:
     """Write the adapter of a model into an empty directory."""
     model.save_pretrained(str(directory), save_embedding_layers=False)
     (directory / "README.md").unlink(missing_ok=True)  # A page for the hub, to be filled in.
+
+
+def check_merges(model: PeftModel) -> None:
+    """Reject a new adapter that cannot be merged, before it is trained; the model is not changed.
+
+    Raises
+    ------
+    ValueError
+        If one of its layers cannot be merged.
+    """
+    for module in model.modules():
+        if isinstance(module, BaseTunerLayer):
+            try:
+                copy.deepcopy(module).merge()  # One at a time, which takes the memory of one.
+            except (RuntimeError, NotImplementedError, ValueError) as error:
+                raise ValueError(
+                    f"The adapter cannot be merged into the model: {error} Set merge=False, or change lora_args."
+                ) from error
 
 
 @contextmanager

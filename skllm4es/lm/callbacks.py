@@ -6,6 +6,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -42,11 +43,16 @@ class WatchLoss(TrainerCallback):
 
 
 class EarlyStop(EarlyStoppingCallback):
-    """Stop when the loss on the held-out texts no longer falls, and stay stopped when the training is resumed."""
+    """Stop when the loss on the held-out texts no longer falls, and stay stopped when the training is resumed.
+
+    The best weights are found again where the checkpoints have moved: the Trainer keeps their absolute path.
+    """
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Stop at once if the checkpoint is one after which training had stopped."""
         super().on_train_begin(args, state, control, **kwargs)
+        if state.best_global_step:
+            state.best_model_checkpoint = str(Path(args.output_dir) / f"checkpoint-{state.best_global_step}")
         if self.early_stopping_patience_counter >= self.early_stopping_patience:
             control.should_training_stop = True
 

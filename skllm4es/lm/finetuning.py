@@ -360,3 +360,4 @@ def _gradient_checkpointing(model: PreTrainedModel, enabled: bool) -> Iterator[N
         yield
     finally:
         getattr(model, f"{name}_checkpointing_disable")()
+        model.disable_input_require_grads()  # Its hooks, closures that cannot be pickled, may have been added as well.

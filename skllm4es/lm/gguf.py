@@ -8,6 +8,7 @@ quantisation has lost already.
 from __future__ import annotations
 
 import atexit
+import os
 import shutil
 import tempfile
 from functools import cache
@@ -146,7 +147,13 @@ def warn_if_unknown(header: Header) -> None:
 def _scratch() -> str:
     """Return a directory that is removed when this process ends."""
     folder = tempfile.mkdtemp(prefix="skllm4es-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    made_by = os.getpid()
+
+    def remove() -> None:
+        if os.getpid() == made_by:  # A child that was forked runs this as well.
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove)
     return folder
 
 

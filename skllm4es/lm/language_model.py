@@ -14,8 +14,9 @@ from peft import PeftModel
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
 from skllm4es._compat import attention_of
+from skllm4es.lm.architecture import FORWARD
 from skllm4es.lm.loading import NO_CODE, loading_errors
-from skllm4es.lm.seeding import PROCESS_STATE
+from skllm4es.lm.seeding import PROCESS_STATE, isolated_seed
 from skllm4es.lm.sources import MemorySource, Model, Source, save_model
 
 #: Models that were loaded from disk, the latest last: shared by all embedders, so that clones do not load them again.
@@ -104,7 +105,7 @@ class LanguageModel:
         """
         if self.source.in_memory or (self.fingerprint, dtype, device) in _SHARED:
             return attention_of(self.load(dtype, device))
-        with loading_errors(self.source.name), torch.device("meta"):
+        with loading_errors(self.source.name), FORWARD, torch.device("meta"):
             return attention_of(AutoModel.from_config(copy.deepcopy(self.config), **NO_CODE))
 
     def load_with_head(self, dtype: torch.dtype, device: str) -> PreTrainedModel:
@@ -136,7 +137,8 @@ def _shared(key: tuple[str, torch.dtype, str], read: Callable[[], Model]) -> Mod
     """Return a model from the latest ones, or read it."""
     with PROCESS_STATE:
         if key not in _SHARED:
-            _SHARED[key] = read()
+            with isolated_seed(0):  # Weights that are about to be read, or not used, may be drawn first.
+                _SHARED[key] = read()
         _SHARED.move_to_end(key)
         while len(_SHARED) > _MAX_SHARED:
             _SHARED.popitem(last=False)

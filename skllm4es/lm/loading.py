@@ -21,7 +21,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from skllm4es.lm.architecture import FAILURES, is_causal
+from skllm4es.lm.architecture import FAILURES, FORWARD, is_causal
 from skllm4es.lm.seeding import PROCESS_STATE
 
 #: Without this, transformers asks at the terminal whether to run the code that comes with a model.
@@ -85,9 +85,10 @@ def read_base_model(name: str, revision: str | None, dtype: torch.dtype) -> PreT
 
 def _read(kind: Any, name: str, revision: str | None, dtype: torch.dtype) -> tuple[PreTrainedModel, list[str]]:
     """Read a model; return it and the names of the weights that are not in its files."""
-    model, report = kind.from_pretrained(
-        name, dtype=dtype, revision=revision, output_loading_info=True, **NO_CODE, **_NO_PICKLE
-    )
+    with FORWARD:  # Until it is read, `dtype` is the one of all new tensors of the process.
+        model, report = kind.from_pretrained(
+            name, dtype=dtype, revision=revision, output_loading_info=True, **NO_CODE, **_NO_PICKLE
+        )
     return model.eval(), sorted(report["missing_keys"])
 
 

@@ -210,7 +210,7 @@ class LayerPooler:
         with FORWARD, _reduced_inputs(self.layers, reduction) as reduced:
             last = self.decoder(input_ids=ids, use_cache=False, **mask).last_hidden_state
         reduced.append(reduction(last))
-        scores = torch.zeros(len(sequences), 0)
+        scores = torch.zeros(len(sequences), 0, dtype=torch.float32)
         if self.scored is not None and self.output is not None:
             # The header line says nothing about the user.
             n_skipped = torch.tensor([max(sequence.n_header, sequence.n_repeated) for sequence in sequences])

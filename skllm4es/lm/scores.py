@@ -70,8 +70,8 @@ def score_tokens(
         The scores.
     """
     rows, places = counted[:, 1:].nonzero(as_tuple=True)
-    scores = torch.zeros(len(ids), len(output), device=ids.device)
-    scores.index_put_((rows, ids[rows, places + 1]), torch.ones((), device=ids.device), accumulate=True)
+    scores = torch.zeros(len(ids), len(output), dtype=torch.float32, device=ids.device)
+    scores.index_put_((rows, ids[rows, places + 1]), scores.new_ones(()), accumulate=True)
     n_positions = max(1, _HELD_PREDICTIONS.get(ids.device.type, _HELD_PREDICTIONS["cpu"]) // len(output))
     for row, place in zip(rows.split(n_positions), places.split(n_positions), strict=True):
         predictions = (hidden[row, place].float() @ output.T).softmax(dim=-1)

@@ -27,7 +27,9 @@ def isolated_seed(seed: int) -> Iterator[None]:
 
 def _isolated_seed(seed: int) -> Iterator[None]:
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
-    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    # A process that was forked from one that used a GPU cannot use it, and torch.manual_seed leaves it alone as well.
+    has_gpu = torch.cuda.is_available() and not torch.cuda._is_in_bad_fork()
+    cuda_states = torch.cuda.get_rng_state_all() if has_gpu else []
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002
     torch.manual_seed(seed)

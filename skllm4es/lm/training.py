@@ -21,6 +21,7 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from skllm4es import __version__
 from skllm4es._store import hash_of
+from skllm4es.lm.adapters import check_merges
 from skllm4es.lm.cache import Cache
 from skllm4es.lm.devices import multiplies_bfloat16_fast
 from skllm4es.lm.finetuning import finetune
@@ -309,6 +310,9 @@ class Training:
                 if recipe.adapter is None
                 else read_with_adapter(model.source, recipe.adapter.settings)
             )
+        merged = recipe.adapter is not None and recipe.adapter.merge
+        if merged:
+            check_merges(trainable)
         self._check_room(trainable, checkpoints)
         trained, log = finetune(
             trainable.to(self.device),
@@ -322,7 +326,7 @@ class Training:
             callbacks=self.callbacks,
             progress=self.progress,
         )
-        if recipe.adapter is not None and recipe.adapter.merge:
+        if merged:
             trained = trained.merge_and_unload()
         return LanguageModel(MemorySource(trained, model.tokenizer)), log
 
