@@ -98,7 +98,7 @@ set, with 3 billion weights and whole histories; this table neither supports nor
 purchases say nothing of children (.474 to .534) and little of age and income (.546 to .593), whichever of the four rows
 reads them: with a linear model, fine-tuning changes the means by -.017 to .012, enrichment by -.005 to .025 and a
 second data set by -.003 to .004 (with LightGBM by -.042 to -.007). The times of the enriched row leave out most of the
-work, which an earlier process did: training took 86 minutes by the clock.
+work, which an earlier process did; by its log, training took 86 minutes.
 """,
     "strategies": """
 With 150,000 tokens for each, formats cannot be told apart: from the raw texts to seven formats of each beside them,

@@ -129,8 +129,7 @@ def report_drift(
         The column that identifies the user in long tables.
     time : str or None, default="auto"
         The field with the time of the events, as in `EventSerializer`; None to ignore it. A `serializer` has its own.
-        Long tables are sorted by it; "auto" is then their first column of times that
-        differs between events of a user.
+        Long tables are sorted by it; "auto" is then their first column of times that differs between events of a user.
     scores : tuple of two array-likes of shape (n_users_fit,) and (n_users_new,), default=None
         Scores that the pipeline predicts, to compare as well: of users held out from :term:`fit`, and of new ones.
 

@@ -109,8 +109,8 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
     columns_ : list of str
         The fields that are written, in the order of the text.
     kinds_ : dict of str to str
-        What these fields, and the one named by `time`, hold: "numbers", "texts", "times", ...; "nothing" if
-        all values are missing in :term:`fit`, which leaves open what they hold later.
+        What these fields, and the one named by `time`, hold: "numbers", "texts", "times", ...; "nothing" if all
+        values are missing in :term:`fit`, which leaves open what they hold later.
     time_ : str or None
         The field that orders the events.
     scalers_ : dict of str to transformer
