@@ -221,8 +221,11 @@ def report_drift(
             "or None to ignore it."
         )
     raise_if([f"X_fit lacks {name!r}" for name in names if name not in fit.columns], "The serializer does not fit")
-    unchanged = changes_since_fit(new, kinds_of(fit, names), None, frames[1])[1]
-    same = list(unchanged.columns)
+    kinds = kinds_of(fit, names)
+    unchanged = changes_since_fit(new, kinds, None, frames[1])[1]
+    # A serializer that is fitted to no values does not know what it will be asked to write.
+    known = [name for name, kind in kinds.items() if kind != "nothing"]
+    same = [name for name, values in unchanged.columns.items() if name in known or pa.types.is_null(values.type)]
     raise_if(disorder(fit, time, frames[0]), "The events of X_fit are not in order")
     raise_if(disorder(unchanged, time, frames[1]), "The events of X_new are not in order")
     is_new = np.arange(fit.n_users + new.n_users) >= fit.n_users

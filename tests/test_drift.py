@@ -47,6 +47,8 @@ def test_a_field_without_values_is_of_any_kind(X, later):
     for sides in ((empty, later), (X, empty)):
         report = report_drift(*sides)
         assert set(report.loc[report["field"] == "currency", "check"]) == {"missing"}
+    report = report_drift(empty, X, serializer=EventSerializer(formats={"currency": ".2f"}))  # No format for texts.
+    assert set(report.loc[report["field"] == "currency", "check"]) == {"missing"}
 
 
 # What did not change

@@ -886,3 +886,9 @@ def test_lists_that_are_all_empty_are_those_that_fit_saw(estimator, empty):
     if isinstance(estimator, EventSerializer):
         texts = clone(estimator).fit(users(empty)).transform(users(["a", "b"]))["text"]
         assert "a" in texts.iloc[0]
+
+
+@pytest.mark.parametrize("dtype", ["category", object, float])
+def test_a_table_without_rows_has_no_users(dtype):
+    table = pd.DataFrame({"user": pd.Series([], dtype=object), "time": pd.Series([], dtype=dtype)})
+    assert nest_events(table, user="user", time="time").shape == (0, 1)

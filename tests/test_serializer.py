@@ -346,6 +346,19 @@ def test_a_field_without_values_has_any_format(spec, empty):
     assert values_of_a(serializer.transform(other)["text"][0]) == ["", ""]
 
 
+def test_what_is_no_format_is_an_error_without_values_as_well():
+    with pytest.raises(ValueError, match=r"formats\['a'\]"):
+        EventSerializer(formats={"a": "gibberish"}).fit(two_events(pa.array([None, None], pa.float64())))
+
+
+def test_types_count_where_fit_has_no_events():
+    X = two_events(pa.array([dt.datetime(2024, 3, 2), dt.datetime(2024, 3, 1)]))
+    serializer = EventSerializer().fit(X.iloc[:0])
+    assert (serializer.time_, serializer.kinds_["a"]) == ("a", "times")
+    with pytest.raises(ValueError, match="order"):
+        serializer.transform(X)
+
+
 def test_fields_that_fit_did_not_see_are_ignored(X):
     serializer = EventSerializer(["mcc"]).fit(X)
     assert serializer.transform(pd.DataFrame({"events": [[{"extra": 1, "mcc": 2}]]}))["text"][0] == "mcc\n2"

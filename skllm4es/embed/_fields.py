@@ -28,7 +28,7 @@ _DIGIT = re.compile("[0-9]")
 #: What no number is written like: 0389 and 389 are two codes.
 _LEADING_ZERO = re.compile("[+-]?0[0-9]+")
 #: What a time begins with; pandas also reads 2345-7 as one.
-_DATE = re.compile(r"[0-9]{4}([-/.]?)[0-9]{2}\1[0-9]{2}([T ].*)?|[0-9]{4}-[0-9]{2}")
+_DATE = re.compile(r"[0-9]{4}([-/.]?)[0-9]{2}\1[0-9]{2}([T ].*)?|[0-9]{4}[-/][0-9]{2}")
 #: A time of day, which is a number of seconds.
 _CLOCK = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])(?::([0-5][0-9](?:\.[0-9]+)?))?")
 #: What is written for numbers that are none. They do not make words of a feature.

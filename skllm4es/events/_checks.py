@@ -71,11 +71,15 @@ def kinds_of(flat: FlatEvents, names: Iterable[str]) -> dict[str, str]:
 
 
 def _kind(column: pa.ChunkedArray) -> str:
+    return _kind_of_values(column) if len(column) else value_kind(column.type)  # No event says that it has none.
+
+
+def _kind_of_values(column: pa.ChunkedArray) -> str:
     kind = value_kind(column.type)
     if column.null_count == len(column):
         return "nothing"
     if is_list(column.type):
-        return f"lists of {_kind(pc.list_flatten(column))}"
+        return f"lists of {_kind_of_values(pc.list_flatten(column))}"
     # Most columns of floats begin with a number, and need not be searched for one.
     if pa.types.is_floating(column.type) and _is_missing(column[:1]) and _is_missing(column):
         return "nothing"

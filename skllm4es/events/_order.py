@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from skllm4es.events._arrow import combine, combine_encoded, decode
+from skllm4es.events._arrow import combine_encoded, decode
 from skllm4es.events._kinds import is_temporal
 
 
@@ -19,8 +19,9 @@ def factorize(column: pa.ChunkedArray, name: str) -> tuple[pa.Array, npt.NDArray
 
     Values that compare equal are one, so zero has no sign.
     """
-    if pa.types.is_null(column.type):  # Of a table without events; Arrow 22 cannot encode it.
-        return combine(column), np.zeros(0, dtype=np.int64)
+    values = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if pa.types.is_null(values):  # Of a table without events; Arrow 22 cannot encode it.
+        return pa.nulls(0), np.zeros(0, dtype=np.int64)
     try:
         column = _without_negative_zero(column)
         encoded = combine_encoded(column if pa.types.is_dictionary(column.type) else column.dictionary_encode())

@@ -108,8 +108,9 @@ def check_merges(model: PeftModel) -> None:
     """
     for module in model.modules():
         if isinstance(module, BaseTunerLayer):
+            layer = copy.deepcopy(module)  # One at a time, which takes the memory of one.
             try:
-                copy.deepcopy(module).merge()  # One at a time, which takes the memory of one.
+                layer.merge()
             except (RuntimeError, NotImplementedError, ValueError) as error:
                 raise ValueError(
                     f"The adapter cannot be merged into the model: {error} Set merge=False, or change lora_args."

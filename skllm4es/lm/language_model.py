@@ -16,7 +16,7 @@ from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 from skllm4es._compat import attention_of
 from skllm4es.lm.architecture import FORWARD
 from skllm4es.lm.loading import NO_CODE, loading_errors
-from skllm4es.lm.seeding import PROCESS_STATE, isolated_seed
+from skllm4es.lm.seeding import PROCESS_STATE
 from skllm4es.lm.sources import MemorySource, Model, Source, save_model
 
 #: Models that were loaded from disk, the latest last: shared by all embedders, so that clones do not load them again.
@@ -137,7 +137,8 @@ def _shared(key: tuple[str, torch.dtype, str], read: Callable[[], Model]) -> Mod
     """Return a model from the latest ones, or read it."""
     with PROCESS_STATE:
         if key not in _SHARED:
-            with isolated_seed(0):  # Weights that are about to be read, or not used, may be drawn first.
+            # Weights that are about to be read, or not used, may be drawn first; no GPU is needed for that.
+            with torch.random.fork_rng(devices=[]):
                 _SHARED[key] = read()
         _SHARED.move_to_end(key)
         while len(_SHARED) > _MAX_SHARED:

@@ -41,6 +41,15 @@ from skllm4es.serialize._values import WriteValues, format_lists, format_values,
 
 #: The columns of the compact form are learned from about this many events.
 _PLANNED_EVENTS = 100_000
+#: A format fits one of these, if it is one.
+_FORMATTED = [
+    pa.float64(),
+    pa.int64(),
+    pa.timestamp("us"),
+    pa.timestamp("us", "UTC"),
+    pa.duration("us"),
+    pa.time64("us"),
+]
 
 
 class EventSerializer(TextTransformerMixin, BaseEstimator):
@@ -449,13 +458,19 @@ def _unfit_formats(formats: Mapping[str, str], scalers: Mapping[str, Any], flat:
         if name not in {*formats, *scalers}:
             continue
         kind = kinds_of(flat, [name])[name]
-        if kind == "nothing":
-            continue
-        if name in scalers and kind not in ("numbers", "durations") and not is_time(kind):
+        types = _FORMATTED if kind == "nothing" else [pa.float64() if name in scalers else column.type]
+        if name in scalers and kind not in ("numbers", "durations", "nothing") and not is_time(kind):
             problems.append(f"scalers[{name!r}]: {kind} ({column.type}) cannot be scaled")
         elif name in formats:
-            try:
-                read_style(formats[name], pa.float64() if name in scalers else column.type)
-            except ValueError as error:
-                problems.append(f"formats[{name!r}]: {error}")
+            errors = [error for type_ in types if (error := _style_error(formats[name], type_))]
+            if len(errors) == len(types):
+                problems.append(f"formats[{name!r}]: {errors[0]}")
     return problems
+
+
+def _style_error(spec: str, type_: pa.DataType) -> ValueError | None:
+    try:
+        read_style(spec, type_)
+    except ValueError as error:
+        return error
+    return None
