@@ -96,16 +96,28 @@ def interrupt_long_training(directory):
     return directory
 
 
-def test_a_training_killed_after_its_early_stop_stays_stopped(tmp_path, monkeypatch, steps):
-    params = {"epochs": 60, "learning_rate": 0.05, "validation_fraction": 0.5, "patience": 3}
-    params |= {"training_args": {"eval_steps": 6}}
-    undisturbed = long_training(**params).fit(NOISE)
+STOPS_EARLY = {
+    "epochs": 60,
+    "learning_rate": 0.05,
+    "validation_fraction": 0.5,
+    "patience": 3,
+    "training_args": {"eval_steps": 6},
+}
+
+
+def interrupt_after_the_early_stop(monkeypatch, directory):
+    """Interrupt a training that has stopped early, before its checkpoints are removed; return one that was not."""
     with monkeypatch.context() as patch:
         patch.setattr(training, "remove_folder", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            long_training(checkpoint_dir=tmp_path, **params).fit(NOISE)
+            long_training(checkpoint_dir=directory, **STOPS_EARLY).fit(NOISE)
+    return long_training(**STOPS_EARLY).fit(NOISE)
+
+
+def test_a_training_killed_after_its_early_stop_stays_stopped(tmp_path, monkeypatch, steps):
+    undisturbed = interrupt_after_the_early_stop(monkeypatch, tmp_path)
     steps.clear()
-    resumed = long_training(checkpoint_dir=tmp_path, **params).fit(NOISE)
+    resumed = long_training(checkpoint_dir=tmp_path, **STOPS_EARLY).fit(NOISE)
     assert len(steps) <= 1
     assert resumed.validation_loss_curve_ == undisturbed.validation_loss_curve_
     assert_equal_weights(resumed, undisturbed)
@@ -117,31 +129,23 @@ def interrupt(*args):
 
 def test_checkpoints_may_move_before_a_training_is_resumed(tmp_path, monkeypatch):
     """The best weights are those of an earlier checkpoint, which is no longer where the Trainer wrote it."""
-    params = {"epochs": 60, "learning_rate": 0.05, "validation_fraction": 0.5, "patience": 3}
-    params |= {"training_args": {"eval_steps": 6}}
-    undisturbed = long_training(**params).fit(NOISE)
-    with monkeypatch.context() as patch:
-        patch.setattr(training, "remove_folder", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            long_training(checkpoint_dir=tmp_path / "first", **params).fit(NOISE)
+    undisturbed = interrupt_after_the_early_stop(monkeypatch, tmp_path / "first")
     shutil.move(tmp_path / "first", tmp_path / "second")
-    resumed = long_training(checkpoint_dir=tmp_path / "second", **params).fit(NOISE)
+    resumed = long_training(checkpoint_dir=tmp_path / "second", **STOPS_EARLY).fit(NOISE)
     assert resumed.validation_loss_curve_ == undisturbed.validation_loss_curve_
     assert_equal_weights(resumed, undisturbed)
 
 
 def test_early_stopping_remembers_how_long_it_has_waited(tmp_path, monkeypatch, steps):
     """The interruption falls between two of the three evaluations without a lower loss that `patience` allows."""
-    params = {"epochs": 60, "learning_rate": 0.05, "validation_fraction": 0.5, "patience": 3}
-    params |= {"training_args": {"eval_steps": 6}}
-    undisturbed = long_training(**params).fit(NOISE)
+    undisturbed = long_training(**STOPS_EARLY).fit(NOISE)
     n_steps = len(steps)
     assert n_steps < 60 * 7  # It stops early.
     with monkeypatch.context() as patch:
         interrupt_after(patch, n_steps - 3)
         with pytest.raises(KeyboardInterrupt):
-            long_training(checkpoint_dir=tmp_path, **params).fit(NOISE)
-    resumed = long_training(checkpoint_dir=tmp_path, **params).fit(NOISE)
+            long_training(checkpoint_dir=tmp_path, **STOPS_EARLY).fit(NOISE)
+    resumed = long_training(checkpoint_dir=tmp_path, **STOPS_EARLY).fit(NOISE)
     assert resumed.validation_loss_curve_ == undisturbed.validation_loss_curve_
     assert_equal_weights(resumed, undisturbed)
 
