@@ -97,6 +97,12 @@ def missing_fields(names: Iterable[str], flat: FlatEvents, source: str) -> list[
     return [f"{source} {missing}, which the events do not have"] if missing else []
 
 
+def without_types(flat: FlatEvents, kinds: Mapping[str, str]) -> FlatEvents:
+    """Return the events with the type of nulls for fields of the kind "nothing"."""
+    nulls = pa.chunked_array([pa.nulls(int(flat.offsets[-1]))])
+    return replace(flat, columns=flat.columns | {name: nulls for name, kind in kinds.items() if kind == "nothing"})
+
+
 def changes_since_fit(
     flat: FlatEvents, kinds: Mapping[str, str], time: str | None, X: Any
 ) -> tuple[list[str], FlatEvents]:
@@ -109,8 +115,7 @@ def changes_since_fit(
         return [], flat.select([])
     problems = missing_fields(kinds, flat, "fit saw")
     seen = kinds_of(flat, [name for name in kinds if name in flat.columns])
-    nulls = pa.chunked_array([pa.nulls(int(flat.offsets[-1]))])
-    flat = replace(flat, columns=flat.columns | {name: nulls for name, kind in seen.items() if kind == "nothing"})
+    flat = without_types(flat, seen)
     changed = [name for name, kind in seen.items() if not may_agree(kind, kinds[name])]
     problems += [
         f"{name!r} holds {seen[name]} ({_type_name(flat.columns[name].type)}), where fit saw {kinds[name]}"

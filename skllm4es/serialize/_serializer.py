@@ -19,7 +19,15 @@ from skllm4es._fit import all_or_nothing
 from skllm4es._messages import raise_if
 from skllm4es._texts import TEXT, TextTransformerMixin
 from skllm4es.events._arrow import unify_dictionaries
-from skllm4es.events._checks import changes_since_fit, check_read_columns, disorder, find_time, kinds_of, missing_fields
+from skllm4es.events._checks import (
+    changes_since_fit,
+    check_read_columns,
+    disorder,
+    find_time,
+    kinds_of,
+    missing_fields,
+    without_types,
+)
 from skllm4es.events._encoding import encode_values, encoding_pays
 from skllm4es.events._flat import FlatEvents, flatten_events
 from skllm4es.events._frames import repeated
@@ -262,7 +270,7 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
         }
         kinds = kinds_of(flat, [*columns, time] if time is not None and time == self.time else columns)
         self.time_, self.kinds_, self.scalers_ = time, kinds, scalers
-        plan = self._plan(written) if self.compact else None
+        plan = self._plan(without_types(written, {name: kinds[name] for name in columns})) if self.compact else None
         self.columns_ = columns if plan is None else [column.name for column in plan]
         self._compact_columns = plan
         return self
@@ -388,12 +396,7 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
 
     def _style(self, name: str, type_: pa.DataType) -> Style | None:
         spec = (self.formats or {}).get(name, ".2f" if name in self.scalers_ else None)
-        if spec is None or pa.types.is_null(type_):
-            return None
-        try:
-            return read_style(spec, type_)
-        except ValueError:  # The formats have been checked, except those of fields without values.
-            return None
+        return None if spec is None or pa.types.is_null(type_) else read_style(spec, type_)
 
     def _fill_and_quote(self) -> FillAndQuote:
         if self._compact_columns is not None:
