@@ -170,7 +170,8 @@ def report_drift(
     - "unlabelled": the share of events with a code that `labels` of the serializer do not describe;
     - "values": how common the 20 commonest values are, and all others;
     - "numbers": the tenths of :term:`fit`; and "gaps", those of the time from event to event. Times themselves are not
-      compared, because new events are later, nor lists of lists;
+      compared, because new events are later, nor hours and weekdays, so a clock that is off goes unseen, nor lists of
+      lists;
     - "events", of users: their number, and how many have none ("missing");
     - "unseen", of whole events: those whose text the language model has not read in :term:`fit`.
 
