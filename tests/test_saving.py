@@ -93,6 +93,15 @@ def test_a_fine_tuned_model_is_pickled_with_its_weights(fitted):
     np.testing.assert_array_equal(joblib.load(buffer).transform(TEXTS), fitted.transform(TEXTS))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_pickle_holds_the_weights_as_they_run_before_and_after_transform(dtype):
+    embedder = LLMEmbedder(SMALL, features="hidden", dtype=dtype, random_state=0).fit(TEXTS)
+    n_before = len(pickle.dumps(embedder))
+    vectors = embedder.transform(TEXTS)
+    assert n_bytes_of_weights(embedder) < len(pickle.dumps(embedder)) == n_before
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(embedder)).transform(TEXTS), vectors)
+
+
 def test_a_frozen_model_is_pickled_by_its_name(directory):
     embedder = LLMEmbedder(directory, finetune=None).fit(TEXTS)
     vectors = embedder.transform(TEXTS)

@@ -360,6 +360,8 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
             embedded: list[Embedded] = []
             events: EventVectors | None = None
             embedder = self._text_embedder(language_model, dtype, device, max_length)
+            if language_model.source.in_memory:  # What a pickle holds must not depend on whether `transform` came first.
+                language_model.load(embedder.dtype, device)
             if "scores" in features:
                 projection, embedded = self._fit_scores(embedder, texts, with_layers="hidden" in features)
             if columns is not None:
