@@ -16,7 +16,6 @@ from sklearn.utils._param_validation import (
     HasMethods,
     Interval,
     StrOptions,
-    validate_parameter_constraints,
     validate_params,
 )
 from sklearn.utils._set_output import _get_output_config
@@ -37,6 +36,7 @@ __all__ = [
     "attention_of",
     "cache_of",
     "callback_context",
+    "check_parameters",
     "disable_word_cache",
     "fit_context",
     "gguf_read_once",
@@ -46,7 +46,6 @@ __all__ = [
     "set_output_library",
     "supports_own_attention",
     "use_one_gpu",
-    "validate_parameter_constraints",
     "validate_params",
 ]
 
@@ -60,6 +59,11 @@ def output_library(transformer: Any) -> str:
 def set_output_library(transformer: Any, library: str) -> None:
     """Do what scikit-learn's `set_output` does, for a transformer that builds its output itself."""
     transformer._sklearn_output_config = {"transform": library}
+
+
+def check_parameters(estimator: Any) -> None:
+    """Check the parameters of an estimator or of its settings against its `_parameter_constraints`."""
+    estimator._validate_params()
 
 
 def callback_context(estimator: Any) -> Any:

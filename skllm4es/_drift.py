@@ -22,7 +22,7 @@ from sklearn.utils import check_array
 from skllm4es._messages import raise_if
 from skllm4es._texts import TEXT, read_texts
 from skllm4es.baselines._features import Floats, Integers, distinct_values, gaps_of, is_numeric
-from skllm4es.events._checks import changes_since_fit, disorder, fields_of_times, find_time, first_varying, kinds_of
+from skllm4es.events._checks import changes_since_fit, disorder, fields_of_times, first_varying, kinds_of, resolve_time
 from skllm4es.events._flat import FlatEvents, flatten_events
 from skllm4es.events._frames import column_names
 from skllm4es.events._kinds import is_list, is_time, may_agree
@@ -209,12 +209,12 @@ def report_drift(
         columns, labels = serializer.columns, serializer.labels or {}
     frames = [X_fit, X_new]
     if user is not None:
-        if time == "auto":
+        if time == "auto" and "auto" not in column_names(X_fit):
             unsorted = flatten_events(nest_events(X_fit, user=user))
             time = first_varying(unsorted, fields_of_times(unsorted))
         frames = [nest_events(X, user=user, time=time if time in column_names(X) else None) for X in frames]
     fit, new = (_read(X, events, latest, name) for X, name in zip(frames, ("X_fit", "X_new"), strict=True))
-    time = find_time(fit) if time == "auto" else time
+    time = resolve_time(fit, time)
     names = list(fit.columns) if columns is None else list(columns)
     if time is not None and time not in fit.columns:
         raise ValueError(

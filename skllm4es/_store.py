@@ -1,6 +1,6 @@
 """One SQLite file that several processes read and write at once, the basis of all caches of this package.
 
-The file is created whole or not at all and checked whenever it is opened, and each row holds a digest of itself.
+The file is created whole or not at all, and checked whenever it is opened. Each cache keeps a digest beside each value.
 """
 
 from __future__ import annotations

@@ -7,9 +7,11 @@ from collections.abc import Mapping, Set
 from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 from sklearn.base import TransformerMixin
+from sklearn.utils.validation import check_is_fitted
 
 from skllm4es._compat import output_library, set_output_library
 from skllm4es._messages import check_has_length
@@ -44,6 +46,22 @@ class TextTransformerMixin(TransformerMixin):
         if transform is not None:
             set_output_library(self, transform)
         return self
+
+    def get_feature_names_out(self, input_features: Any = None) -> npt.NDArray[Any]:
+        """Return the names of the columns of `transform`.
+
+        Parameters
+        ----------
+        input_features : None
+            Ignored.
+
+        Returns
+        -------
+        names : ndarray of shape (1,), dtype object
+            ``["text"]``.
+        """
+        check_is_fitted(self)
+        return np.array([TEXT], dtype=object)
 
     def _frame(self, columns: Mapping[str, Any], *, like: Any) -> Any:
         """Build the output from columns of texts, with the library and the index of the input `like`."""

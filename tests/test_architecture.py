@@ -64,6 +64,12 @@ def test_what_several_rooms_share_depends_on_no_room():
     assert [module for module in modules if module.startswith("skllm4es.") and module.split(".")[1] in USES] == []
 
 
+def test_no_room_imports_the_package_as_a_whole():
+    # The package imports all rooms, so that such an import would go round in a circle.
+    files = [file for room in USES for file in (PACKAGE / room).rglob("*.py")]
+    assert [file.name for file in files if "skllm4es" in {module for module, _ in imports(file)}] == []
+
+
 def test_the_drawing_names_every_room():
     drawing = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8").split("```text\n")[1].split("```")[0]
     assert [room for room in USES if room not in drawing] == []

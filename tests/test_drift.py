@@ -283,6 +283,22 @@ def test_no_events_are_an_error(X):
             report_drift(*sides)
 
 
+@pytest.mark.parametrize("is_long", [False, True])
+def test_a_field_that_is_called_auto_is_the_time_as_in_the_serializer(X, later, is_long):
+    tables = [unnest_events(side).rename(columns={"event_time": "auto"}) for side in (X, later)]
+    tables = [
+        table.assign(booked=pd.Timestamp("2030-01-01") - (table["auto"] - table["auto"].min())) for table in tables
+    ]
+    sides = [nest_events(table, user="user_id", time="auto") for table in tables]
+    serializer = EventSerializer().fit(sides[0])
+    assert serializer.time_ == "auto"
+    gaps = row_of(report_drift(X, later), "event_time", "gaps")
+    kind = {"user": "user_id"} if is_long else {}
+    for settings in ({}, {"serializer": serializer}):
+        found = row_of(report_drift(*(tables if is_long else sides), **kind, **settings), "auto", "gaps")
+        assert (found.fit, found.new, found.shift) == (gaps.fit, gaps.new, gaps.shift)
+
+
 def test_events_that_are_not_in_order_are_an_error(X):
     backwards = X.assign(events=[list(user)[::-1] for user in X["events"]])
     with pytest.raises(ValueError, match="The events of X_new are not in order: 'event_time' decreases"):

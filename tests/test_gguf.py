@@ -350,12 +350,6 @@ def test_without_the_extra_the_error_says_how_to_install_it(written, monkeypatch
         embedder(written.path).fit(TEXTS)
 
 
-def test_an_old_transformers_is_refused(written, monkeypatch):
-    monkeypatch.setattr(conversion, "transformers_version", "5.20.2")
-    with pytest.raises(ImportError, match=r"need the package gguf and transformers 5\.23 or newer \(there is 5\.20\.2"):
-        embedder(written.path).fit(TEXTS)
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

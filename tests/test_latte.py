@@ -6,12 +6,15 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.testing import assert_allclose
 from sklearn.exceptions import NotFittedError
+from sklearn.preprocessing import normalize
 from tiny_models import frozen_model
 
 import skllm4es.models
-from skllm4es import nest_events
+from skllm4es import LLMEmbedder, nest_events
 from skllm4es.baselines import LATTEEmbedder
+from skllm4es.baselines._descriptions import read_descriptions
 from skllm4es.datasets import make_transactions
 
 
@@ -112,6 +115,14 @@ def test_transform_and_a_pickle_need_no_language_model(X, model):
     vectors = fitted.transform(X)
     shutil.rmtree(model)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(fitted)).transform(X), vectors)
+
+
+def test_a_short_model_is_read_by_its_layers_and_not_by_its_embedded_tokens():
+    texts = ["events: 2; film", "events: 3 (very low)", "POS, ATM"]
+    hidden = LLMEmbedder(frozen_model(), finetune=None, features="hidden", pooling_depth=1).fit_transform(texts)
+    unit = normalize(hidden.astype(np.float64))
+    vectors = read_descriptions(texts, frozen_model(), memory=None, device="cpu", progress=False)
+    assert_allclose(vectors, normalize(unit - unit.mean(axis=0)), atol=1e-5)
 
 
 def test_a_memory_keeps_the_vectors_of_descriptions(X, tmp_path, monkeypatch):

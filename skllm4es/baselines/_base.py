@@ -22,8 +22,8 @@ from skllm4es._docstrings import fill
 from skllm4es._fit import all_or_nothing
 from skllm4es._messages import raise_if
 from skllm4es.baselines._features import EncodedEvents, EventFeatures, learn_features
-from skllm4es.events._checks import check_read_columns
-from skllm4es.events._flat import FlatEvents, flatten_events
+from skllm4es.events._checks import read_events
+from skllm4es.events._flat import FlatEvents
 
 _PARAGRAPHS = {
     "attributes": """\
@@ -203,9 +203,7 @@ events : str or sequence of str, default={events}
         raise NotImplementedError
 
     def _flatten(self, X: Any, *, reset: bool) -> FlatEvents:
-        flat = flatten_events(X, self.events)
-        check_read_columns(self, X, self.events, reset=reset)
-        return flat
+        return read_events(self, X, reset=reset)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_features")

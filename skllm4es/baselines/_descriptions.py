@@ -170,6 +170,7 @@ def read_descriptions(
     from skllm4es.lm.devices import resolve_device
     from skllm4es.lm.embedding import TextEmbedder
     from skllm4es.lm.language_model import LanguageModel
+    from skllm4es.lm.pooling import unit_mean
     from skllm4es.lm.processes import processes
     from skllm4es.lm.sources import source_of
 
@@ -189,7 +190,8 @@ def read_descriptions(
     )
     places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
     vectors = np.zeros((len(places), language_model.hidden_size))
+    depth = min(_DEPTH, language_model.n_layers)
     for embedded in embedder.embed(texts, None if directory is None else Cache(directory)):
-        vectors[places[embedded.text]] = normalize(embedded.layers[-_DEPTH:].astype(np.float64)).mean(axis=0)
+        vectors[places[embedded.text]] = unit_mean(embedded.layers[-depth:])
     vectors = vectors[[places[text] for text in texts]]
     return normalize(vectors - vectors.mean(axis=0)).astype(np.float32)

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from skllm4es._messages import raise_if, warn
 from skllm4es.events._arrow import combine, unify_dictionaries
-from skllm4es.events._checks import changes_since_fit, disorder, find_time, kinds_of, missing_fields
+from skllm4es.events._checks import changes_since_fit, disorder, kinds_of, missing_fields, resolve_time
 from skllm4es.events._encoding import encode_values
 from skllm4es.events._flat import FlatEvents
 from skllm4es.events._kinds import is_list, is_time
@@ -80,8 +80,6 @@ class EventFeatures:
 
     def encode(self, flat: FlatEvents, max_events: int | None) -> EncodedEvents:
         """Turn the latest `max_events` events of each user into arrays; the first gap counts from the event before."""
-        if not flat.lengths.any():  # Users without events may also lack fields.
-            flat = FlatEvents({name: pa.chunked_array([pa.nulls(0)]) for name in self.kinds}, flat.offsets)
         gaps = None if self.time is None else gaps_of(flat, _finite(self.time, flat.columns[self.time]))
         if max_events is not None:
             gaps = None if gaps is None else gaps[_is_latest(flat, max_events)]
@@ -135,8 +133,7 @@ def learn_features(
         raise ValueError(
             f"X has no events to learn from: none of its {flat.n_users} users has any. Pass users with events."
         )
-    if time == "auto" and "auto" not in flat.columns:
-        time = find_time(flat)
+    time = resolve_time(flat, time)
     used = list(flat.columns) if columns is None else list(dict.fromkeys(columns))
     named_numeric = [] if numeric is None else list(numeric)
     named_categorical = [] if categorical is None else list(categorical)

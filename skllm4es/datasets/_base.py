@@ -11,7 +11,6 @@ import os
 import shutil
 import tempfile
 import time
-import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from urllib.request import urlopen
 
 import pyarrow as pa
 
+from skllm4es._messages import warn
 from skllm4es.datasets._tables import DataSetError, Tables
 
 _ENVIRONMENT_VARIABLE = "SKLLM4ES_DATA"
@@ -314,7 +314,7 @@ def _retrieve(url: str, path: Path) -> None:
         except (OSError, HTTPException) as error:
             if not _may_pass(error):
                 raise
-            warnings.warn(f"Retry downloading from {url} in {pause} s: {error}", stacklevel=2)
+            warn(f"Retry downloading from {url} in {pause} s: {error}")
         time.sleep(pause)
     return _retrieve_once(url, path)
 

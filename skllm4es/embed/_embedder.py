@@ -29,7 +29,7 @@ from skllm4es.embed._callbacks import trainer_callbacks
 from skllm4es.embed._duration import warning_of_duration
 from skllm4es.embed._finetuning import FineTuning, LoRA
 from skllm4es.embed._from_scratch import FromScratch
-from skllm4es.embed._hidden import LayerMean, UnitLayerMean, last_layers
+from skllm4es.embed._hidden import last_layers
 from skllm4es.serialize import parse_events
 
 if TYPE_CHECKING:
@@ -404,10 +404,9 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
         if self._events_ is not None:
             blocks["events"][:] = self._events_(texts, self._fitted_reader())
         if {"hidden", "scores"} & set(self.features_):
-            layer_mean = LayerMean(self.layers_)
             for rows, layers, scores in self._embedded(texts, known):
                 if "hidden" in blocks:
-                    blocks["hidden"][rows] = layer_mean(layers)
+                    blocks["hidden"][rows] = layers[self.layers_].mean(axis=0)
                 if self._projection_ is not None:
                     blocks["scores"][rows] = self._projection_(scores[None])[0]
         if len(blocks) == 1:
@@ -858,7 +857,8 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
 
     def _reader(self, embedder: TextEmbedder, layers: list[int]) -> Read:
         """Return what reads the texts of events: the mean of their layers, each brought to unit length."""
-        layer_mean = UnitLayerMean(layers)
+        from skllm4es.lm.pooling import unit_mean
+
         if embedder.pooling == "events":  # An event has no header; what stands before a line break in it is not one.
             embedder = replace(embedder, pooling="mean")
 
@@ -867,7 +867,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
             places = {text: place for place, text in enumerate(texts)}
             n_truncated = 0
             for embedded in embedder.embed(texts, self._cache()):
-                vectors[places[embedded.text]] = layer_mean(embedded.layers)
+                vectors[places[embedded.text]] = unit_mean(embedded.layers[layers])
                 n_truncated += embedded.truncated
             if n_truncated:
                 warn(

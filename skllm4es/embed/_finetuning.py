@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sklearn.base import BaseEstimator
 
-from skllm4es._compat import Interval, StrOptions, validate_parameter_constraints
+from skllm4es._compat import Interval, StrOptions, check_parameters
 from skllm4es.embed._settings import check_names, plain
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ class FineTuning(BaseEstimator):
 
     def _check(self) -> None:
         """Reject parameters that conflict or do not exist."""
-        validate_parameter_constraints(self._parameter_constraints, self.get_params(deep=False), type(self).__name__)
+        check_parameters(self)
         if self.patience != _PATIENCE and self.validation_fraction is None:
             raise ValueError(
                 f"patience={self.patience} has no effect without validation_fraction. Set validation_fraction, or "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sklearn.base import BaseEstimator
 
-from skllm4es._compat import Interval, StrOptions, validate_parameter_constraints
+from skllm4es._compat import Interval, StrOptions, check_parameters
 from skllm4es.embed._settings import check_names, plain
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class FromScratch(BaseEstimator):
 
     def _resolve(self) -> Scratch:
         """Check the parameters, and return what `skllm4es.lm` makes the model from."""
-        validate_parameter_constraints(self._parameter_constraints, self.get_params(deep=False), type(self).__name__)
+        check_parameters(self)
         from transformers import LlamaConfig
 
         from skllm4es.lm.training import Scratch

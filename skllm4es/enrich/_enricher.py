@@ -11,7 +11,6 @@ from typing import Any, Self
 
 import joblib
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
@@ -304,22 +303,6 @@ class TextEnricher(TextTransformerMixin, BaseEstimator):
         check_is_fitted(self)
         texts = _single_column(X)
         return self._frame({TEXT: self._rewrite(texts, 1, like=X)[0] if self.enrich == "always" else texts}, like=X)
-
-    def get_feature_names_out(self, input_features: Any = None) -> npt.NDArray[Any]:
-        """Return the names of the columns of `transform`.
-
-        Parameters
-        ----------
-        input_features : None
-            Ignored.
-
-        Returns
-        -------
-        names : ndarray of shape (1,), dtype object
-            ``["text"]``.
-        """
-        check_is_fitted(self)
-        return np.array([TEXT], dtype=object)
 
     @all_or_nothing
     def _setup(self) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from skllm4es._messages import warn
-from skllm4es._store import Store, hash_of, make_directory
+from skllm4es._store import Store, hash_of
 from skllm4es.rewriters._base import UnusableAnswerError
 
 _SCHEMA = "CREATE TABLE rewrites (key BLOB PRIMARY KEY, value BLOB NOT NULL, digest BLOB NOT NULL)"
@@ -23,10 +22,8 @@ class RewriteCache:
     an `OSError` if the file is damaged or was not written by this package.
     """
 
-    def __init__(self, directory: str | os.PathLike[str]) -> None:
-        folder = Path(directory).expanduser().absolute()
-        make_directory(folder)
-        self._store = Store(folder / "rewrites.sqlite", _SCHEMA, "rewritings")
+    def __init__(self, directory: Path) -> None:
+        self._store = Store(directory / "rewrites.sqlite", _SCHEMA, "rewritings")
 
     def read(self, keys: Sequence[bytes]) -> dict[bytes, str | UnusableAnswerError]:
         """Return the cached texts and errors among the keys. Damaged ones are skipped, with a warning."""

@@ -39,8 +39,8 @@ class Request(NamedTuple):
 class Rewriting(NamedTuple):
     """A rewritten text, or the error of the rewriter, and what the check found.
 
-    Recall and precision are NaN if they are unknown. `fault` is "" or one of "failed", "unfaithful" and "unchecked";
-    `reason` describes it.
+    Recall and precision are NaN if they are unknown. `fault` is "" or one of "failed", "unfaithful", "repeated" and
+    "unchecked"; `reason` describes it.
     """
 
     text: str | RewritingError

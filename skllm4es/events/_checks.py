@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,16 +10,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from sklearn.utils.validation import validate_data
 
-from skllm4es.events._flat import FlatEvents
+from skllm4es.events._flat import FlatEvents, flatten_events
 from skllm4es.events._frames import row_label
 from skllm4es.events._kinds import is_list, is_temporal, is_time, may_agree, value_kind
 
 
-def check_read_columns(estimator: Any, X: Any, events: str | Sequence[str], *, reset: bool) -> None:
-    """Learn or compare the names of the columns that hold the events; others, such as profiles, are never read."""
+def read_events(estimator: Any, X: Any, *, reset: bool) -> FlatEvents:
+    """Read the columns that an estimator's `events` names, and learn or compare their names; others are never read."""
+    events = estimator.events
+    flat = flatten_events(X, events)
     validate_data(
         estimator, X[[events] if isinstance(events, str) else list(events)], reset=reset, skip_check_array=True
     )
+    return flat
+
+
+def resolve_time(flat: FlatEvents, time: str | None) -> str | None:
+    """Return the field that the parameter `time` names; "auto" is the one that orders the events."""
+    return find_time(flat) if time == "auto" and "auto" not in flat.columns else time
 
 
 def find_time(flat: FlatEvents) -> str | None:
@@ -111,8 +119,9 @@ def changes_since_fit(
     A field without values, or with empty lists, is of any kind, and users without events may lack fields. Fields
     without values are returned with the type of nulls, since another type may be one that fit did not see.
     """
-    if not flat.lengths.any():
-        return [], flat.select([])
+    if not flat.lengths.any():  # Users without events may lack fields.
+        nulls = pa.chunked_array([pa.nulls(0)])
+        return [], replace(flat, columns=dict.fromkeys(kinds, nulls))
     problems = missing_fields(kinds, flat, "fit saw")
     seen = kinds_of(flat, [name for name in kinds if name in flat.columns])
     flat = without_types(flat, seen)

@@ -14,8 +14,9 @@ def is_string(type_: pa.DataType) -> bool:
 
 def is_list(type_: pa.DataType) -> bool:
     """Whether a type is one of Arrow's list types."""
-    # By name, because not every version of pyarrow has list views.
-    return str(type_).startswith(("list", "large_list", "fixed_size_list"))
+    t = pa.types
+    views = t.is_list_view(type_) or t.is_large_list_view(type_)
+    return t.is_list(type_) or t.is_large_list(type_) or t.is_fixed_size_list(type_) or views
 
 
 def is_temporal(type_: pa.DataType) -> bool:

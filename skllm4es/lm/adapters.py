@@ -82,7 +82,7 @@ def attach_adapter(model: PreTrainedModel, directory: str | Path) -> PeftModel:
         If its weights are not there as safetensors, or it names code or further adapters to load.
     """
     config = json.loads((Path(directory) / _CONFIG_FILE).read_text(encoding="utf-8"))
-    if config.get("megatron_config"):  # peft 0.18 imports any module that is named there.
+    if config.get("megatron_config"):  # peft 0.19 imports any module that is named there.
         raise ValueError(f"the adapter in {directory} names a module to import: remove its megatron_config.")
     if config.get("peft_type") == "XLORA":  # They may be pickles.
         raise ValueError(f"the adapter in {directory} names other adapters to read: choose one that stands alone.")

@@ -192,7 +192,7 @@ def _try_lengths(decoder: PreTrainedModel, longest: int) -> int:
     try:
         if is_exact(longest):
             return longest
-    except (TypeError, ValueError, RuntimeError, IndexError):  # It takes no positions, or none so far away.
+    except FAILURES:  # It takes no positions, or none so far away.
         return longest
     shortest = _N_TRIED
     while longest - shortest > 1:

@@ -1,4 +1,4 @@
-"""What follows a training step by step: a guard against losses that diverge, a forecast, and a progress bar."""
+"""What follows a training step by step: a guard against losses that diverge, an early stop, a forecast and a bar."""
 
 from __future__ import annotations
 

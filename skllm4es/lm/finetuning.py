@@ -353,11 +353,9 @@ def _gradient_checkpointing(model: PreTrainedModel, enabled: bool) -> Iterator[N
     if not enabled:
         yield
         return
-    # Newer versions of transformers call it activation checkpointing, and warn about the older name.
-    name = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
-    getattr(model, f"{name}_checkpointing_enable")({"use_reentrant": False})
+    model.activation_checkpointing_enable({"use_reentrant": False})
     try:
         yield
     finally:
-        getattr(model, f"{name}_checkpointing_disable")()
+        model.activation_checkpointing_disable()
         model.disable_input_require_grads()  # Its hooks, closures that cannot be pickled, may have been added as well.

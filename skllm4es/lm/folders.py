@@ -60,30 +60,27 @@ def remove_folder(folder: Path) -> None:
 def hash_folder(directory: Path) -> str:
     """Hash the files of a model, without those that only lie beside it."""
     beside = (TRAINING_FILE, EMBEDDER_FILE)
-    files = sorted(path for path in directory.iterdir() if path.is_file() and path.name not in beside)
-    return _hash_files(tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files))
+    digest = hashlib.blake2b(digest_size=16)
+    for path in sorted(path for path in directory.iterdir() if path.is_file() and path.name not in beside):
+        digest.update(path.name.encode())
+        digest.update(_content_of(path))
+    return digest.hexdigest()
 
 
 def hash_file(path: Path) -> str:
     """Hash one file, whatever its name."""
-    return _hash_content(str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns).hex()
+    return _content_of(path.absolute()).hex()
 
 
-@lru_cache(maxsize=64)
+def _content_of(path: Path) -> bytes:
+    return _hash_content(str(path), path.stat().st_size, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
 def _hash_content(path: str, size: int, modified: int) -> bytes:
     """Hash the content of a file, again only if its size or time has changed."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "blake2b").digest()
-
-
-@lru_cache(maxsize=64)
-def _hash_files(files: tuple[tuple[str, int, int], ...]) -> str:
-    """Hash the contents of files, again only if a size or time has changed."""
-    digest = hashlib.blake2b(digest_size=16)
-    for path, size, modified in files:
-        digest.update(Path(path).name.encode())
-        digest.update(_hash_content(path, size, modified))
-    return digest.hexdigest()
 
 
 def check_room(folder: Path, needed: int) -> None:

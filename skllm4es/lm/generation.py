@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from skllm4es._compat import cache_of
-from skllm4es.lm.architecture import FORWARD, found_once
+from skllm4es.lm.architecture import FAILURES, FORWARD, found_once
 from skllm4es.lm.attention import fast_decoding
 from skllm4es.lm.loading import quietly
 from skllm4es.lm.sampling import Sampling, seed_of_step
@@ -106,7 +106,7 @@ def _try_batching(model: PreTrainedModel) -> Batching:
         return Batching("same length", resumes=False)
     try:
         resumes = agrees(scores(longer, padded, n_padding=n_padding, n_together=n_new // 2))
-    except (TypeError, ValueError, RuntimeError, IndexError, AttributeError, NotImplementedError):
+    except FAILURES:
         resumes = False  # Its cache cannot be passed on, or its rows not selected.
     return Batching("all", resumes)
 

@@ -23,6 +23,7 @@ from tokenizers.pre_tokenizers import PreTokenizer
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    GgufConfig,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -44,8 +45,6 @@ _VERSION = "1"
 #: What the file is called where transformers reads it.
 _NAME = "model.gguf"
 _FLOAT = 4  # bytes
-#: Older versions mix up weights (5.12) or leave out the tokens that begin and end a text (5.20).
-_TRANSFORMERS = (5, 23)
 
 #: Where each file was converted to by this process, by its fingerprint.
 _CONVERTED: dict[str, Path] = {}
@@ -124,12 +123,9 @@ def converted(file: Path, fingerprint: str, memory: Path | None) -> Path:
 
 
 def require_extra() -> None:
-    """Raise an ImportError if the libraries of the extra are missing, or too old to read GGUF files rightly."""
-    if find_spec("gguf") is None or tuple(map(int, transformers_version.split(".")[:2])) < _TRANSFORMERS:
-        raise ImportError(
-            "GGUF files need the package gguf and transformers 5.23 or newer "
-            f"(there is {transformers_version}): pip install --upgrade 'skllm4es[gguf]'."
-        )
+    """Raise an ImportError if the library of the extra is missing."""
+    if find_spec("gguf") is None:
+        raise ImportError("GGUF files need the package gguf: pip install --upgrade 'skllm4es[gguf]'.")
 
 
 def warn_if_unknown(header: Header) -> None:
@@ -285,8 +281,6 @@ def _read_model(folder: str, header: Header, config: PretrainedConfig) -> PreTra
     ValueError
         If the file has not exactly the weights of the model that its settings describe.
     """
-    from transformers import GgufConfig  # From 5.23 on.
-
     with torch.device("meta"):
         plain: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     n_described = sum(weights.numel() for weights in plain.parameters())

@@ -219,6 +219,14 @@ class LayerPooler:
         return torch.stack(reduced, dim=1).cpu().numpy(), scores.cpu().numpy()
 
 
+def unit_mean(layers: FloatArray) -> npt.NDArray[np.float64]:
+    """Return the mean, of shape (hidden_size,), of layers of a text, each brought to unit length, as norms differ."""
+    wide = layers.astype(np.float64)  # Squares of large values overflow float32.
+    norms = np.linalg.norm(wide, axis=1, keepdims=True)
+    mean: npt.NDArray[np.float64] = np.divide(wide, norms, out=np.zeros_like(wide), where=norms > 0).mean(axis=0)
+    return mean
+
+
 @dataclass(frozen=True)
 class _Reduction:
     """From hidden states (n, width, hidden) to (n, hidden): a weighted sum, or the maximum over what is not absent."""

@@ -19,7 +19,6 @@ import torch
 from filelock import FileLock
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
-from skllm4es import __version__
 from skllm4es._store import hash_of
 from skllm4es.lm.adapters import check_merges
 from skllm4es.lm.cache import Cache
@@ -134,7 +133,7 @@ class Recipe:
             "schedule": schedule,
             "max_length": self.max_length,
             "seed": self.seed if self.seeded else None,
-            "version": [__version__, _VERSION],
+            "version": _VERSION,
             "machine": machine,
         }
         texts = [part for user_texts in corpus for part in (*user_texts, f"{len(user_texts)} texts")]

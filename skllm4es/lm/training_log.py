@@ -47,12 +47,10 @@ def read_log(directory: Path) -> TrainingLog:
     return TrainingLog(**_read(directory)["log"])
 
 
-def check_whole(directory: Path, again: str = "trained again") -> str:
-    """Return the fingerprint of a model's files; raise an OSError if they are not those that `write_log` saw."""
-    fingerprint = hash_folder(directory)
-    if _read(directory, again)["fingerprint"] != fingerprint:
+def check_whole(directory: Path, again: str = "trained again") -> None:
+    """Raise an OSError if the files of a model are not those that `write_log` saw."""
+    if _read(directory, again)["fingerprint"] != hash_folder(directory):
         raise _damaged(directory, again)
-    return fingerprint
 
 
 def _read(directory: Path, again: str = "trained again") -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 from sklearn.base import BaseEstimator
 
-from skllm4es._compat import Interval, StrOptions
+from skllm4es._compat import Interval, StrOptions, check_parameters
 from skllm4es.formats import FORMATS
 from skllm4es.rewriters._answers import clean_answer
 from skllm4es.rewriters._base import RewritingError, UnusableAnswerError
@@ -188,7 +188,7 @@ class StepwiseRewriter(BaseEstimator, ABC):
         """
         texts, formats, seeds = as_lists(texts, formats, seeds)
         check_formats(formats, self.default_formats)
-        self._validate_params()
+        check_parameters(self)
         return self._iterate(texts, formats, seeds)
 
     def cache_key(self) -> str:

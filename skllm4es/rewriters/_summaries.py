@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
+from skllm4es._compat import check_parameters
 from skllm4es.rewriters._base import RewritingError
 from skllm4es.rewriters._llm import N_SPARE_TOKENS, LanguageModelRewriter, Question, Session, Steps, StepwiseRewriter
 from skllm4es.rewriters._prompts import compose, seed_of
@@ -27,7 +28,7 @@ class SummarisingRewriter(StepwiseRewriter):
     n_words: int
 
     def _open(self) -> AbstractContextManager[Session]:
-        self.rewriter._validate_params()
+        check_parameters(self.rewriter)
         return self.rewriter._open()
 
     def _determinants(self) -> Mapping[str, object]:

@@ -31,12 +31,12 @@ _QUOTED = re.compile(f'(?<![^\n{_MARK}])"[^"]*+(?:""[^"]*+)*+"(?![^\n{_MARK}])')
 _PIECE = 1 << 24
 #: The number of values that are strings of Python at once.
 _PART = 1 << 18
-_EMPTY = pa.DictionaryArray.from_arrays(pa.array([0], pa.int32()), pa.array([b""], pa.large_binary()))
+_EMPTY = pa.DictionaryArray.from_arrays(pa.array([0], pa.int32()), pa.array([""], pa.large_string()))
 
 
 @dataclass(frozen=True)
 class _Piece:
-    """Events of some of the texts: the texts' positions, how many events each has, and their values, as UTF-8."""
+    """Events of some of the texts: the texts' positions, how many events each has, and their values."""
 
     positions: list[int]
     lengths: list[int]
@@ -104,7 +104,7 @@ class TextColumns:
 
     def values_at(self, name: str, codes: Codes) -> list[str]:
         """Return the values that codes stand for."""
-        return _strings(self._encode(name).dictionary.take(pa.array(codes)))
+        return self._encode(name).dictionary.take(pa.array(codes)).to_pylist()
 
     def _encode(self, name: str) -> pa.DictionaryArray:
         if name not in self._encoded:
@@ -128,17 +128,9 @@ class TextColumns:
             yield np.repeat(starts[positions] - (ends - own), own) + np.arange(ends[-1]), column
 
 
-def _strings(values: pa.LargeBinaryArray) -> list[str]:
-    """Decode values."""
-    try:
-        return values.cast(pa.large_string()).to_pylist()
-    except pa.ArrowInvalid:  # Half of a surrogate pair.
-        return [value.decode("utf-8", "surrogatepass") for value in values.to_pylist()]
-
-
-def _in_parts(values: pa.LargeBinaryArray) -> Iterator[list[str]]:
+def _in_parts(values: pa.LargeStringArray) -> Iterator[list[str]]:
     for start in range(0, len(values), _PART):
-        yield _strings(values.slice(start, _PART))
+        yield values.slice(start, _PART).to_pylist()
 
 
 class _Head(NamedTuple):
@@ -186,7 +178,7 @@ def _pieces(texts: Sequence[str]) -> Iterator[_Piece]:
     for position, text in enumerate(texts):
         if (found := _as_csv(text)) is None:
             others.append(position)
-            n_characters += len(text) if isinstance(text, str) else 0
+            n_characters += len(text)
             if n_characters > _PIECE:
                 yield from _parse_one_by_one(others, texts)
                 others, n_characters = [], 0
@@ -205,10 +197,9 @@ def _pieces(texts: Sequence[str]) -> Iterator[_Piece]:
 def _as_csv(text: str) -> tuple[_Head, int, str] | None:
     """Return the head of a text, the number of its lines, and these with a mark between fields; None if CSV differs.
 
-    It differs in the compact form, where quotes are misplaced, at a carriage return, which would end a line, and where
-    there is half of a surrogate pair.
+    It differs in the compact form, where quotes are misplaced, and at a carriage return, which would end a line.
     """
-    if not isinstance(text, str) or _MARK in text or "\r" in text or not (text.isascii() or _encodes(text)):
+    if _MARK in text or "\r" in text:
         return None
     try:
         head = read_head(text)
@@ -249,7 +240,7 @@ def _parse_many(head: _Head, bodies: Sequence[_Body], texts: Sequence[str]) -> I
     columns = {}
     for name, column in zip(_distinct(head.header), table.columns, strict=True):
         coded = column.combine_chunks()
-        values = pc.replace_substring(coded.dictionary.cast(pa.large_binary()), _MARK, head.separator)
+        values = pc.replace_substring(coded.dictionary.cast(pa.large_string()), _MARK, head.separator)
         columns[name] = pa.DictionaryArray.from_arrays(coded.indices, values)
     yield _Piece(positions, lengths, columns)
 
@@ -267,17 +258,8 @@ def _parse_one_by_one(positions: Sequence[int], texts: Sequence[str]) -> Iterato
         rows = [row for _, table in of_header for row in table.rows]
         columns = {}
         for name, column in zip(_distinct(header), zip(*rows, strict=True), strict=bool(rows)):
-            encoded = [value.encode("utf-8", "surrogatepass") for value in column]
-            columns[name] = pa.array(encoded, pa.large_binary()).dictionary_encode()
+            columns[name] = pa.array(column, pa.large_string()).dictionary_encode()
         yield _Piece([position for position, _ in of_header], [len(table.rows) for _, table in of_header], columns)
-
-
-def _encodes(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _distinct(names: Sequence[str]) -> list[str]:

@@ -21,15 +21,15 @@ from skllm4es._texts import TEXT, TextTransformerMixin
 from skllm4es.events._arrow import unify_dictionaries
 from skllm4es.events._checks import (
     changes_since_fit,
-    check_read_columns,
     disorder,
-    find_time,
     kinds_of,
     missing_fields,
+    read_events,
+    resolve_time,
     without_types,
 )
 from skllm4es.events._encoding import encode_values, encoding_pays
-from skllm4es.events._flat import FlatEvents, flatten_events
+from skllm4es.events._flat import FlatEvents
 from skllm4es.events._frames import repeated
 from skllm4es.events._kinds import is_list, is_time, value_kind
 from skllm4es.serialize._compact import CompactColumn, is_whole, plan_columns
@@ -255,11 +255,11 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
         self : EventSerializer
             The fitted serializer.
         """
-        flat = self._read(X, reset=True)
+        flat = read_events(self, X, reset=True)
         format_instruction(self.instruction)
         check_labels(self.labels or {})
         columns = list(flat.columns) if self.columns is None else list(self.columns)
-        time = find_time(flat) if self.time == "auto" and "auto" not in flat.columns else self.time
+        time = resolve_time(flat, self.time)
         self._check_parameters(flat, columns, time)
         raise_if(disorder(flat, time, X), "The events of X are not in order")
         written = self._select(flat, columns)
@@ -296,14 +296,11 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
             not in the order of `time`. One message lists all problems.
         """
         check_is_fitted(self)
-        flat = self._read(X, reset=False)
+        flat = read_events(self, X, reset=False)
         problems, same = changes_since_fit(flat, self.kinds_, self.time_, X)
         problems += _unfit_formats(self.formats or {}, self.scalers_, same)
         raise_if(problems, "The events of X differ from those that fit saw")
-        if flat.lengths.any():
-            flat = self._select(same, self.columns_)
-        else:  # Users without events may lack fields.
-            flat = FlatEvents({name: pa.chunked_array([pa.nulls(0)]) for name in self.columns_}, flat.offsets)
+        flat = self._select(same, self.columns_)
         fields = self._fields(flat, self._fill_and_quote(), report=True)
         before = format_instruction(self.instruction)
         if self._compact_columns is not None:
@@ -313,27 +310,6 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
             header = format_header([self._header(name) for name in self.columns_], self.header_separator)
             texts = write_lines(fields, flat.offsets, before + header, self.separator)
         return self._frame({TEXT: texts}, like=X)
-
-    def get_feature_names_out(self, input_features: Any = None) -> npt.NDArray[Any]:
-        """Names of the columns of the output.
-
-        Parameters
-        ----------
-        input_features : None
-            Ignored.
-
-        Returns
-        -------
-        names : ndarray of shape (1,), dtype object
-            ``["text"]``.
-        """
-        check_is_fitted(self)
-        return np.array([TEXT], dtype=object)
-
-    def _read(self, X: Any, *, reset: bool) -> FlatEvents:
-        flat = flatten_events(X, self.events)
-        check_read_columns(self, X, self.events, reset=reset)
-        return flat
 
     def _header(self, name: str) -> str:
         return (self.headers or {}).get(name, name)
