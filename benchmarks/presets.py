@@ -62,6 +62,8 @@ class Preset:
         For tables that train one language model per split, and for tables that train one per row.
     models : mapping of str to tuple of str
         The language models: "main", and those of tables that compare others. Tables with a single model use the first.
+    budgets : mapping of str to Budget
+        Those of single tables, which take the place of `few` or `many`.
     rewriter : str
         What rewrites texts: templates, or an instruct model.
     summariser : str or None
@@ -87,6 +89,7 @@ class Preset:
     few: Budget
     many: Budget
     models: Mapping[str, tuple[str, ...]]
+    budgets: Mapping[str, Budget] = field(default_factory=dict)
     rewriter: str = TEMPLATES
     summariser: str | None = None
     n_users: int | None = None
@@ -121,6 +124,10 @@ _SMALL = {"epochs": 1, "batch_tokens": 2048}
 _SMOKE = Budget("transductive", (0,), 5, {"epochs": 0.5, "n_params": 100_000}, {**_SMALL, "epochs": 0.5})
 #: Tables that compare ways of training use hidden states, as in the paper, because scores always use the raw form.
 _HIDDEN = {"features": "hidden"}
+#: The same size for all, so that rows with more texts do not also have a larger model.
+_MANY_ON_A_CPU = Budget(
+    "transductive", (0,), 10, {"epochs": 1, "n_params": 300_000, **_HIDDEN}, _SMALL | _HIDDEN, n_tokens=150_000
+)
 
 PRESETS: dict[str, Preset] = {
     "smoke": Preset(
@@ -138,10 +145,8 @@ PRESETS: dict[str, Preset] = {
     "cpu": Preset(
         protocol="cv",
         few=Budget("leak-free", (0,)),  # The defaults of `LLMEmbedder`.
-        # The same size for all, so that rows with more texts do not also have a larger model.
-        many=Budget(
-            "transductive", (0,), 10, {"epochs": 1, "n_params": 300_000, **_HIDDEN}, _SMALL | _HIDDEN, n_tokens=150_000
-        ),
+        many=_MANY_ON_A_CPU,
+        budgets={"components": replace(_MANY_ON_A_CPU, n_tokens=300_000)},
         models=_ON_A_CPU,
         summariser=SMOLLM2,
     ),

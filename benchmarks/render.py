@@ -147,8 +147,8 @@ _HOW_TO_READ = """\
 - Protocol "cv": cross-validation over all labelled users. Protocol "holdout", as in the paper: one test set with a
   tenth of the users, for several models that are each trained on four fifths of the other users.
 - The preset "cpu" is what one core does in hours: models read the latest ten events of each user in the tables that
-  train one per row, and each training of a pretrained model sees about 150,000 tokens, one from scratch its texts once.
-  "paper" is as published.
+  train one per row. Each training of a pretrained model there sees as many tokens as is said below the table, one from
+  scratch its texts once. "paper" is as published.
 
 `python -m benchmarks.run --render` writes this page from the files in `benchmarks/results`.
 """
@@ -240,6 +240,8 @@ def _describe(content: Record) -> str:
         f"Language models ({models}) read {events}; other methods use all events.",
         f"Texts are rewritten by {about['rewriter']}.",
     ]
+    if about.get("n_tokens"):
+        sentences.append(f"Each training of a pretrained model sees about {about['n_tokens']:,} tokens.")
     if about.get("summariser") and any(name in row for row in run_rows for name in ("HKFR", "LLM-TRSR")):
         sentences.append(
             f"Summaries are written by {about['summariser']}, in about 50 words, those of HKFR on two themes; one that "
@@ -255,7 +257,8 @@ def _describe_run(run: Record) -> str:
     machine = run["machine"]
     hardware = machine.get("gpu") or f"{machine['cpus']} CPU cores ({machine['threads']} used by torch)"
     versions = ", ".join(f"{name} {number}" for name, number in run["versions"].items())
-    return f"`{run['command']}`  \n{hardware}, {machine['architecture']}; {versions}."
+    dtype = f", language models in {machine['dtype']}" if "dtype" in machine else ""
+    return f"`{run['command']}`  \n{hardware}, {machine['architecture']}{dtype}; {versions}."
 
 
 def _table_rows(content: Record, target: str) -> list[str]:

@@ -112,8 +112,10 @@ def machine() -> Record:
     """Describe the machine without identifying it."""
     import torch
 
+    from skllm4es.lm.devices import resolve_device
+
     described: Record = {"system": platform.system(), "architecture": platform.machine(), "cpus": os.cpu_count()}
-    described["threads"] = torch.get_num_threads()
+    described |= {"threads": torch.get_num_threads(), "dtype": resolve_device(None, "auto")[1]}
     if torch.cuda.is_available():
         described["gpu"] = torch.cuda.get_device_name()
     return described

@@ -245,7 +245,7 @@ def _settings(options: argparse.Namespace) -> tuple[Preset, Budget]:
     if options.rewriter:
         preset = replace(preset, rewriter=options.rewriter, summariser=None)
     preset = replace(preset, protocol=options.protocol or preset.protocol)
-    budget = TABLES[options.table].budget(preset)
+    budget = preset.budgets.get(options.table) or TABLES[options.table].budget(preset)
     seeds = tuple(options.seeds) if options.seeds else budget.seeds
     return preset, replace(budget, fit=options.fit or budget.fit, seeds=seeds)
 
@@ -268,6 +268,7 @@ def _about(options: argparse.Namespace, preset: Preset, budget: Budget, data: Da
         "max_events": budget.max_events,
         "scratch": dict(budget.scratch),
         "pretrained": dict(budget.pretrained),
+        "n_tokens": budget.n_tokens,
         "epochs": preset.epochs,
     }
 

@@ -360,7 +360,7 @@ class LLMEmbedder(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfo
             embedded: list[Embedded] = []
             events: EventVectors | None = None
             embedder = self._text_embedder(language_model, dtype, device, max_length)
-            if language_model.source.in_memory:  # What a pickle holds must not depend on whether `transform` came first.
+            if language_model.source.in_memory:  # As they run, so that a pickle is the same before `transform`.
                 language_model.load(embedder.dtype, device)
             if "scores" in features:
                 projection, embedded = self._fit_scores(embedder, texts, with_layers="hidden" in features)
