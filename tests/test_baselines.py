@@ -567,9 +567,16 @@ def test_an_infinite_loss_is_an_error_that_says_what_to_do(X):
 
 
 @pytest.mark.parametrize("name", ["coles", "latte", "nsp"])
-def test_contrasting_users_needs_two(name, X):
-    with pytest.raises(ValueError, match=r"1 of 1 users have . events or more. Training needs at least 2: fit on more"):
-        clone(TRAINED[name]).fit(X.iloc[:1])
+@pytest.mark.parametrize(
+    ("fraction", "remedy"),
+    [
+        (None, "at least 2: fit on more users.$"),
+        (0.1, "at least 2 besides the 2 held out: .* validation_fraction=None"),
+    ],
+)
+def test_contrasting_users_needs_two(name, fraction, remedy, X):
+    with pytest.raises(ValueError, match=rf"1 of 1 users have . events or more. Training needs {remedy}"):
+        clone(TRAINED[name]).set_params(validation_fraction=fraction).fit(X.iloc[:1])
 
 
 @each_of({name: each for name, each in TRAINED.items() if name not in ("coles", "latte")}, "baseline")

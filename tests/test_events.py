@@ -486,6 +486,11 @@ def test_a_lazy_table_is_not_collected():
             call(lazy)
 
 
+def test_a_column_of_events_is_asked_for_as_a_dataframe():
+    with pytest.raises(TypeError, match=r"got Series.* Pass a single column as a dataframe: it.to_frame\(\)"):
+        flatten_events(pd.Series([[{"a": 1}]], name="events"))
+
+
 # Properties
 
 _FIELDS = st.fixed_dictionaries(

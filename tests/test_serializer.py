@@ -242,7 +242,17 @@ def test_parse_events_inverts_every_form_of_the_serializer(users, form, layout):
             r"formats\['day'\]: '%f' is not a format for dates.*'UNIT since previous",
         ),
         ({"scalers": {"note": StandardScaler()}}, ValueError, r"scalers\['note'\]: texts \(string\) cannot be scaled"),
-        ({"scalers": {"amount": SplineTransformer()}}, ValueError, "must return one dense column"),
+        ({"columns": []}, ValueError, r"columns=\[\] names no field"),
+        (
+            {"scalers": {"amount": SplineTransformer()}},
+            ValueError,
+            r"must return one dense column.*an array of shape \(1, ",
+        ),
+        (
+            {"scalers": {"amount": KBinsDiscretizer(2)}},
+            ValueError,
+            r"must return one dense column.*got a sparse matrix",
+        ),
         ({"scalers": {"amount": 5}}, TypeError, "scalers.*must be a scikit-learn transformer"),
         ({"scalers": {"amount": StandardScaler}}, TypeError, "scalers.*must be a scikit-learn transformer"),
         ({"scalers": {"amount": KBinsDiscretizer(1, strategy="uniform")}}, ValueError, r"scalers\['amount'\]: "),
@@ -296,13 +306,20 @@ def test_one_message_lists_all_changes_of_the_schema(X):
     assert "'day' holds times (timestamp[us]), where fit saw dates" in str(raised.value)
 
 
-def test_times_of_another_zone_say_how_to_convert_them():
+@pytest.mark.parametrize(
+    ("seen_by_fit", "new", "remedy"),
+    [
+        ("Europe/Berlin", "UTC", r"fit saw times of Europe/Berlin; .* dt.tz_convert\('Europe/Berlin'\)"),
+        ("Europe/Berlin", None, r"fit saw times of Europe/Berlin; .* dt.tz_localize\('Europe/Berlin'\)"),
+        (None, "UTC", r"fit saw times; .* dt.tz_localize\(None\)"),
+    ],
+)
+def test_times_of_another_zone_say_how_to_convert_them(seen_by_fit, new, remedy):
     def users(zone):
         return pd.DataFrame({"events": [[{"at": pd.Timestamp("2024-03-01", tz=zone)}]]})
 
-    serializer = EventSerializer().fit(users("Europe/Berlin"))
-    with pytest.raises(ValueError, match=r"fit saw times of Europe/Berlin; .* dt.tz_convert\('Europe/Berlin'\)"):
-        serializer.transform(users("UTC"))
+    with pytest.raises(ValueError, match=remedy):
+        EventSerializer().fit(users(seen_by_fit)).transform(users(new))
 
 
 EMPTY = {

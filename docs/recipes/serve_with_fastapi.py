@@ -76,7 +76,7 @@ def event_model(kinds: dict[str, str], time: str | None) -> type[BaseModel]:
         if type_ is None:
             raise TypeError(
                 f"The field {name!r} holds {kind}, which this service does not read "
-                "from JSON."
+                "from JSON: fit without it, or with numbers or texts in its place."
             )
         if kind == "times":
             type_ = Annotated[type_, AfterValidator(without_zone)]
@@ -129,7 +129,10 @@ def make_app(pipeline: Any = None, memory: str | None = None) -> FastAPI:
     parts = list(parts_of(pipeline))
     serializer, embedder = only(EventSerializer, parts), only(LLMEmbedder, parts)
     if not isinstance(serializer.events, str):
-        raise TypeError("The service passes the events of a user in one column.")
+        raise TypeError(
+            "The service passes the events of a user in one column: fit on events as "
+            "nest_events returns them."
+        )
     has_scores = hasattr(pipeline, "predict_proba")
     if not has_scores or len(getattr(pipeline, "classes_", ())) != 2:
         raise TypeError(

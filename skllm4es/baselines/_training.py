@@ -92,10 +92,10 @@ def _split(
     least = 2 if objective.contrasts_users else 1
     n_held_out = 0 if fraction is None else max(least, round(fraction * len(useful)))
     if len(useful) - n_held_out < least:
+        besides = f" besides the {n_held_out} held out: fit on more users, or leave validation_fraction=None."
         raise ValueError(
             f"{len(useful)} of {len(users)} users have {objective.min_events} events or more. Training needs at least "
-            f"{least}{'' if fraction is None else f' besides the {n_held_out} held out by {fraction=}'}: fit on more "
-            "users, or leave validation_fraction=None."
+            f"{least}{': fit on more users.' if fraction is None else besides}"
         )
     return users[np.sort(useful[n_held_out:])], users[np.sort(useful[:n_held_out])]
 

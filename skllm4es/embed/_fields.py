@@ -83,7 +83,7 @@ class Fields:
             warn(
                 f"features='events' does not read {unread}, whose values seldom occur again: the language model would "
                 "have to read each of them. Leave them out with EventSerializer(columns=[...]), or shorten them to "
-                "what users share."
+                "what users share; of lists, such as baskets, make one event of each item."
             )
         together = [name for name in shared if name not in own]
         if len(together) > 1 and not _is_shared(columns, _combine(columns, together)):

@@ -136,8 +136,12 @@ def changes_since_fit(
 
 
 def _zone_remedy(seen: str, expected: str) -> str:
-    zoned = all(is_time(kind) and kind.startswith("times of ") for kind in (seen, expected))
-    return f"; convert them with dt.tz_convert({expected.removeprefix('times of ')!r})" if zoned else ""
+    if not is_time(seen) or not is_time(expected) or "dates" in (seen, expected):
+        return ""
+    if expected == "times":
+        return "; convert them to the zone whose clock those of fit show, and drop it with dt.tz_localize(None)"
+    convert = "tz_localize" if seen == "times" else "tz_convert"
+    return f"; convert them with dt.{convert}({expected.removeprefix('times of ')!r})"
 
 
 def _type_name(type_: pa.DataType) -> str:

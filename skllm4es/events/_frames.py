@@ -30,10 +30,12 @@ def is_polars(frame: Any) -> bool:
 
 
 def hint_for(table: Any) -> str:
-    """Return what a message adds on a table that has no rows until it is collected."""
-    if type(table).__name__ != "LazyFrame":
-        return ""
-    return " A LazyFrame has no rows until it is collected: pass it.collect()."
+    """Return what a message adds on a table that is nearly a dataframe."""
+    hints = {
+        "LazyFrame": " A LazyFrame has no rows until it is collected: pass it.collect().",
+        "Series": " Pass a single column as a dataframe: it.to_frame().",
+    }
+    return hints.get(type(table).__name__, "")
 
 
 def index_with_data(frame: Any, *, times: bool = True) -> str:

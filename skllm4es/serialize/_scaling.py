@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from scipy import sparse
 from sklearn.base import clone
 
 from skllm4es.events._numbers import to_floats
@@ -24,9 +25,13 @@ def fit_scaler(name: str, scaler: Any, column: pa.ChunkedArray) -> Any:
         fitted = clone(scaler).fit(known)
     except ValueError as error:
         raise ValueError(f"scalers[{name!r}]: {error}") from error
-    shape = np.shape(_transform(fitted, known[:1]))
-    if shape != (1, 1):
-        raise ValueError(f"scalers[{name!r}]: {scaler} must return one dense column; got an array of shape {shape}.")
+    scaled = fitted.transform(known[:1])
+    if sparse.issparse(scaled) or np.shape(scaled) != (1, 1):
+        got = f"{'a sparse matrix' if sparse.issparse(scaled) else 'an array'} of shape {np.shape(scaled)}"
+        raise ValueError(
+            f"scalers[{name!r}]: {scaler} must return one dense column, as KBinsDiscretizer(encode='ordinal') does; "
+            f"got {got}."
+        )
     return fitted
 
 

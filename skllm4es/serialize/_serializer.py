@@ -317,7 +317,10 @@ class EventSerializer(TextTransformerMixin, BaseEstimator):
     def _check_parameters(self, flat: FlatEvents, columns: list[str], time: str | None) -> None:
         """Raise one error for all parameters that do not fit the events."""
         if not columns:
-            raise ValueError("The events of X have no fields: there is nothing to write.")
+            none = (
+                "The events of X have no fields" if self.columns is None else f"columns={self.columns!r} names no field"
+            )
+            raise ValueError(f"{none}: there is nothing to write.")
         named = {name: getattr(self, name) or {} for name in ("labels", "formats", "scalers", "headers")}
         problems = missing_fields(columns, flat, "columns names")
         for parameter, fields in named.items():
