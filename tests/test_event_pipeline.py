@@ -51,6 +51,17 @@ def test_cross_validation_of_a_classifier(directory, transactions):
     assert np.isfinite(scores).all()
 
 
+def test_what_its_linear_model_takes_from_the_events_can_be_explained(directory, transactions):
+    X, y = transactions
+    pipeline = event_pipeline("classifier", directory, random_state=0).fit(X, y)
+    llm, linear = pipeline["features"]["llm"], pipeline["estimator"].named_estimators_["linear"]
+    coef = linear.coef_[0][-llm["embed"].n_features_out_ :]
+    explained = llm["embed"].explain(llm["serialize"].transform(X), coef).groupby("user")["contribution"].sum()
+    of_aggregates = pipeline["features"]["aggregates"].transform(X) / 2 @ linear.coef_[0][: -len(coef)]
+    score = linear.decision_function(pipeline["features"].transform(X))
+    np.testing.assert_allclose(explained + of_aggregates + linear.intercept_, score, atol=1e-5)
+
+
 @pytest.mark.parametrize("estimator", ["classifier", "regressor"])
 def test_lightgbm_has_the_threads_that_openmp_has(estimator, directory, monkeypatch):
     monkeypatch.undo()  # It has one thread in the other tests.
