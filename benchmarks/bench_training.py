@@ -173,7 +173,7 @@ def compare_throughput(arguments: argparse.Namespace) -> None:
     here = Path(__file__).parents[1]
     versions = {"this": here} | ({"other": Path(arguments.against)} if arguments.against else {})
     print(
-        "| trained | type | version | tokens/s, median (min-max) | share of products | peak MB | times other | loss |"
+        "| trained | type | version | tokens/s, median (min-max) | share of products | peak MiB | times other | loss |"
     )
     print("|---|---|---|---|---|---|---|---|")
     for kind, dtype in itertools.product(arguments.kinds, arguments.dtypes):
