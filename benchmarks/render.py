@@ -414,7 +414,7 @@ def draw(content: Record, target: str, file: Path) -> None:
         # Regression on a handful of users can be wrong by any amount, which would flatten everything else.
         means = np.concatenate([line.get_ydata()[2:] for axis in axes for line in axis.get_lines()])
         axes[0].set_ylim(0.9 * means.min(), 1.15 * means.max())
-    figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     figure.suptitle(f"{about['dataset']}, {target}: {metric}, protocol {about['protocol']}, {about['fit']}")
     # Without matplotlib's version in the file, so that the same results give the same file.
     figure.savefig(file, dpi=110, metadata={"Software": None})
@@ -434,6 +434,7 @@ def _draw_scores(axis: Any, content: Record, rows: Sequence[str], target: str, h
     ]
     if known:
         axis.plot(*zip(*known, strict=True), "D", mfc="none", color="tab:red", label="paper (its own model and split)")
+    axis.locator_params(axis="x", nbins=5)  # So that numbers do not touch.
     axis.set_yticks(places, rows)
     axis.set_ylim(len(rows) - 0.5, -0.5)
 
